@@ -1,0 +1,135 @@
+"""The record of a data set: its samples, its labels, and where they came from."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DataSet:
+    """A finite set of samples x_1^(i), i = 1..N, held in memory.
+
+    Attributes:
+      name: what a reader calls it, for titles.
+      data: `[N, *shape]` float32, finite, N >= 1 and D = Π shape >= 1.
+      labels: `[N]` int32 >= 0, or None. Any integer dtype is taken and kept as int32.
+      class_names: one for each label 0..num_classes - 1, or None.
+      value_range: (low, high) that the values lie in, for showing them; None takes the least and the greatest value.
+      provenance: plain JSON values that say where the data came from (`source`, `path`, `scaling`, ...). `sha256`, the
+        fingerprint of `data` as little-endian float32 in C order, and `duplicates`, the number of samples that repeat an
+        earlier one exactly, are added here, so that they always describe this very array.
+
+    Raises:
+      ValueError: if any of this does not hold; it names the count and the first place of values that are not finite.
+    """
+
+    name: str
+    data: np.ndarray  # shapes and types are checked below, where what is wrong can be named
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
+    value_range: tuple[float, float] | None = None
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_data(self.name, self.data)
+        low, high = float(self.data.min()), float(self.data.max())
+        if self.value_range is None:
+            object.__setattr__(self, "value_range", (low, high))
+        elif not self.value_range[0] <= low <= high <= self.value_range[1]:
+            raise ValueError(f"{self.name}: the values span [{low:g}, {high:g}], outside of value_range={self.value_range}")
+        if self.labels is not None:
+            object.__setattr__(self, "labels", _checked_labels(self.name, self.labels, len(self.data)))
+        if self.class_names is not None and (self.labels is None or len(self.class_names) <= self.labels.max()):
+            most = "none" if self.labels is None else int(self.labels.max())
+            raise ValueError(f"{self.name}: {len(self.class_names)} class_names do not fit the labels (the greatest is {most})")
+        sha256, duplicates = _fingerprint(self.data)
+        object.__setattr__(self, "provenance", {**self.provenance, "sha256": sha256, "duplicates": duplicates})
+
+    @property
+    def n(self) -> int:
+        """N, the number of samples."""
+        return len(self.data)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return self.data.shape[1:]
+
+    @property
+    def d(self) -> int:
+        """D, the number of values in one sample."""
+        return int(np.prod(self.shape))
+
+    @property
+    def num_classes(self) -> int | None:
+        """One more than the greatest label (or the number of class names); None without labels."""
+        if self.labels is None:
+            return None
+        return len(self.class_names) if self.class_names is not None else int(self.labels.max()) + 1
+
+    def split(self, heldout_fraction: float, seed: int) -> tuple["DataSet", "DataSet"]:
+        """Splits into (train, heldout), the same for the same seed; samples keep their order.
+
+        Each class gives its share, rounded to the nearest whole number, and keeps at least one sample for training: an
+        oracle by class built on `train` can then be asked about every held-out label.
+
+        Raises:
+          ValueError: `heldout_fraction` outside (0, 1), or so small that nothing would be held out.
+        """
+        if not 0 < heldout_fraction < 1:
+            raise ValueError(f"heldout_fraction={heldout_fraction}: give a share between 0 and 1, neither included")
+        rng = np.random.default_rng(seed)
+        heldout = np.zeros(self.n, bool)
+        groups = np.zeros(self.n, np.int32) if self.labels is None else self.labels
+        for group in np.unique(groups):
+            members = rng.permutation(np.flatnonzero(groups == group))
+            heldout[members[: min(round(heldout_fraction * len(members)), len(members) - 1)]] = True
+        if not heldout.any():
+            raise ValueError(
+                f"heldout_fraction={heldout_fraction} holds out none of the {self.n} samples of {self.name}: give a larger one"
+            )
+        return self._part("train", ~heldout, heldout_fraction, seed), self._part("heldout", heldout, heldout_fraction, seed)
+
+    def _part(self, part: str, rows: np.ndarray, heldout_fraction: float, seed: int) -> "DataSet":
+        return dataclasses.replace(
+            self,
+            data=self.data[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            provenance={**self.provenance, "split": part, "heldout_fraction": heldout_fraction, "split_seed": seed},
+        )
+
+
+def _check_data(name: str, data: np.ndarray) -> None:
+    if data.dtype != np.float32:
+        raise ValueError(f"{name}: data are {data.dtype}, expected float32")
+    if data.ndim < 2 or data.size == 0:
+        raise ValueError(f"{name}: data have shape {data.shape}, expected [N, *shape] with at least one sample of at least one value")
+    finite = np.isfinite(data)
+    if not finite.all():
+        first = tuple(int(i) for i in np.unravel_index(np.argmin(finite), data.shape))
+        raise ValueError(
+            f"{name}: {data.size - np.count_nonzero(finite)} values are NaN or infinite (in float32), the first at index {first}"
+        )
+
+
+def _checked_labels(name: str, labels: np.ndarray, n: int) -> np.ndarray:
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{name}: labels are {labels.dtype}, expected whole numbers of an integer dtype")
+    if labels.shape != (n,):
+        raise ValueError(f"{name}: labels have shape {labels.shape}, expected ({n},), one for each sample")
+    if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
+        raise ValueError(f"{name}: labels span [{labels.min()}, {labels.max()}], expected 0 to {np.iinfo(np.int32).max}")
+    return labels.astype(np.int32, copy=False)
+
+
+def _fingerprint(data: np.ndarray) -> tuple[str, int]:
+    """SHA-256 of the array in hexadecimal, and how many rows repeat an earlier one."""
+    whole, rows = hashlib.sha256(), set()
+    for row in data:
+        values = np.ascontiguousarray(row, "<f4")
+        whole.update(values.tobytes())
+        rows.add(hashlib.blake2b((values + 0).tobytes(), digest_size=16).digest())  # + 0: -0.0 equals 0.0, and its bytes do not
+    return whole.hexdigest(), len(data) - len(rows)

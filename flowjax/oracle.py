@@ -1,0 +1,367 @@
+"""The oracle: the marginal velocity of flow matching on a finite data set, in closed form, and what the posterior says."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+from jax.custom_derivatives import SymbolicZero
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from flowjax.path import Path, RectifiedFlow
+from kernels.double import float64_scope, to32, to64
+from kernels.posterior.api import Plan, Which, as_samples, covariance_product64, plan, posterior64
+from kernels.posterior.blocks import BlockSizes, Precision
+from kernels.posterior.samples import Samples, prepare
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class OracleOutput:
+    """What the posterior over the samples says at `B` points; float32. `moments="velocity"` leaves all but the first two None."""
+
+    velocity: Float[Array, "B *shape"]
+    """u*(x, t) = E[u_cond | x_t = x] = α' E[x_1 | x_t] + σ' (x - α E[x_1 | x_t]) / σ."""
+    denoised: Float[Array, "B *shape"]
+    """E[x_1 | x_t]."""
+    log_density: Float[Array, " B"] | None = None
+    """log p_t(x_t), nats, over the samples of the query's class."""
+    top1_weight: Float[Array, " B"] | None = None
+    """max_i γ_i."""
+    top1_index: Int[Array, " B"] | None = None
+    """Its sample, in the caller's order; ties go to the lowest index. -1 where x is NaN."""
+    entropy: Float[Array, " B"] | None = None
+    """-Σ γ_i log γ_i, nats."""
+    effective_samples: Float[Array, " B"] | None = None
+    """1 / Σ γ_i²."""
+    variance: Float[Array, " B"] | None = None
+    """tr Cov[x_1 | x_t]."""
+    cfm_gap: Float[Array, " B"] | None = None
+    """A_t² · variance = E‖u_cond - u*‖² at this point."""
+    divergence: Float[Array, " B"] | None = None
+    """∇·u* = A_t (α_t/σ_t²) · variance + D · B_t."""
+    error_bound: Float[Array, " B"] | None = None
+    """Bound on ‖denoised - exact‖₂ from samples left out; 0 = none (rounding excluded)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spec:
+    """The static half of an oracle."""
+
+    path: Path
+    shape: tuple[int, ...]
+    how: Plan
+
+
+@jax.tree_util.register_pytree_node_class
+class Oracle:
+    """The exact marginal velocity of a finite data set, `u*(x, t) = A_t Σ_i γ_i(x, t) x_1^(i) + B_t x`.
+
+    `γ_i(x, t) = softmax_i(-‖x - α_t x_1^(i)‖² / 2σ_t²)`: a softmax-weighted mean of the samples (arXiv 2512.02826, Theorem 2.1). With
+    a label, the sum runs over the samples of that class only.
+
+        oracle = Oracle(images, labels)
+        out = oracle(x_t, t, label)                     # x_t [B, *shape], t scalar or [B], label None or [B]
+        jax.jit(lambda o, x, t: o(x, t))(oracle, x, t)  # pass it as an argument: a closure would bake the data in
+
+    A pytree. `jax.vmap` over x_t, t or label folds into the batch. Differentiable in reverse mode in x_t, through `velocity` alone;
+    `jvp` is the forward mode. Data stay in their dtype (float32, bfloat16, uint8); queries are read as float32; results are float32.
+    Exact at `precision="highest"`: velocity within 1e-5 of float64 fed the same numbers, at every t in [0.001, 0.999].
+
+    At t = 1 it is the limit: the nearest sample (ties equal), velocity `path.velocity_scale_at_sample · x` at a sample, NaN elsewhere.
+
+    Args:
+      data: `[N, *shape]` samples.
+      labels: `[N]` integers >= 0, or None.
+      path: the probability path; static.
+      precision: of the matmuls: "highest", "high" or "default"; see `kernels.posterior.Precision`.
+      implementation, block_sizes: how the posterior is computed; None: the default of the device.
+      mesh, tolerance: not in this version.
+      counts: `[N]` how often each sample counts (`unique` sets it), or None: once each. Weights are then those of all copies together.
+
+    Raises:
+      ValueError: NaN in the data, no samples, labels that do not fit.
+      NotImplementedError: `mesh`, a `tolerance` above 0, an implementation that this version does not have.
+    """
+
+    def __init__(
+        self,
+        data: ArrayLike,
+        labels: ArrayLike | None = None,
+        *,
+        path: Path | None = None,
+        mesh: Any = None,
+        precision: Precision = "highest",
+        implementation: str | None = None,
+        block_sizes: BlockSizes | None = None,
+        tolerance: float = 0.0,
+        counts: ArrayLike | None = None,
+    ):
+        if mesh is not None:
+            raise NotImplementedError("mesh: an oracle over sharded data is not available in this version; pass mesh=None")
+        if tolerance != 0:
+            raise NotImplementedError(f"tolerance: leaving samples out is not available in this version; pass 0, got {tolerance!r}")
+        path = RectifiedFlow() if path is None else path
+        if not isinstance(path, Path):
+            raise ValueError(f"path must be a flowjax.path.Path, got {path!r}")
+        values = as_samples(data, "data")
+        n, shape = values.shape[0], values.shape[1:]
+        self._spec = _Spec(path, shape, plan("all", implementation, block_sizes, precision))
+        self._samples = prepare(values.reshape(n, -1), _labels(labels, n), _counts(counts, n))
+
+    @property
+    def data(self) -> Array:
+        """The samples, `[N, *shape]`, as given."""
+        return self._samples.values.reshape(self._samples.n, *self._spec.shape)
+
+    @property
+    def labels(self) -> Int[Array, " N"] | None:
+        """The class of each sample, or None."""
+        return self._samples.labels
+
+    @property
+    def counts(self) -> Float[Array, " N"] | None:
+        """How often each sample counts; None: once each."""
+        return None if self._samples.log_prior is None else jnp.exp(self._samples.log_prior)
+
+    @property
+    def path(self) -> Path:
+        """The probability path."""
+        return self._spec.path
+
+    def __repr__(self) -> str:
+        return f"Oracle(n={self._samples.n}, shape={self._spec.shape}, path={self.path}, labels={'yes' if self.labels is not None else 'no'})"
+
+    def __call__(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None = None, *, moments: Which = "all") -> OracleOutput:
+        """The velocity, and what the posterior says, at `B` points.
+
+        Args:
+          x_t: `[B, *shape]`.
+          t: scalar or `[B]`, in [0, 1]; 0 is noise.
+          label: None, a scalar or `[B]`: the class to condition on; -1 in a row: all samples.
+          moments: "velocity" (static) computes velocity and denoised, and nothing else: for training.
+
+        Raises:
+          ValueError: shapes that do not fit, t outside [0, 1], NaN in x_t, a label without samples. Under tracing, where values cannot
+            be seen, such a row gives NaN.
+        """
+        x, t, label = self._arguments(x_t, t, label)
+        how = plan(moments, None, self._spec.how.blocks, self._spec.how.precision)
+        out = _program(dataclasses.replace(self._spec, how=how)).evaluate(self._samples, x, t, label)
+        shape = (x.shape[0], *self._spec.shape)
+        return dataclasses.replace(out, velocity=out.velocity.reshape(shape), denoised=out.denoised.reshape(shape))
+
+    def jvp(self, x_t: ArrayLike, t: ArrayLike, v: ArrayLike, label: ArrayLike | None = None) -> Float[Array, "B *shape"]:
+        """The Jacobian of the velocity times v: `A_t (α_t/σ_t²) Cov[x_1 | x_t] v + B_t v`.
+
+        The Jacobian is symmetric, so this is the vector-Jacobian product too. No D x D matrix is formed: it is one more pass.
+
+        Args:
+          x_t, t, label: as in `__call__`.
+          v: `[B, *shape]`.
+
+        Raises:
+          ValueError: as `__call__`, and a v that is not of x_t's shape.
+        """
+        x, t, label = self._arguments(x_t, t, label)
+        shape = (x.shape[0], *self._spec.shape)
+        v = jnp.asarray(v).astype(jnp.float32)
+        if v.shape != shape:
+            raise ValueError(f"v must have x_t's shape {shape}, got {v.shape}")
+        return _program(self._spec).jvp(self._samples, x, t, label, v.reshape(x.shape)).reshape(shape)
+
+    def unique(self) -> "Oracle":
+        """The oracle of the same data with exact duplicates (same sample, same class) merged, and `counts` set.
+
+        Its velocity is the same; its weights are those of distinct samples. Order: first occurrence. Not under tracing.
+        """
+        values = np.asarray(self._samples.values)
+        labels = None if self.labels is None else np.asarray(self.labels)
+        keys = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
+        if labels is not None:
+            keys = np.concatenate([keys, labels.astype(np.int32)[:, None].view(np.uint8)], axis=1)
+        _, first, inverse = np.unique(keys.view(f"V{keys.shape[1]}").ravel(), return_index=True, return_inverse=True)
+        weights = np.bincount(inverse, weights=None if self.counts is None else np.asarray(self.counts))
+        order = np.argsort(first)
+        first = first[order]
+        return Oracle(
+            values[first].reshape(len(first), *self._spec.shape),
+            None if labels is None else labels[first],
+            path=self.path,
+            precision=self._spec.how.precision,
+            block_sizes=self._spec.how.blocks,
+            counts=weights[order],
+        )
+
+    def _arguments(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None) -> tuple[Array, Array, Array]:
+        """x `[B, D]`, t `[B]`, label `[B]`, with every value checked that can be seen."""
+        x = jnp.asarray(x_t).astype(jnp.float32)
+        if x.ndim == 0 or x.shape[1:] != self._spec.shape:
+            raise ValueError(f"x_t must be [B, *shape] with shape {self._spec.shape}, that of the data; got {x.shape}")
+        b = x.shape[0]
+        t = jnp.asarray(t).astype(jnp.float32)
+        if t.shape not in ((), (b,)):
+            raise ValueError(f"t must be a scalar or of shape ({b},), got shape {t.shape}")
+        if _seen(t) and not ((t >= 0) & (t <= 1)).all():
+            raise ValueError(f"t must lie in [0, 1], got {float(t.ravel()[jnp.argmin((t >= 0) & (t <= 1))])!r}")
+        if _seen(x) and not jnp.isfinite(x).all():
+            raise ValueError(f"x_t has NaN or infinity in row {int(jnp.argmin(jnp.isfinite(x.reshape(b, -1)).all(axis=1)))}")
+        return x.reshape(b, self._samples.d), jnp.broadcast_to(t, (b,)), self._query_labels(label, b)
+
+    def _query_labels(self, label: ArrayLike | None, b: int) -> Int[Array, " B"]:
+        if label is None:
+            return jnp.full(b, -1, jnp.int32)
+        if self.labels is None:
+            raise ValueError("label was given, but the oracle has no labels: build it as Oracle(data, labels)")
+        label = jnp.asarray(label)
+        if not jnp.issubdtype(label.dtype, jnp.integer) or label.shape not in ((), (b,)):
+            raise ValueError(f"label must be an integer or integers of shape ({b},), got {label.dtype} of shape {label.shape}")
+        if _seen(label) and _seen(self.labels):
+            there = np.union1d(np.asarray(self.labels), -1)
+            unknown = np.setdiff1d(np.asarray(label), there)
+            if unknown.size:
+                raise ValueError(f"label {unknown[0]} has no samples; classes with samples: {_listed(there[there >= 0])}")
+        return jnp.broadcast_to(label.astype(jnp.int32), (b,))
+
+    def tree_flatten(self) -> tuple[tuple[Samples], _Spec]:
+        return (self._samples,), self._spec
+
+    @classmethod
+    def tree_unflatten(cls, spec: _Spec, children: tuple[Samples]) -> "Oracle":
+        oracle = object.__new__(cls)
+        oracle._spec, (oracle._samples,) = spec, children
+        return oracle
+
+
+def _evaluate(spec: _Spec, samples: Samples, x: Array, t: Array, label: Array) -> OracleOutput:
+    """`OracleOutput` on flat queries `[B, D]`. What is small is float64, from here to the last subtraction."""
+    with float64_scope():
+        x, t = _valid(x, t)
+        time = to64(t)
+        alpha, sigma, alpha_dot, sigma_dot = (f(time) for f in (spec.path.alpha, spec.path.sigma, spec.path.alpha_dot, spec.path.sigma_dot))
+        found = posterior64(x, alpha, sigma, label, samples, spec.how)
+        at_end = sigma == 0
+        safe_sigma, safe_sigma_dot = jnp.where(at_end, 1, sigma), jnp.where(at_end, 0, sigma_dot)
+        noise = (to64(x) - alpha[:, None] * found.denoised) / safe_sigma[:, None]
+        velocity = alpha_dot[:, None] * found.denoised + safe_sigma_dot[:, None] * noise
+        velocity = jnp.where(at_end[:, None], _velocity_at_end(spec.path, to64(x), found.denoised), velocity)
+        if found.variance is None:
+            return OracleOutput(to32(velocity), to32(found.denoised))
+        a = alpha_dot - alpha * sigma_dot / sigma
+        # Where the variance is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ².
+        gap, stretch = (
+            jnp.where(found.variance == 0, found.variance, rate * found.variance) for rate in (a**2, a * alpha / sigma**2)
+        )
+        more = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
+        more |= {"velocity": velocity, "cfm_gap": gap, "divergence": stretch + samples.d * sigma_dot / sigma}
+        return OracleOutput(**{name: v if v.dtype == jnp.int32 else to32(v) for name, v in more.items()})
+
+
+def _velocity_at_end(path: Path, x: Float[Array, "B D"], nearest: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    away = jnp.sum((x - nearest) ** 2, axis=1) > 1e-24 * jnp.sum(nearest**2, axis=1)
+    return jnp.where(away[:, None], jnp.nan, path.velocity_scale_at_sample * x)
+
+
+def _jacobian_product(spec: _Spec, samples: Samples, x: Array, t: Array, label: Array, v: Array) -> Float[Array, "B D"]:
+    with float64_scope():
+        x, t = _valid(x, t)
+        time = to64(t)
+        alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
+        covariance = covariance_product64(x, alpha, sigma, label, v, samples, spec.how)
+        rate = spec.path.A(time) * alpha / sigma**2
+        stretched = jnp.where(covariance == 0, covariance, rate[:, None] * covariance)
+        return to32(stretched + spec.path.B(time)[:, None] * to64(v))
+
+
+def _valid(x: Array, t: Array) -> tuple[Array, Array]:
+    """Rows with a t outside [0, 1] become NaN: under tracing nobody could refuse them."""
+    inside = (t >= 0) & (t <= 1)
+    return jnp.where(inside[:, None], x, jnp.nan), jnp.where(inside, t, 0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Program:
+    evaluate: Callable[..., OracleOutput]
+    jvp: Callable[..., Array]
+
+
+@functools.cache
+def _program(spec: _Spec) -> _Program:
+    """The two programs of an oracle, jitted, with their rules for `vmap` (fold into the batch) and reverse mode (one more pass)."""
+    evaluate = _folding(functools.partial(_evaluate, spec))
+    jvp = _folding(functools.partial(_jacobian_product, spec))
+
+    @jax.custom_vjp
+    def differentiable(samples: Samples, x: Array, t: Array, label: Array) -> OracleOutput:
+        return evaluate(samples, x, t, label)
+
+    def forward(samples: Samples, x: Any, t: Any, label: Any) -> tuple[OracleOutput, tuple[Any, ...]]:
+        if t.perturbed or any(leaf.perturbed for leaf in jax.tree.leaves(samples)):
+            raise NotImplementedError("the oracle is differentiable in x_t only, not in t or the data")
+        plain = jax.tree.map(lambda leaf: leaf.value, samples)
+        return evaluate(plain, x.value, t.value, label.value), (plain, x.value, t.value, label.value)
+
+    def backward(saved: tuple[Any, ...], cotangent: OracleOutput) -> tuple[None, Array, None, None]:
+        for field in dataclasses.fields(cotangent):
+            given = getattr(cotangent, field.name)
+            if field.name != "velocity" and given is not None and not isinstance(given, SymbolicZero):
+                raise NotImplementedError(f"OracleOutput.{field.name} is not differentiable; velocity is, in x_t")
+        of_velocity = cotangent.velocity
+        if isinstance(of_velocity, SymbolicZero):
+            return None, jnp.zeros(of_velocity.shape, of_velocity.dtype), None, None
+        return None, jvp(*saved, of_velocity), None, None
+
+    differentiable.defvjp(forward, backward, symbolic_zeros=True)
+    return _Program(jax.jit(differentiable), jax.jit(jvp))
+
+
+def _folding(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f(samples, *rows)`, all rows `[B, ...]`, under `vmap` one call with a batch of V·B rows."""
+
+    @custom_vmap
+    def folded(samples: Samples, *rows: Array) -> Any:
+        return f(samples, *rows)
+
+    @folded.def_vmap
+    def rule(size: int, batched: list[Any], samples: Samples, *rows: Array) -> tuple[Any, Any]:
+        if any(jax.tree.leaves(batched[0])):
+            raise NotImplementedError("vmap over the oracle's data is not available; vmap over x_t, t and label is")
+        full = [v if is_batched else jnp.broadcast_to(v, (size, *v.shape)) for v, is_batched in zip(rows, batched[1:], strict=True)]
+        out = folded(samples, *(v.reshape(-1, *v.shape[2:]) for v in full))
+        unfolded = jax.tree.map(lambda v: v.reshape(size, -1, *v.shape[1:]), out)
+        return unfolded, jax.tree.map(lambda _: True, unfolded)
+
+    return folded
+
+
+def _seen(x: Array) -> bool:
+    return not isinstance(x, jax.core.Tracer)
+
+
+def _labels(labels: ArrayLike | None, n: int) -> Int[Array, " N"] | None:
+    if labels is None:
+        return None
+    labels = jnp.asarray(labels)
+    if labels.shape != (n,) or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"labels must be {n} integers, one per sample; got {labels.dtype} of shape {labels.shape}")
+    if _seen(labels) and (labels < 0).any():
+        raise ValueError(f"labels must be >= 0 (-1 asks for all samples in a query), got {int(labels.min())}")
+    return labels.astype(jnp.int32)
+
+
+def _counts(counts: ArrayLike | None, n: int) -> Float[Array, " N"] | None:
+    if counts is None:
+        return None
+    counts = jnp.asarray(counts).astype(jnp.float32)
+    if counts.shape != (n,) or (_seen(counts) and not (counts > 0).all()):
+        raise ValueError(f"counts must be {n} positive numbers, one per sample; got shape {counts.shape}, minimum {counts.min()}")
+    return counts
+
+
+def _listed(classes: np.ndarray) -> str:
+    return ", ".join(map(str, classes[:10])) + (f", ... ({len(classes)} in all)" if len(classes) > 10 else "")

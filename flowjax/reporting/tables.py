@@ -1,0 +1,53 @@
+"""Tables: rows of values as `.csv`, and as HTML."""
+
+import csv
+import html
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def columns_of(rows: Rows) -> list[str]:
+    """The keys of all rows, in the order in which they first appear."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def write_csv(path: pathlib.Path, rows: Rows) -> None:
+    """Writes one line per row under a header; floats with every digit needed to read them back, None and what is missing as nothing."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns_of(rows), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def html_table(rows: Rows) -> str:
+    """The rows as an HTML table, escaped; numbers to four significant digits, a dash for None, NaN and what is missing."""
+    columns = columns_of(rows)
+    heads, lines = [], []
+    for column in columns:
+        first = next((row[column] for row in rows if row.get(column) is not None), None)
+        heads.append(f'<th scope="col"{_class(first)}>{html.escape(column)}</th>')
+    for row in rows:
+        cells = (row.get(column) for column in columns)
+        lines.append("".join(f"<td{_class(cell)}>{html.escape(_shown(cell))}</td>" for cell in cells))
+    head, body = "".join(heads), "\n".join(f"<tr>{line}</tr>" for line in lines)
+    # A wide table scrolls by itself on a narrow screen; tabindex lets the keyboard scroll it too.
+    return f'<div class="table" tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+
+
+def _class(value: Any) -> str:
+    return ' class="number"' if isinstance(value, Real) and not isinstance(value, bool) else ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Integral):
+        return f"{int(value):,}"
+    if isinstance(value, Real):
+        return "–" if math.isnan(value) else f"{float(value):.4g}"
+    return "–" if value is None else str(value)

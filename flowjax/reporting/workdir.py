@@ -1,0 +1,176 @@
+"""The folder that a run writes to: nothing in it changes before the run is complete, and then only what an earlier run wrote."""
+
+import json
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from flowjax.reporting import page, style, tables
+
+_MANIFEST = ".flowjax.json"  # lists the files that a run of ours wrote
+_PARTIAL = ".flowjax-partial"  # where a run writes until it is complete
+
+
+def open_workdir(path: str | os.PathLike, overwrite: bool = False) -> "WorkDir":
+    """Opens `path` for one run, and creates it if need be.
+
+    Use it as a context manager: everything is written aside, and moves into place when the block ends well (or at
+    `commit`). If it does not, the folder is as it was.
+
+    Args:
+      path: the folder.
+      overwrite: replace the files of an earlier run of ours. Other files are never touched.
+
+    Raises:
+      ValueError: the folder holds something, and `overwrite` is not set or what it holds is not ours.
+      OSError: it cannot be created or written.
+    """
+    root = pathlib.Path(path).expanduser()
+    elsewhere = "give another --workdir"
+    try:
+        created = not root.exists()
+        if not created and not root.is_dir():
+            raise ValueError(f"workdir {root} is a file, not a folder: {elsewhere}")
+        root.mkdir(parents=True, exist_ok=True)
+        names = {entry.name for entry in root.iterdir()}
+        if names - {_PARTIAL} and _MANIFEST not in names:
+            raise ValueError(f"workdir {root} holds files that are not of an earlier run: {elsewhere}")
+        if names and not overwrite:
+            what = "an earlier run" if _MANIFEST in names else "an unfinished run"
+            raise ValueError(f"workdir {root} holds {what}: pass --overwrite to replace it, or {elsewhere}")
+        earlier = _read_manifest(root)
+        if _PARTIAL in names:
+            shutil.rmtree(root / _PARTIAL)
+        (root / _PARTIAL).mkdir()
+    except OSError as error:
+        raise type(error)(f"workdir {root} cannot be written ({error.strerror}): {elsewhere}") from error
+    return WorkDir(root, created, earlier)
+
+
+class WorkDir:
+    """One run's folder, open for writing; made by `open_workdir`. Names are relative to the folder, `figures/top1.png`."""
+
+    def __init__(self, root: pathlib.Path, created: bool, earlier: set[str]):
+        self.root = root
+        self._created = created
+        self._partial = root / _PARTIAL
+        self._earlier = earlier  # the files of an earlier run, which this one may replace
+
+    def path(self, name: str) -> pathlib.Path:
+        """Where to write the file that is to be called `name`: it stands aside until `commit`.
+
+        Raises:
+          ValueError: the name leads out of the folder.
+          FileExistsError: a file of the user's own has that name.
+        """
+        if not _is_inside(name):
+            raise ValueError(f"file name {name!r} leads out of the workdir {self.root}")
+        target = self.root / name
+        folders = [parent for parent in target.parents if self.root in parent.parents]
+        if (
+            target.is_dir()
+            or (os.path.lexists(target) and name not in self._earlier)
+            or any(f.exists() and not f.is_dir() for f in folders)
+        ):
+            raise FileExistsError(
+                f"workdir {self.root} holds a {name} of your own that would be overwritten: move it, or give another --workdir"
+            )
+        partial = self._partial / name
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        return partial
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes `value` as strict JSON: see `plain`."""
+        text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+        self.path(name).write_text(text + "\n", encoding="utf-8")
+
+    def write_csv(self, name: str, rows: tables.Rows) -> None:
+        """Writes a table: see `tables.write_csv`."""
+        tables.write_csv(self.path(name), rows)
+
+    def save_figure(self, name: str, figure: Figure) -> pathlib.Path:
+        """Writes `figures/name.png` and `figures/name.svg`; returns the path of the latter, for a `page.Section`."""
+        for suffix in (".png", ".svg"):
+            self.path(f"figures/{name}{suffix}")
+        return style.save(figure, self._partial / "figures", name)
+
+    def write_report(self, title: str, takeaway: str, sections: Sequence[page.Section], metadata: Mapping[str, Any]) -> None:
+        """Writes `report.html`: see `page.write_report`."""
+        page.write_report(self.path("report.html"), title, takeaway, sections, metadata)
+
+    def commit(self) -> None:
+        """Moves all that was written into place, and removes what an earlier run wrote and this one did not."""
+        written = {str(file.relative_to(self._partial)) for file in self._partial.rglob("*") if file.is_file()}
+        # Until the last file has moved the manifest names old and new alike: should the move be cut short, every file that
+        # is ours is still known as ours.
+        self._write_manifest(written | self._earlier)
+        for name in sorted(written):
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self._partial / name, self.root / name)
+        for name in sorted(self._earlier - written):
+            stale = self.root / name
+            if stale.is_file():
+                stale.unlink()
+                if stale.parent != self.root and not any(stale.parent.iterdir()):
+                    stale.parent.rmdir()
+        self._write_manifest(written)
+        shutil.rmtree(self._partial)
+
+    def __enter__(self) -> "WorkDir":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None and self._partial.is_dir():
+            self.commit()
+        elif kind is not None:
+            self._discard()
+
+    def _discard(self) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
+        if self._created and not any(self.root.iterdir()):
+            self.root.rmdir()
+
+    def _write_manifest(self, names: set[str]) -> None:
+        aside = self._partial / _MANIFEST
+        aside.write_text(json.dumps({"files": sorted(names)}, indent=2) + "\n", encoding="utf-8")
+        os.replace(aside, self.root / _MANIFEST)
+
+
+def plain(value: Any) -> Any:
+    """`value` as strict JSON has it: arrays, tuples and sets as lists, numbers as Python's, NaN and infinities as null, paths as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(part) for part in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "__array__"):
+        return plain(np.asarray(value).tolist())
+    return value
+
+
+def _read_manifest(root: pathlib.Path) -> set[str]:
+    if not (root / _MANIFEST).exists():
+        return set()
+    try:
+        names = json.loads((root / _MANIFEST).read_text(encoding="utf-8"))["files"]
+        sound = isinstance(names, list) and all(isinstance(name, str) and _is_inside(name) for name in names)
+    except (ValueError, KeyError, TypeError):
+        sound = False
+    if not sound:  # these files may be deleted: nothing is guessed
+        raise ValueError(f"workdir {root}: its list of files {_MANIFEST} is damaged; delete it, or give another --workdir")
+    return set(names)
+
+
+def _is_inside(name: str) -> bool:
+    path = pathlib.PurePath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

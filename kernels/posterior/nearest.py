@@ -1,0 +1,59 @@
+"""The posterior in the limit σ → 0: all weight on the nearest sample, equal ones sharing it."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from kernels.double import argmax64, to64
+from kernels.posterior.queries import Queries
+from kernels.posterior.samples import Samples
+from kernels.posterior.settle import Settled
+
+TIE = 1e-13
+"""Squared distances that differ by less than this share are equal: the rounding of a float64 sum."""
+
+
+def nearest(queries: Queries, samples: Samples, full: bool) -> Settled:
+    """The σ → 0 posterior, one query at a time, from float64 differences. For t = 1 only, so simple rather than fast."""
+    rows_at_once = max(1, min(samples.n, 2**20 // samples.d))
+    center = to64(samples.center)
+    no = jnp.asarray(False)
+    prior = jnp.ones(samples.n) if samples.log_prior is None else jnp.exp(to64(samples.log_prior))
+
+    def one(query: tuple[Array, Array, Array]) -> Settled:
+        x, alpha, label = query
+        distance = jax.lax.map(lambda y: jnp.sum((x - alpha * to64(y)) ** 2), samples.values, batch_size=rows_at_once)
+        counts = jnp.ones(samples.n, bool) if samples.labels is None else (samples.labels == label) | (label == -1)
+        distance = jnp.where(counts, distance, jnp.inf)
+        tied: Bool[Array, " N"] = counts & (distance <= distance.min() * (1 + TIE))
+        weights: Float[Array, " N"] = jnp.where(tied, prior, 0) / jnp.sum(jnp.where(tied, prior, 0))
+        mean = _weighted_sum(weights, samples, rows_at_once) - center
+        if not full:
+            return Settled(mean, jnp.asarray(jnp.inf), None, None, None, None, None, None, no, no)
+        deviation = jax.lax.map(lambda y: jnp.sum((to64(y) - center - mean) ** 2), samples.values, batch_size=rows_at_once)
+        return Settled(
+            mean=mean,
+            log_weight=jnp.where(distance.min() > 0, -jnp.inf, jnp.inf),
+            top1_weight=weights.max(),
+            top1_index=argmax64(weights),
+            second=jnp.sum(weights * deviation),
+            effective=1 / jnp.sum(weights**2),
+            entropy=-jnp.sum(jax.scipy.special.xlogy(weights, weights)),
+            mass=jnp.sum(jnp.where(counts, prior, 0)),
+            keeps_rest=no,
+            unsettled=no,
+        )
+
+    return jax.lax.map(one, (queries.x, queries.alpha, queries.label))
+
+
+def _weighted_sum(weights: Float[Array, " N"], samples: Samples, rows_at_once: int) -> Float[Array, " D"]:
+    starts = jnp.arange(0, samples.n, rows_at_once, dtype=jnp.int32)
+
+    def add(total: Array, start: Array) -> tuple[Array, None]:
+        first = jnp.minimum(start, samples.n - rows_at_once)
+        index = first + jnp.arange(rows_at_once, dtype=jnp.int32)
+        rows = to64(jax.lax.dynamic_slice_in_dim(samples.values, first, rows_at_once))
+        return total + jnp.where(index >= start, weights[index], 0) @ rows, None
+
+    return jax.lax.scan(add, jnp.zeros(samples.d, jnp.float64), starts)[0]

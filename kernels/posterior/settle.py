@@ -1,0 +1,167 @@
+"""From a Partial to exact moments: the heaviest samples are recomputed from differences, and what float32 cannot settle is named.
+
+A float32 score carries an error of about `2⁻²⁴ (α/σ²) ‖x‖ ‖y‖ √D / 4`: harmless in navigation, several nats at t = 0.999. So the
+`k` candidates that a Partial remembers are taken out of its sums and put back with float64 scores, from differences. What is left,
+the rest, either provably cannot matter (its largest possible weight is bounded by the k-th score) and is left out, or keeps its
+float32 weight; a query for which neither is exact enough is `unsettled`, and the caller repeats it in float64.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.double import argmax64, to64
+from kernels.posterior.partial import Partial
+from kernels.posterior.queries import Queries
+from kernels.posterior.samples import Samples
+
+VELOCITY_TOLERANCE = 4e-6
+ENTROPY_TOLERANCE = 4e-5
+VARIANCE_TOLERANCE = 3e-5
+"""Error allowed to the float32 part of a posterior: a few times inside the errors promised (1e-5 of the velocity, 1e-4 nats, 1e-4)."""
+NEGLIGIBLE = 1e-7
+"""A rest is left out where its whole effect, on any of the moments, is below this: float32 rounding hides it."""
+
+
+class Settled(NamedTuple):
+    """Exact moments of a batch of queries, float64. Positions are relative to the data's centre. None: not asked for."""
+
+    mean: Float[Array, "B D"]
+    log_weight: Float[Array, " B"]
+    """log Σ exp(score), in the scores' own frame."""
+    top1_weight: Float[Array, " B"] | None
+    top1_index: Int[Array, " B"] | None
+    second: Float[Array, " B"] | None
+    """Σ γ ‖y - mean‖²: the posterior variance."""
+    effective: Float[Array, " B"] | None
+    entropy: Float[Array, " B"] | None
+    mass: Float[Array, " B"] | None
+    keeps_rest: Bool[Array, " B"]
+    """Whether samples beyond the candidates carry weight that shows."""
+    unsettled: Bool[Array, " B"]
+
+
+class Candidates(NamedTuple):
+    """The k heaviest samples of each query."""
+
+    rows: Float[Array, "B k D"]
+    """Relative to the centre."""
+    exact: Float[Array, "B k"]
+    """Scores from differences; -inf for none."""
+    weight_in_partial: Float[Array, "B k"]
+    """What each contributed to the Partial's `weight`."""
+    approximate: Float[Array, "B k"]
+
+
+def candidates_of(partial: Partial, queries: Queries, samples: Samples) -> Candidates:
+    """Gather the candidates of a Partial and score them exactly."""
+    index = jnp.minimum(partial.top_index, samples.n - 1)
+    rows = to64(samples.values[index])
+    log_prior = 0.0 if samples.log_prior is None else to64(samples.log_prior[index])
+    approximate = to64(partial.top_score)
+    exact = jnp.where(jnp.isneginf(approximate), -jnp.inf, queries.log_weights_of(rows, log_prior))
+    peak = to64(partial.peak)[:, None]
+    weight = jnp.where(jnp.isneginf(approximate), 0, jnp.exp(approximate - jnp.where(jnp.isneginf(peak), 0, peak)))
+    return Candidates(rows - to64(samples.center), exact, weight, approximate)
+
+
+def settle(partial: Partial, queries: Queries, samples: Samples) -> Settled:
+    """Exact moments from a Partial over all samples; `unsettled` marks the queries for which float32 was not enough."""
+    top = candidates_of(partial, queries, samples)
+    peak = top.exact.max(axis=1)
+    peak = jnp.where(jnp.isneginf(peak), 0, peak)
+    w = jnp.exp(top.exact - peak[:, None])
+
+    # The rest: the Partial less its candidates, in units of exp(peak).
+    old_peak = jnp.where(jnp.isneginf(partial.peak), 0, to64(partial.peak))
+    scale = jnp.exp(jnp.minimum(old_peak - peak, 600.0))
+    weight, mean = to64(partial.weight), to64(partial.mean)
+    rest_weight = scale * jnp.maximum(weight - top.weight_in_partial.sum(axis=1), 0)
+    rest_share = rest_weight / (rest_weight + w.sum(axis=1))
+    error = _errors(partial, queries, samples, top, peak)
+    keep = ~error.negligible
+    rest_weight = jnp.where(keep, rest_weight, 0)
+    rest_sum = scale[:, None] * (weight[:, None] * mean - jnp.einsum("bk,bkd->bd", top.weight_in_partial, top.rows))
+    rest_sum = jnp.where(keep[:, None], rest_sum, 0)
+
+    total = w.sum(axis=1) + rest_weight
+    new_mean = (jnp.einsum("bk,bkd->bd", w, top.rows) + rest_sum) / total[:, None]
+    deviation = jnp.sum((top.rows - new_mean[:, None]) ** 2, axis=-1)
+    spread = jnp.sum(w * deviation, axis=1)
+    if partial.second is not None:
+        about_center = to64(partial.second) + weight * jnp.sum(mean**2, axis=1)
+        rest_square = scale * (about_center - jnp.einsum("bk,bkd->b", top.weight_in_partial, top.rows**2))
+        about_mean = rest_square - 2 * jnp.sum(rest_sum * new_mean, axis=1) + rest_weight * jnp.sum(new_mean**2, axis=1)
+        spread += jnp.where(keep, jnp.maximum(about_mean, 0), 0)
+    variance = spread / total
+    unsettled = keep & error.exceeds(rest_share, variance)
+    log_weight = peak + jnp.log(total)
+    if partial.weight_square is None or partial.weighted_score is None:
+        return Settled(new_mean, log_weight, None, None, None, None, None, None, keep, unsettled)
+
+    best = top.exact == top.exact.max(axis=1, keepdims=True)
+    first = jnp.where(best, partial.top_index, jnp.iinfo(jnp.int32).max).min(axis=1)
+    rest_of_square = scale**2 * jnp.maximum(to64(partial.weight_square) - jnp.sum(top.weight_in_partial**2, axis=1), 0)
+    square = jnp.sum(w * w, axis=1) + jnp.where(keep, rest_of_square, 0)
+    old_z = jnp.where(top.weight_in_partial > 0, top.approximate - old_peak[:, None], 0)
+    rest_score = scale * (to64(partial.weighted_score) - jnp.sum(top.weight_in_partial * old_z, axis=1)) + (old_peak - peak) * rest_weight
+    z = jnp.where(w > 0, top.exact - peak[:, None], 0)
+    score = jnp.sum(w * z, axis=1) + jnp.where(keep, rest_score, 0)
+    return Settled(
+        mean=new_mean,
+        log_weight=log_weight,
+        top1_weight=w.max(axis=1) / total,
+        top1_index=first,
+        second=variance,
+        effective=total**2 / square,
+        entropy=jnp.maximum(jnp.log(total) - score / total, 0),
+        mass=to64(partial.mass) if partial.mass is not None else None,
+        keeps_rest=keep,
+        unsettled=unsettled,
+    )
+
+
+class _Errors(NamedTuple):
+    """What float32 may have done to the rest of each query, and whether the rest matters at all."""
+
+    negligible: Bool[Array, " B"]
+    score: Float[Array, " B"]
+    """Error of a score, nats."""
+    residual: Float[Array, " B"]
+    """‖x - α y‖ for the heaviest y: the noise that the query carries."""
+    leverage: Float[Array, " B"]
+    """Relative error of the predicted noise, (x - α E[x_1|x]) / σ, for a unit error of E[x_1|x]: α / ‖x - α y‖."""
+    reach: float | Array
+    """Largest ‖y - centre‖, about."""
+    unit: float
+
+    def exceeds(self, rest_share: Array, variance: Array) -> Bool[Array, " B"]:
+        """Whether the rest's rounding could spoil a moment."""
+        moved = rest_share * self.score
+        velocity = moved * jnp.sqrt(variance) + 4 * self.unit * self.reach
+        # Σw‖y‖² - ‖Σwy‖² cancels; what is left must be right relative to itself or, if larger, to the noise that x still carries.
+        cancelled = 8 * self.unit * self.reach**2 + moved * variance
+        allowed = VARIANCE_TOLERANCE * jnp.maximum(variance, 1e-2 * self.residual**2)
+        bad = (self.leverage * velocity > VELOCITY_TOLERANCE) | (moved > ENTROPY_TOLERANCE) | (cancelled > allowed)
+        return bad & (self.unit > 1e-12)  # in float64 there is nothing better to fall back to, nor a need
+
+
+def _errors(partial: Partial, queries: Queries, samples: Samples, top: Candidates, peak: Float[Array, " B"]) -> _Errors:
+    unit = float(jnp.finfo(partial.peak.dtype).eps) / 2
+    largest = to64(samples.square_norms.max())
+    center_square = 0.0 if samples.shifted else jnp.sum(to64(samples.center) ** 2)
+    reach = jnp.sqrt(largest + center_square)
+    # A dot product summed in order errs by its own size times √D / 4 where x and y are aligned, by ‖x‖‖y‖ / 2 where not.
+    aligned = jnp.abs(peak) + 2 * queries.curvature * largest
+    direction = jnp.sqrt(jnp.sum(queries.direction**2, axis=1))
+    score = unit * (0.25 * samples.d**0.5 * aligned + direction * reach)
+    best = jnp.take_along_axis(top.rows, argmax64(top.exact)[:, None, None], axis=1)[:, 0] + to64(samples.center)
+    residual = jnp.sqrt(jnp.sum((queries.x - queries.alpha[:, None] * best) ** 2, axis=1))
+    leverage = queries.alpha / jnp.maximum(residual, 1e-30)
+    k = top.exact.shape[1]
+    last = top.approximate.min(axis=1) - peak + 2 * score
+    heaviest_rest = jnp.where(jnp.isneginf(last), 0, (samples.n - k) * jnp.exp(jnp.minimum(last, 600.0)))
+    width = 2 * jnp.sqrt(largest) * leverage
+    negligible = heaviest_rest * jnp.maximum(1, width**2) <= NEGLIGIBLE
+    return _Errors(negligible, score, residual, leverage, reach, unit)

@@ -1,0 +1,99 @@
+"""The portable implementation: `lax.scan` over blocks of samples, each merged into a running Partial."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from kernels.posterior import partial as partials
+from kernels.posterior.blocks import LAX_PRECISION, BlockSizes, Precision
+from kernels.posterior.partial import CANDIDATES, Partial
+from kernels.posterior.queries import Queries
+from kernels.posterior.samples import Samples
+
+
+class Block(NamedTuple):
+    """One block of samples, and the scores of all queries on it."""
+
+    scores: Float[Array, "B n"]
+    rows: Float[Array, "n D"]
+    rows_center: Float[Array, " D"]
+    square_norms: Float[Array, " n"]
+    mass: Float[Array, " B"]
+    index: Int[Array, " n"]
+
+
+def streaming(queries: Queries, samples: Samples, *, full: bool, dtype: jnp.dtype, blocks: BlockSizes, precision: Precision) -> Partial:
+    """One pass over the data: distance, online softmax and weighted sum, `blocks.samples` rows at a time.
+
+    Args:
+      full: keep all moments; False: only what the velocity needs.
+      dtype: of the scores, weights and sums: float32, or float64 where float32 cannot settle a query.
+    """
+    k = min(CANDIDATES, samples.n)
+    lax_precision = LAX_PRECISION[precision]
+
+    def step(total: Partial, start: Array) -> tuple[Partial, None]:
+        block = read_block(queries, samples, start, dtype=dtype, blocks=blocks, precision=precision)
+        # Late in a pass few blocks hold a candidate: look for them only where some query's best one would enter the list.
+        nothing = partials.empty(*total.mean.shape, candidates=k, full=False, dtype=dtype)
+        top = jax.lax.cond(
+            jnp.any(block.scores.max(axis=1) > total.top_score[:, -1]),
+            lambda: _top(block, k),
+            lambda: (nothing.top_score, nothing.top_index),
+        )
+        mass = block.mass if full else None
+        here = partials.of_block(block.scores, block.rows, block.rows_center, block.square_norms, mass, top, precision=lax_precision)
+        return partials.merge(total, here), None
+
+    start = partials.empty(*queries.x.shape, candidates=k, full=full, dtype=dtype)
+    return jax.lax.scan(step, start, block_starts(samples, blocks))[0]
+
+
+def block_starts(samples: Samples, blocks: BlockSizes) -> Int[Array, " steps"]:
+    """First row of each step of a scan over the data."""
+    return jnp.arange(0, samples.n, min(blocks.samples, samples.n), dtype=jnp.int32)
+
+
+def read_block(queries: Queries, samples: Samples, start: Array, *, dtype: jnp.dtype, blocks: BlockSizes, precision: Precision) -> Block:
+    """The block that begins at `start`; the last one is moved back to fit, and the rows that were seen before do not count."""
+    n = min(blocks.samples, samples.n)
+    first = jnp.minimum(start, samples.n - n)
+
+    def cut(x: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(x, first, n)
+
+    index = first + jnp.arange(n, dtype=jnp.int32)
+    center = samples.center.astype(dtype)
+    rows, rows_center = cut(samples.values).astype(dtype), center
+    square_norms = cut(samples.square_norms).astype(dtype)
+    if samples.shifted or dtype == jnp.float64:
+        rows, rows_center = rows - center, jnp.zeros_like(center)
+    if dtype == jnp.float64:
+        square_norms = jnp.sum(rows**2, axis=1)  # those kept are rounded to float32
+    direction = queries.direction.astype(dtype)
+    scores = jnp.dot(direction, rows.T, precision=LAX_PRECISION[precision])
+    scores -= jnp.dot(direction, rows_center, precision=jax.lax.Precision.HIGHEST)[:, None]
+    scores -= queries.curvature.astype(dtype)[:, None] * square_norms
+    prior = jnp.ones(n, dtype)
+    if samples.log_prior is not None:
+        log_prior = cut(samples.log_prior).astype(dtype)
+        scores, prior = scores + log_prior, jnp.exp(log_prior)
+    counts = _counts(queries, samples, cut, index >= start)
+    mass = jnp.broadcast_to(jnp.where(counts, prior, 0).sum(axis=1), queries.alpha.shape)
+    return Block(jnp.where(counts, scores, -jnp.inf), rows, rows_center, square_norms, mass, index)
+
+
+def _counts(queries: Queries, samples: Samples, cut, fresh: Bool[Array, " n"]) -> Bool[Array, "?B n"]:  # type: ignore[no-untyped-def]
+    """Which samples of a block count for which query: those not seen before, of the query's class if it names one."""
+    if samples.labels is None:
+        return fresh[None]
+    return fresh & ((queries.label[:, None] == cut(samples.labels)) | (queries.label[:, None] == -1))
+
+
+def _top(block: Block, k: int) -> tuple[Array, Array]:
+    score, position = jax.lax.top_k(block.scores, min(k, block.scores.shape[1]))
+    index = block.index[position]
+    short = ((0, 0), (0, k - score.shape[1]))
+    return jnp.pad(score, short, constant_values=-jnp.inf), jnp.pad(index, short, constant_values=jnp.iinfo(jnp.int32).max)
