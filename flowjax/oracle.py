@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.path import Path, RectifiedFlow
 from kernels.double import float64_scope, to32, to64
-from kernels.posterior.api import Plan, Which, as_samples, covariance_product64, plan, posterior64
+from kernels.posterior.api import IMPLEMENTATIONS, Plan, Which, as_samples, covariance_product64, plan, posterior64
 from kernels.posterior.blocks import BlockSizes, Precision
 from kernels.posterior.samples import Samples, prepare
 
@@ -134,6 +134,11 @@ class Oracle:
         """The probability path."""
         return self._spec.path
 
+    @property
+    def implementation(self) -> str:
+        """What computes the posterior."""
+        return IMPLEMENTATIONS[0]
+
     def __repr__(self) -> str:
         return f"Oracle(n={self._samples.n}, shape={self._spec.shape}, path={self.path}, labels={'yes' if self.labels is not None else 'no'})"
 
@@ -175,14 +180,18 @@ class Oracle:
             raise ValueError(f"v must have x_t's shape {shape}, got {v.shape}")
         return _program(self._spec).jvp(self._samples, x, t, label, v.reshape(x.shape)).reshape(shape)
 
-    def unique(self) -> "Oracle":
-        """The oracle of the same data with exact duplicates (same sample, same class) merged, and `counts` set.
+    def unique(self, *, by_class: bool = True) -> "Oracle":
+        """The oracle of the same data with exact duplicates merged, and `counts` set; its weights are those of distinct samples.
 
-        Its velocity is the same; its weights are those of distinct samples. Order: first occurrence. Not under tracing.
+        Order: first occurrence. The velocity is the same. Not under tracing.
+
+        Args:
+          by_class: equal samples of different classes stay apart; False merges them and drops the labels.
         """
         values = np.asarray(self._samples.values)
-        labels = None if self.labels is None else np.asarray(self.labels)
-        keys = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
+        labels = np.asarray(self.labels) if by_class and self.labels is not None else None
+        plain = values + np.zeros((), values.dtype)  # -0.0 equals 0.0, and its bytes do not
+        keys = plain.view(np.uint8).reshape(len(values), -1)
         if labels is not None:
             keys = np.concatenate([keys, labels.astype(np.int32)[:, None].view(np.uint8)], axis=1)
         _, first, inverse = np.unique(keys.view(f"V{keys.shape[1]}").ravel(), return_index=True, return_inverse=True)
@@ -202,7 +211,7 @@ class Oracle:
         """x `[B, D]`, t `[B]`, label `[B]`, with every value checked that can be seen."""
         x = jnp.asarray(x_t).astype(jnp.float32)
         if x.ndim == 0 or x.shape[1:] != self._spec.shape:
-            raise ValueError(f"x_t must be [B, *shape] with shape {self._spec.shape}, that of the data; got {x.shape}")
+            raise ValueError(f"x_t must have shape {('B', *self._spec.shape)}, a batch of samples; got {x.shape}")
         b = x.shape[0]
         t = jnp.asarray(t).astype(jnp.float32)
         if t.shape not in ((), (b,)):

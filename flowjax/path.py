@@ -192,3 +192,13 @@ class VariancePreserving(Path):
         slope = self.beta_max - self.beta_min
         s = 2 * integral / (self.beta_min + jnp.sqrt(self.beta_min**2 + 2 * slope * integral))
         return jnp.clip(1 - s, 0, 1)
+
+
+PATHS: dict[str, type[Path]] = {"rectified_flow": RectifiedFlow, "cosine": Cosine, "variance_preserving": VariancePreserving}
+
+
+def path_by_name(name: str) -> Path:
+    """The path that a configuration names, with its default parameters; ValueError with the names there are."""
+    if name not in PATHS:
+        raise ValueError(f"unknown path {name!r}; there are {', '.join(PATHS)}")
+    return PATHS[name]()

@@ -3,8 +3,6 @@
 import dataclasses
 from typing import Generic, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
@@ -13,6 +11,7 @@ from flowjax.oracle import Oracle
 from flowjax.path import Path, RectifiedFlow
 from flowjax.schedules import uniform_timesteps
 from flowjax.spectrum import checked_eigenvalues, covariance_spectrum
+from flowjax.sweep import draw_pairs, sweep
 from flowjax.turning_point import (
     annealed_turning_point,
     condensation_thresholds,
@@ -124,23 +123,13 @@ def measure_turning_point(
     """
     if label not in (None, "own"):
         raise ValueError(f'label = {label!r}: expected None or "own"')
-    if num_queries < 1:
-        raise ValueError(f"num_queries = {num_queries}: expected at least 1")
-    distinct = oracle.unique()
-    labels = distinct.labels
-    if label == "own" and labels is None:
+    if label == "own" and oracle.labels is None:
         raise ValueError('label = "own": expected an oracle with labels')
-    index_key, noise_key = jax.random.split(jax.random.key(seed))
-    n = len(distinct.data)
-    counts = jnp.ones(n) if distinct.counts is None else distinct.counts
-    index = jax.random.choice(index_key, n, (num_queries,), p=counts / counts.sum())
-    samples = distinct.data[index].astype(jnp.float32)
-    noise = jax.random.normal(noise_key, samples.shape)
-    classes = labels[index] if label == "own" and labels is not None else None
+    distinct = oracle.unique(by_class=label == "own")
+    pairs = draw_pairs(distinct.data, num_queries, seed, labels=distinct.labels, counts=distinct.counts)
 
     def curve(times: np.ndarray) -> Float[np.ndarray, "T Q"]:
-        queries = ((oracle.path.interpolate(noise, samples, time), time) for time in times.astype(np.float32))
-        return np.stack([np.asarray(distinct(x_t, time, classes).top1_weight) for x_t, time in queries])
+        return sweep(distinct, pairs, times)["top1_weight"]
 
     if t is not None:
         times = np.asarray(t, np.float64)

@@ -10,17 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from flowjax.intervals import Curve
 from flowjax.reporting import style
 
 Interval = tuple[float, float] | None
-
-
-class Curve(NamedTuple):
-    """A mean over queries and its 95 % interval, against t; each `[T]`."""
-
-    mean: Float[np.ndarray, " T"]
-    low: Float[np.ndarray, " T"]
-    high: Float[np.ndarray, " T"]
 
 
 class GridPoint(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.double import float64_scope, to32, to64
@@ -158,7 +158,7 @@ def covariance_product64(x: Array, alpha: Array, sigma: Array, label: Array, vec
         v = to64(args[4])
         limit = bind(_covariance_at_limit, samples=samples)
 
-        def run(some: tuple[Queries, Array], dtype: jnp.dtype) -> tuple[Array, Array]:
+        def run(some: tuple[Queries, Array], dtype: DTypeLike) -> tuple[Array, Array]:
             return covariance_product(*some, samples, dtype=dtype, blocks=how.blocks, precision=how.precision)
 
         product, unsettled = run((queries, v), jnp.float32)
@@ -178,7 +178,7 @@ def _covariance_at_limit(some: tuple[Queries, Array], samples: Samples) -> Array
 def settled(queries: Queries, samples: Samples, how: Plan) -> Settled:
     """Exact moments of one tile of queries: float32, then float64 for the rows that float32 left unsettled, then σ = 0."""
 
-    def run(some: Queries, dtype: jnp.dtype) -> Settled:
+    def run(some: Queries, dtype: DTypeLike) -> Settled:
         partial = streaming(some, samples, full=how.full, dtype=dtype, blocks=how.blocks, precision=how.precision)
         step = max(1, min(some.x.shape[0], 2**22 // partial.top_score.shape[1] // samples.d))
         return in_tiles(lambda args: settle(*args, samples), (partial, some), step)
@@ -276,7 +276,7 @@ def as_samples(data: ArrayLike, name: str) -> Array:
     return values
 
 
-def _vector(v: ArrayLike, length: int, name: str, dtype: jnp.dtype) -> Array:
+def _vector(v: ArrayLike, length: int, name: str, dtype: DTypeLike) -> Array:
     v = jnp.asarray(v).astype(dtype)
     if v.shape not in ((), (length,)):
         raise ValueError(f"{name} must be a scalar or of shape ({length},), got shape {v.shape}")

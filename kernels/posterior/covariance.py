@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from kernels.double import to64
@@ -13,7 +14,7 @@ from kernels.posterior.streaming import block_starts, read_block, streaming
 
 
 def covariance_product(
-    queries: Queries, vector: Float[Array, "B D"], samples: Samples, *, dtype: jnp.dtype, blocks: BlockSizes, precision: Precision
+    queries: Queries, vector: Float[Array, "B D"], samples: Samples, *, dtype: DTypeLike, blocks: BlockSizes, precision: Precision
 ) -> tuple[Float[Array, "B D"], Bool[Array, " B"]]:
     """`Cov[y | x] v = Σ γ_i (y_i - ȳ) ((y_i - ȳ)·v)`, and which queries float32 leaves unsettled.
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Num
 
 CANDIDATES = 16
@@ -44,7 +45,7 @@ class Partial:
         return self.second is not None
 
 
-def empty(queries: int, d: int, *, candidates: int, full: bool, dtype: jnp.dtype) -> Partial:
+def empty(queries: int, d: int, *, candidates: int, full: bool, dtype: DTypeLike) -> Partial:
     """The unit of `merge`: no samples."""
 
     def zeros() -> Array:

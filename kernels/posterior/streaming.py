@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.posterior import partial as partials
@@ -24,7 +25,7 @@ class Block(NamedTuple):
     index: Int[Array, " n"]
 
 
-def streaming(queries: Queries, samples: Samples, *, full: bool, dtype: jnp.dtype, blocks: BlockSizes, precision: Precision) -> Partial:
+def streaming(queries: Queries, samples: Samples, *, full: bool, dtype: DTypeLike, blocks: BlockSizes, precision: Precision) -> Partial:
     """One pass over the data: distance, online softmax and weighted sum, `blocks.samples` rows at a time.
 
     Args:
@@ -56,7 +57,7 @@ def block_starts(samples: Samples, blocks: BlockSizes) -> Int[Array, " steps"]:
     return jnp.arange(0, samples.n, min(blocks.samples, samples.n), dtype=jnp.int32)
 
 
-def read_block(queries: Queries, samples: Samples, start: Array, *, dtype: jnp.dtype, blocks: BlockSizes, precision: Precision) -> Block:
+def read_block(queries: Queries, samples: Samples, start: Array, *, dtype: DTypeLike, blocks: BlockSizes, precision: Precision) -> Block:
     """The block that begins at `start`; the last one is moved back to fit, and the rows that were seen before do not count."""
     n = min(blocks.samples, samples.n)
     first = jnp.minimum(start, samples.n - n)
@@ -85,7 +86,7 @@ def read_block(queries: Queries, samples: Samples, start: Array, *, dtype: jnp.d
     return Block(jnp.where(counts, scores, -jnp.inf), rows, rows_center, square_norms, mass, index)
 
 
-def _counts(queries: Queries, samples: Samples, cut, fresh: Bool[Array, " n"]) -> Bool[Array, "?B n"]:  # type: ignore[no-untyped-def]
+def _counts(queries: Queries, samples: Samples, cut, fresh: Bool[Array, " n"]) -> Bool[Array, "#B n"]:  # type: ignore[no-untyped-def]
     """Which samples of a block count for which query: those not seen before, of the query's class if it names one."""
     if samples.labels is None:
         return fresh[None]

@@ -1,0 +1,260 @@
+"""Where does flow matching on your data turn from navigation to refinement?
+
+    python -m experiments.oracle_sweep                                            # scikit-learn's digits: 15 s on two CPU cores
+    python -m experiments.oracle_sweep --config.data.path=latents.npy             # your own samples, [N, *shape]
+    python -m experiments.oracle_sweep --config=experiments/configs/oracle_sweep.py:arrays \\
+        --config.data.path=latents.npy --config.data.labels=labels.npy            # with classes: conditioned on each query's own
+    python -m experiments.oracle_sweep --config=experiments/configs/oracle_sweep.py:gaussian_grid   # turning point over D and N
+
+Follows the oracle velocity of a data set through t: how far the CFM target lies from it, how much weight the likeliest sample has, how
+many samples compete; measures the turning point, predicts it twice, and says what follows for timestep shift and guidance interval.
+Writes config.json, summary.json, sweep.csv, figures/ and report.html to --workdir (runs/oracle_sweep). Every key of the configuration
+can be set with --config.KEY=VALUE; the keys and presets stand in experiments/configs/oracle_sweep.py.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import oracle_grid, runner
+from flowjax import data, stages
+from flowjax.intervals import Curve, mean_curve
+from flowjax.oracle import Oracle
+from flowjax.path import Path, path_by_name
+from flowjax.reporting import figures
+from flowjax.reporting.page import Section
+from flowjax.reporting.strip import strip_figure
+from flowjax.reporting.workdir import WorkDir
+from flowjax.sweep import COLUMNS, Pairs, draw_pairs, one_step, sweep
+
+
+def run(config: ConfigDict, workdir: WorkDir) -> str:
+    """The whole experiment; returns the sentence to take away."""
+    if "grid" in config:
+        return oracle_grid.run(config, workdir)
+    started = time.perf_counter()
+    path = path_by_name(config.path)
+    times = _times(config)
+    samples, queried = _load(config)
+    by_class = config.by_class and samples.labels is not None
+    oracle = Oracle(samples.data, samples.labels if by_class else None, path=path)
+    pairs = draw_pairs(
+        queried.data, config.num_queries, config.seed, labels=queried.labels if by_class else None, exhaust=config.query != "train"
+    )
+    swept = sweep(oracle.unique(), pairs, times, progress=runner.progress("t"))
+    curves = {name: mean_curve(values, 1.0 if name == "top1_weight" else np.inf) for name, values in swept.items()}
+    found = stages.turning_point_of_curve(times, swept["top1_weight"], seed=config.seed)
+    predicted = _predict(samples, by_class, path)
+    settings = stages.advice(found.measured, stages.covariance_spectrum(samples.data), path=path)
+    classes = _classes(config, samples, pairs, swept["top1_weight"], times, predicted) if by_class else []
+
+    takeaway = _takeaway(samples, by_class, found, config)
+    origin = runner.provenance(config, started)
+    workdir.write_csv("sweep.csv", [_row(t, curves, i) for i, t in enumerate(times)])
+    if classes:
+        workdir.write_csv("classes.csv", [point._asdict() for point in classes])
+    summary = {
+        "dataset": samples.name,
+        "n": samples.n,
+        "d": samples.d,
+        "num_classes": samples.num_classes,
+        "by_class": by_class,
+        "query": config.query,
+        "num_queries": config.num_queries,
+        "path": config.path,
+        "turning_point": dataclasses.asdict(found)
+        | {"predicted": predicted["from the data"], "predicted_from_spectrum": predicted["from the spectrum"]},
+        "advice": _advice(settings),
+        "takeaway": takeaway,
+        "units": {"t": "0 = noise, 1 = data", "cfm_gap": "squared data units, summed over D", "entropy": "nats"},
+        "implementation": oracle.implementation,
+        "provenance": dict(samples.provenance),
+        **origin,
+    }
+    drawn = _figures(config, workdir, oracle, samples, pairs, times, curves, found, predicted, classes)
+    summary["wall_seconds"] = origin["wall_seconds"] = time.perf_counter() - started
+    workdir.write_json("summary.json", summary)
+    workdir.write_report("Where flow matching turns", takeaway, [*drawn, *_tables(samples, found, predicted, settings, times, curves)], origin)
+    return takeaway
+
+
+def _load(config: ConfigDict) -> tuple[data.DataSet, data.DataSet]:
+    """The oracle's data set, and the one whose samples are noised."""
+    wanted = config.data
+    if wanted.path or wanted.source == "arrays":
+        if not wanted.path:
+            raise ValueError("no data given: set --config.data.path=FILE.npy (samples [N, *shape])")
+        whole = data.load("arrays", path=wanted.path, labels=wanted.labels or None, normalize=wanted.normalize)
+    elif wanted.labels:
+        raise ValueError("--config.data.labels needs --config.data.path, the samples that it labels")
+    else:
+        whole = data.load(wanted.source)
+    if config.query == "train":
+        return whole, whole
+    if config.query == "heldout":
+        return whole.split(config.heldout_fraction, config.seed)
+    queried = data.load("arrays", path=config.query, normalize=wanted.normalize)
+    if queried.shape != whole.shape:
+        raise ValueError(f"query: {config.query} holds samples of shape {queried.shape}, the data {whole.shape}")
+    if config.by_class and whole.labels is not None and queried.labels is None:
+        raise ValueError(f"query: {config.query} has no labels to condition on; give an .npz with labels, or --config.by_class=False")
+    return whole, queried
+
+
+def _times(config: ConfigDict) -> np.ndarray:
+    if config.num_t < 2 or not 0 <= config.t_min < config.t_max < 1:
+        raise ValueError(f"t_min, t_max, num_t: expected 0 <= t_min < t_max < 1 and num_t >= 2, got {config.t_min}, {config.t_max}, {config.num_t}")
+    return np.linspace(config.t_min, config.t_max, config.num_t)
+
+
+def _predict(samples: data.DataSet, by_class: bool, path: Path) -> dict[str, float]:
+    labels = samples.labels if by_class else None
+    if labels is None:
+        spectrum = stages.predict_turning_point(stages.covariance_spectrum(samples.data), samples.n, path)
+    else:
+        spectrum = stages.predict_turning_point_by_class(samples.data, labels, path)[0]
+    return {"from the data": stages.predict_turning_point_from_data(samples.data, labels, path), "from the spectrum": spectrum}
+
+
+def _classes(
+    config: ConfigDict, samples: data.DataSet, pairs: Pairs, top1: np.ndarray, times: np.ndarray, predicted: Mapping[str, float]
+) -> list[figures.ClassPoint]:
+    """The turning point of each class that has queries, measured on its own ones and predicted from its own samples."""
+    assert pairs.labels is not None and samples.labels is not None
+    of_query, points = np.asarray(pairs.labels), []
+    for label in np.unique(of_query):
+        found = stages.turning_point_of_curve(times, top1[:, of_query == label], seed=config.seed)
+        interval = None if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
+        name = str(label) if samples.class_names is None else samples.class_names[label]
+        own = samples.data[samples.labels == label]
+        points.append(figures.ClassPoint(name, found.measured, interval, stages.predict_turning_point_from_data(own, path=path_by_name(config.path))))
+    return points
+
+
+def _row(t: float, curves: Mapping[str, Curve], i: int) -> dict[str, float]:
+    row = {"t": float(t)}
+    for name in COLUMNS:
+        mean, low, high = (float(part[i]) for part in curves[name])
+        row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+    return row
+
+
+def _takeaway(samples: data.DataSet, by_class: bool, found: stages.TurningPoint, config: ConfigDict) -> str:
+    subject = f"{samples.name} (N = {samples.n:,}, D = {samples.d:,}{', by class' if by_class else ''})"
+    if found.measured is None:
+        return f"On {subject} no turning point was found: {found.reason}."
+    where = "" if config.query == "train" else f" for queries from {config.query}"
+    return (
+        f"On {subject} flow matching turns from navigation to refinement at t = {found.measured:.3f} "
+        f"(95 %: {found.ci_low:.3f} to {found.ci_high:.3f}){where}: before it many samples shape the velocity, after it one does."
+    )
+
+
+def _advice(settings: stages.Advice) -> dict[str, Any]:
+    return {
+        "shift": settings.shift.value,
+        "shift_range": settings.shift.range,
+        "shift_evidence": settings.shift.evidence,
+        "guidance_interval": settings.guidance_interval.value,
+        "guidance_interval_range": settings.guidance_interval.range,
+        "guidance_interval_evidence": settings.guidance_interval.evidence,
+    }
+
+
+def _figures(
+    config: ConfigDict,
+    workdir: WorkDir,
+    oracle: Oracle,
+    samples: data.DataSet,
+    pairs: Pairs,
+    times: np.ndarray,
+    curves: Mapping[str, Curve],
+    found: stages.TurningPoint,
+    predicted: Mapping[str, float],
+    classes: list[figures.ClassPoint],
+) -> list[Section]:
+    turn = found.measured
+    interval = None if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
+    some = Pairs(*(None if part is None else part[: config.strip_samples] for part in (pairs.x_0, pairs.x_1, pairs.labels)))
+    shown = np.linspace(0, 0.95, 12)
+    queries, predictions = one_step(oracle, some, shown)
+    assert samples.value_range is not None
+    competing = samples.n if not classes else float(np.bincount(samples.labels if samples.labels is not None else [0]).max())
+    drawings = {
+        "top1": (
+            figures.top1_figure(times, curves["top1_weight"], turn, interval, predicted),
+            "Weight of the likeliest sample",
+            "The mean posterior weight of the likeliest sample. Where it crosses one half the stages meet; both predictions are marked.",
+        ),
+        "gap": (
+            figures.gap_figure(times, curves["monte_carlo_gap"], curves["cfm_gap"], turn),
+            "How far the training target lies from the oracle",
+            "E‖u_cond - u*‖², by Monte Carlo over the queries and as A² tr Cov[x_1 | x_t]: two estimates of one number. Only in navigation "
+            "does the CFM target differ from the velocity that the model is to learn.",
+        ),
+        "entropy": (
+            figures.entropy_figure(times, curves["entropy"], curves["effective_samples"], float(np.log(competing)), turn),
+            "How many samples compete",
+            "Entropy of the posterior weights, and effective samples 1 / Σ γ².",
+        ),
+        "strip": (
+            strip_figure(shown, queries, predictions, samples.value_range, turn),
+            "What the oracle sees, and what it makes of it",
+            "Above: x_t. Below: one Euler step from t to 1 along the oracle. The mean of all that competes turns into a single sample.",
+        ),
+    }
+    if classes:
+        drawings["classes"] = (
+            figures.classes_figure(classes, turn),
+            "Class by class",
+            "The turning point of each class, from its own queries; the prediction is from its own samples.",
+        )
+    return [
+        Section(heading, text, workdir.save_figure(name, figure), alt=f"{heading}: {text}")
+        for name, (figure, heading, text) in drawings.items()
+    ]
+
+
+def _tables(
+    samples: data.DataSet,
+    found: stages.TurningPoint,
+    predicted: Mapping[str, float],
+    settings: stages.Advice,
+    times: np.ndarray,
+    curves: Mapping[str, Curve],
+) -> list[Section]:
+    turning = [{"turning point": "measured", "t": found.measured, "95 % from": found.ci_low, "to": found.ci_high}]
+    turning += [{"turning point": f"predicted {how}", "t": t, "95 % from": None, "to": None} for how, t in predicted.items()]
+    advised = [
+        {"setting": "timestep shift s", "value": _shown(settings.shift.value), "range": _shown(settings.shift.range)},
+        {
+            "setting": "guidance interval in t",
+            "value": _shown(settings.guidance_interval.value),
+            "range": _shown(settings.guidance_interval.range),
+        },
+    ]
+    every = max(1, len(times) // 12)
+    rows = [{"t": float(t)} | {name: float(curves[name].mean[i]) for name in COLUMNS} for i, t in enumerate(times) if i % every == 0]
+    return [
+        Section("The turning point", "The t at which the mean top-1 weight crosses one half.", table=turning),
+        Section("What follows", f"{settings.shift.evidence} {settings.guidance_interval.evidence}", table=advised),
+        Section("The sweep", "Means over queries; all times, with intervals, are in sweep.csv.", table=rows),
+        Section("The data", "Where they came from.", table=[{"key": k, "value": str(v)} for k, v in samples.provenance.items()]),
+    ]
+
+
+def _shown(value: Any) -> str:
+    """A number, an interval or a range of intervals, for a table."""
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return " to ".join(_shown(part) if not isinstance(part, tuple) else f"[{_shown(part[0])}, {_shown(part[1])}]" for part in value)
+    return f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    runner.main("oracle_sweep", run)

@@ -1,0 +1,31 @@
+"""Intervals for means over queries."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+
+class Curve(NamedTuple):
+    """A mean against t, with its 95 % interval."""
+
+    mean: Float[np.ndarray, " T"]
+    low: Float[np.ndarray, " T"]
+    high: Float[np.ndarray, " T"]
+
+
+def mean_curve(values: Float[np.ndarray, "T Q"], at_most: float = np.inf) -> Curve:
+    """Mean over queries and its 95 % interval, mean ± 1.96 s/√Q, for values in [0, at_most]."""
+    mean = values.mean(axis=1)
+    spread = 1.96 * values.std(axis=1, ddof=min(1, values.shape[1] - 1)) / np.sqrt(values.shape[1])
+    return Curve(mean, np.maximum(mean - spread, 0), np.minimum(mean + spread, at_most))
+
+
+def mean_interval(values: Float[np.ndarray, " R"]) -> tuple[float, float, float]:
+    """Mean of a few repetitions and its 95 % interval by Student's t; the interval is the mean itself for a single one."""
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, mean, mean
+    spread = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return mean, mean - spread, mean + spread
