@@ -29,7 +29,7 @@ from flowjax.reporting import figures
 from flowjax.reporting.page import Section
 from flowjax.reporting.strip import strip_figure
 from flowjax.reporting.workdir import WorkDir
-from flowjax.sweep import COLUMNS, Pairs, draw_pairs, one_step, sweep
+from flowjax.sweep import COLUMNS, Pairs, Sweep, draw_pairs, sweep
 
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
@@ -41,16 +41,17 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     times = _times(config)
     samples, queried = _load(config)
     by_class = config.by_class and samples.labels is not None
-    oracle = Oracle(samples.data, samples.labels if by_class else None, path=path)
+    oracle = Oracle(samples.data, samples.labels if by_class else None, path=path).unique()
     pairs = draw_pairs(
         queried.data, config.num_queries, config.seed, labels=queried.labels if by_class else None, exhaust=config.query != "train"
     )
-    swept = sweep(oracle.unique(), pairs, times, progress=runner.progress("t"))
-    curves = {name: mean_curve(values, 1.0 if name == "top1_weight" else np.inf) for name, values in swept.items()}
-    found = stages.turning_point_of_curve(times, swept["top1_weight"], seed=config.seed)
+    swept = sweep(oracle, pairs, times, keep=config.strip_samples, progress=runner.progress("t"))
+    curves = {name: mean_curve(values, 1.0 if name == "top1_weight" else np.inf) for name, values in swept.columns.items()}
+    top1 = swept.columns["top1_weight"]
+    found = stages.turning_point_of_curve(times, top1, seed=config.seed)
     predicted = _predict(samples, by_class, path)
     settings = stages.advice(found.measured, stages.covariance_spectrum(samples.data), path=path)
-    classes = _classes(config, samples, pairs, swept["top1_weight"], times, predicted) if by_class else []
+    classes = _classes(config, samples, pairs, top1, times, path) if by_class else []
 
     takeaway = _takeaway(samples, by_class, found, config)
     origin = runner.provenance(config, started)
@@ -75,7 +76,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         "provenance": dict(samples.provenance),
         **origin,
     }
-    drawn = _figures(config, workdir, oracle, samples, pairs, times, curves, found, predicted, classes)
+    drawn = _figures(workdir, samples, swept, times, curves, found, predicted, classes)
     summary["wall_seconds"] = origin["wall_seconds"] = time.perf_counter() - started
     workdir.write_json("summary.json", summary)
     workdir.write_report("Where flow matching turns", takeaway, [*drawn, *_tables(samples, found, predicted, settings, times, curves)], origin)
@@ -121,7 +122,7 @@ def _predict(samples: data.DataSet, by_class: bool, path: Path) -> dict[str, flo
 
 
 def _classes(
-    config: ConfigDict, samples: data.DataSet, pairs: Pairs, top1: np.ndarray, times: np.ndarray, predicted: Mapping[str, float]
+    config: ConfigDict, samples: data.DataSet, pairs: Pairs, top1: np.ndarray, times: np.ndarray, path: Path
 ) -> list[figures.ClassPoint]:
     """The turning point of each class that has queries, measured on its own ones and predicted from its own samples."""
     assert pairs.labels is not None and samples.labels is not None
@@ -131,7 +132,7 @@ def _classes(
         interval = None if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
         name = str(label) if samples.class_names is None else samples.class_names[label]
         own = samples.data[samples.labels == label]
-        points.append(figures.ClassPoint(name, found.measured, interval, stages.predict_turning_point_from_data(own, path=path_by_name(config.path))))
+        points.append(figures.ClassPoint(name, found.measured, interval, stages.predict_turning_point_from_data(own, path=path)))
     return points
 
 
@@ -166,11 +167,9 @@ def _advice(settings: stages.Advice) -> dict[str, Any]:
 
 
 def _figures(
-    config: ConfigDict,
     workdir: WorkDir,
-    oracle: Oracle,
     samples: data.DataSet,
-    pairs: Pairs,
+    swept: Sweep,
     times: np.ndarray,
     curves: Mapping[str, Curve],
     found: stages.TurningPoint,
@@ -179,9 +178,7 @@ def _figures(
 ) -> list[Section]:
     turn = found.measured
     interval = None if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
-    some = Pairs(*(None if part is None else part[: config.strip_samples] for part in (pairs.x_0, pairs.x_1, pairs.labels)))
-    shown = np.linspace(0, 0.95, 12)
-    queries, predictions = one_step(oracle, some, shown)
+    shown = np.unique(np.linspace(0, len(times) - 1, min(12, len(times))).round().astype(int))
     assert samples.value_range is not None
     competing = samples.n if not classes else float(np.bincount(samples.labels if samples.labels is not None else [0]).max())
     drawings = {
@@ -202,7 +199,7 @@ def _figures(
             "Entropy of the posterior weights, and effective samples 1 / Σ γ².",
         ),
         "strip": (
-            strip_figure(shown, queries, predictions, samples.value_range, turn),
+            strip_figure(times[shown], swept.x_t[:, shown], swept.one_step[:, shown], samples.value_range, turn),
             "What the oracle sees, and what it makes of it",
             "Above: x_t. Below: one Euler step from t to 1 along the oracle. The mean of all that competes turns into a single sample.",
         ),

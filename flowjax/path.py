@@ -188,7 +188,7 @@ class VariancePreserving(Path):
 
     def time_of_log_snr(self, log_snr: ArrayLike) -> Array:
         # σ² = sigmoid(-log_snr) = 1 - exp(-I), so I = log(1 + exp(-log_snr)); then a quadratic in s.
-        integral = jax.nn.softplus(-as_time(log_snr))
+        integral = jnp.minimum(jax.nn.softplus(-as_time(log_snr)), (self.beta_min + self.beta_max) / 2)  # the most, at t = 0
         slope = self.beta_max - self.beta_min
         s = 2 * integral / (self.beta_min + jnp.sqrt(self.beta_min**2 + 2 * slope * integral))
         return jnp.clip(1 - s, 0, 1)

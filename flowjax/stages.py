@@ -129,7 +129,7 @@ def measure_turning_point(
     pairs = draw_pairs(distinct.data, num_queries, seed, labels=distinct.labels, counts=distinct.counts)
 
     def curve(times: np.ndarray) -> Float[np.ndarray, "T Q"]:
-        return sweep(distinct, pairs, times)["top1_weight"]
+        return sweep(distinct, pairs, times).columns["top1_weight"]
 
     if t is not None:
         times = np.asarray(t, np.float64)

@@ -43,56 +43,56 @@ def draw_pairs(
     """
     if num < 1:
         raise ValueError(f"the number of queries must be at least 1, got {num}")
-    samples = jnp.asarray(samples)
-    index_key, noise_key = jax.random.split(jax.random.key(seed))
+    samples = np.asarray(samples)
+    rng = np.random.default_rng(seed)
     if exhaust:
-        rounds = -(-num // len(samples))
-        index = jnp.concatenate([jax.random.permutation(key, len(samples)) for key in jax.random.split(index_key, rounds)])[:num]
+        index = np.concatenate([rng.permutation(len(samples)) for _ in range(-(-num // len(samples)))])[:num]
     else:
-        p = None if counts is None else jnp.asarray(counts, jnp.float32) / jnp.asarray(counts, jnp.float32).sum()
-        index = jax.random.choice(index_key, len(samples), (num,), p=p)
-    x_1 = samples[index].astype(jnp.float32)
-    chosen = None if labels is None else jnp.asarray(labels)[index].astype(jnp.int32)
-    return Pairs(jax.random.normal(noise_key, x_1.shape), x_1, chosen)
+        weights = None if counts is None else np.asarray(counts, np.float64)
+        index = rng.choice(len(samples), num, p=None if weights is None else weights / weights.sum())
+    x_1 = samples[index].astype(np.float32)
+    x_0 = rng.standard_normal(x_1.shape, np.float32)
+    return Pairs(jnp.asarray(x_0), jnp.asarray(x_1), None if labels is None else jnp.asarray(np.asarray(labels)[index], jnp.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What a sweep found."""
+
+    columns: dict[str, Float[np.ndarray, "T Q"]]
+    """`COLUMNS` of every pair at every t, float64."""
+    x_t: Float[np.ndarray, "K T *shape"]
+    """The queries of the first K pairs."""
+    one_step: Float[np.ndarray, "K T *shape"]
+    """Where one Euler step from t to 1 along the oracle leads: `x_t + (1 - t) u*(x_t, t)`. For rectified flow that is E[x_1 | x_t]: the
+    mean of the class, or of all, at t = 0, a single sample late (arXiv 2512.02826, finding 4)."""
 
 
 def sweep(
-    oracle: Oracle, pairs: Pairs, t: ArrayLike, *, progress: Callable[[Iterable[float]], Iterable[float]] = iter
-) -> dict[str, Float[np.ndarray, "T Q"]]:
-    """`COLUMNS` of every pair at every t.
+    oracle: Oracle, pairs: Pairs, t: ArrayLike, *, keep: int = 0, progress: Callable[[Iterable[float]], Iterable[float]] = iter
+) -> Sweep:
+    """Follow every pair through t.
 
     One program, compiled once, is called for each t, so a long sweep can report its progress.
 
     Args:
       t: `[T]` times in [0, 1).
+      keep: K, the number of pairs whose queries and one-step predictions are kept.
       progress: wraps the iterator over t (`tqdm.tqdm`, for one).
-
-    Returns:
-      A float64 array `[T, Q]` for each name in `COLUMNS`.
     """
-    rows = [_at(oracle, pairs, jnp.float32(time)) for time in progress([float(time) for time in np.asarray(t)])]
-    return {name: np.stack([np.asarray(row[name], np.float64) for row in rows]) for name in COLUMNS}
+    rows, images = [], []
+    for time in progress([float(time) for time in np.asarray(t)]):
+        row, seen = _at(oracle, pairs, jnp.float32(time))
+        rows.append(row)
+        images.append([np.asarray(part[:keep]) for part in seen])
+    columns = {name: np.stack([np.asarray(row[name], np.float64) for row in rows]) for name in COLUMNS}
+    return Sweep(columns, *(np.stack([seen[part] for seen in images], axis=1) for part in (0, 1)))
 
 
 @jax.jit
-def _at(oracle: Oracle, pairs: Pairs, t: Float[Array, ""]) -> dict[str, Float[Array, " Q"]]:
-    out = oracle(oracle.path.interpolate(pairs.x_0, pairs.x_1, t), t, pairs.labels)
+def _at(oracle: Oracle, pairs: Pairs, t: Float[Array, ""]) -> tuple[dict[str, Float[Array, " Q"]], tuple[Array, Array]]:
+    x_t = oracle.path.interpolate(pairs.x_0, pairs.x_1, t)
+    out = oracle(x_t, t, pairs.labels)
     off = out.velocity - oracle.path.conditional_velocity(pairs.x_0, pairs.x_1, t)
     known = {name: getattr(out, name) for name in COLUMNS if name != "monte_carlo_gap"}
-    return known | {"monte_carlo_gap": jnp.sum(off.reshape(len(off), -1) ** 2, axis=1)}
-
-
-def one_step(oracle: Oracle, pairs: Pairs, t: ArrayLike) -> tuple[Float[np.ndarray, "Q T *shape"], Float[np.ndarray, "Q T *shape"]]:
-    """Queries x_t, and where one Euler step from t to 1 along the oracle leads: `x_t + (1 - t) u*(x_t, t)`.
-
-    For rectified flow that is E[x_1 | x_t] itself: the class mean at t = 0, a single sample late (arXiv 2512.02826, finding 4).
-    """
-    seen = [_one_step(oracle, pairs, jnp.float32(time)) for time in np.asarray(t)]
-    queries, predictions = (np.stack([np.asarray(row[part]) for row in seen], axis=1) for part in (0, 1))
-    return queries, predictions
-
-
-@jax.jit
-def _one_step(oracle: Oracle, pairs: Pairs, t: Float[Array, ""]) -> tuple[Array, Array]:
-    x_t = oracle.path.interpolate(pairs.x_0, pairs.x_1, t)
-    return x_t, x_t + (1 - t) * oracle(x_t, t, pairs.labels, moments="velocity").velocity
+    return known | {"monte_carlo_gap": jnp.sum(off.reshape(len(off), -1) ** 2, axis=1)}, (x_t, x_t + (1 - t) * out.velocity)

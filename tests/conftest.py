@@ -8,9 +8,13 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jaxtyping
 
-# Before the packages are imported: every jaxtyping annotation is checked at each call (under jit: when it is traced).
-jaxtyping.install_import_hook(["flowjax", "kernels", "experiments"], "beartype.beartype")
+# Before the packages are imported: every annotated function is checked at each call (under jit: when it is traced).
+jaxtyping.install_import_hook(["flowjax", "kernels", "experiments"], f"{__name__}.checked")
 
+from collections.abc import Callable
+from typing import Any
+
+import beartype
 import hypothesis
 import jax
 import numpy as np
@@ -21,6 +25,15 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_examples=20, print_blob=True)
 hypothesis.settings.load_profile("ci")
+
+
+def checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The type checker of the import hook: beartype, but not for `__init__`.
+
+    JAX rebuilds the dataclasses that are pytrees with whatever it has for leaves: stacked arrays in a scan, `True`, an axis, a
+    sharding. Their annotations describe the real thing.
+    """
+    return function if function.__name__ == "__init__" else beartype.beartype(function)
 
 
 @pytest.fixture(scope="session")

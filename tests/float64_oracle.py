@@ -61,6 +61,8 @@ class Exact:
     log_density: np.ndarray
     top1_weight: np.ndarray
     top1_index: np.ndarray
+    runner_up: np.ndarray
+    """The largest weight below the top one: how clear the choice of `top1_index` is."""
     entropy: np.ndarray
     effective_samples: np.ndarray
     variance: np.ndarray
@@ -129,6 +131,7 @@ def _one(data: np.ndarray, prior: np.ndarray, x: np.ndarray, c: Coefficients, in
         "log_density": peak + np.log(unnormalised.sum()) - np.log(prior.sum()) - d / 2 * np.log(2 * np.pi * c.sigma**2),
         "top1_weight": gamma.max(),
         "top1_index": index[np.argmax(gamma)],
+        "runner_up": gamma[gamma < gamma.max()].max(initial=0.0),
         "entropy": entropy,
         "effective_samples": 1 / np.square(gamma).sum(),
         "variance": variance,

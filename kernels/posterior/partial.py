@@ -1,15 +1,28 @@
 """Partial: what a posterior over some of the samples leaves behind. Blocks, devices and hosts all merge by it."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int
 
 CANDIDATES = 16
 """How many of the heaviest samples a Partial remembers for each query. 16 hold all the weight that matters from a little past the
 turning point on, and a top-16 costs under a tenth of the two matmuls."""
+
+
+NO_SAMPLE = 2**31 - 1
+"""Index of a candidate that is not there."""
+
+
+class Top(NamedTuple):
+    """The k best samples of a set, by score, and a bound on the others; as in `Partial`."""
+
+    score: Float[Array, "B k"]
+    index: Int[Array, "B k"]
+    rest_peak: Float[Array, " B"]
 
 
 @jax.tree_util.register_dataclass
@@ -30,6 +43,8 @@ class Partial:
     top_score: Float[Array, "B k"]
     """The k largest scores, descending, equal ones by index; -inf where there are fewer samples."""
     top_index: Int[Array, "B k"]
+    rest_peak: Float[Array, " B"]
+    """At least the largest score of the samples that are not among those k; -inf if there are none."""
     second: Float[Array, " B"] | None
     """Σ w_i ‖y_i - center - mean‖²: about its own mean, merged by Chan's formula."""
     weight_square: Float[Array, " B"] | None
@@ -56,7 +71,8 @@ def empty(queries: int, d: int, *, candidates: int, full: bool, dtype: DTypeLike
         weight=zeros(),
         mean=jnp.zeros((queries, d), dtype),
         top_score=jnp.full((queries, candidates), -jnp.inf, dtype),
-        top_index=jnp.full((queries, candidates), jnp.iinfo(jnp.int32).max, jnp.int32),
+        top_index=jnp.full((queries, candidates), NO_SAMPLE, jnp.int32),
+        rest_peak=jnp.full(queries, -jnp.inf, dtype),
         second=zeros() if full else None,
         weight_square=zeros() if full else None,
         weighted_score=zeros() if full else None,
@@ -70,7 +86,7 @@ def of_block(
     rows_center: Float[Array, " D"],
     square_norms: Float[Array, " n"],
     mass: Float[Array, " B"] | None,
-    top: tuple[Float[Array, "B k"], Int[Array, "B k"]],
+    top: Top,
     *,
     precision: jax.lax.Precision,
 ) -> Partial:
@@ -80,7 +96,7 @@ def of_block(
       scores: -inf for a sample that does not count.
       rows: the block's samples; `rows_center` is the data's centre in their frame, `square_norms` are about it.
       mass: the block's prior mass for each query; None keeps only what the velocity needs.
-      top: the block's best scores and their global indices.
+      top: the block's best samples, by global index.
     """
     peak = scores.max(axis=1)
     z = scores - _finite(peak)[:, None]
@@ -114,7 +130,7 @@ def merge(a: Partial, b: Partial) -> Partial:
     share_b = jnp.where(weight > 0, weight_b / jnp.where(weight > 0, weight, 1), 0)
     gap = b.mean - a.mean
     mean = a.mean + share_b[:, None] * gap
-    top = merge_top((a.top_score, a.top_index), (b.top_score, b.top_index))
+    top = merge_top(Top(a.top_score, a.top_index, a.rest_peak), Top(b.top_score, b.top_index, b.rest_peak))
     if a.second is None or a.weight_square is None or a.weighted_score is None or a.mass is None:
         return Partial(peak, weight, mean, *top, None, None, None, None)
     assert b.second is not None and b.weight_square is not None and b.weighted_score is not None and b.mass is not None
@@ -130,12 +146,13 @@ def merge(a: Partial, b: Partial) -> Partial:
     )
 
 
-def merge_top(a: tuple[Num[Array, "B k"], Int[Array, "B k"]], b: tuple[Num[Array, "B m"], Int[Array, "B m"]]) -> tuple[Array, Array]:
-    """The k best of two lists of (score, index): descending by score, equal scores by the lower index."""
-    scores, indices = jnp.concatenate([a[0], b[0]], axis=1), jnp.concatenate([a[1], b[1]], axis=1)
+def merge_top(a: Top, b: Top) -> Top:
+    """The k best of two lists: descending by score, equal scores by the lower index."""
+    scores, indices = jnp.concatenate([a.score, b.score], axis=1), jnp.concatenate([a.index, b.index], axis=1)
     negated, indices = jax.lax.sort((-scores, indices), dimension=1, num_keys=2)
-    k = a[0].shape[1]
-    return -negated[:, :k], indices[:, :k]
+    k = a.score.shape[1]
+    dropped = -negated[:, k] if scores.shape[1] > k else jnp.full_like(a.rest_peak, -jnp.inf)
+    return Top(-negated[:, :k], indices[:, :k], jnp.maximum(jnp.maximum(a.rest_peak, b.rest_peak), dropped))
 
 
 def _finite(x: Array) -> Array:

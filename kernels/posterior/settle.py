@@ -2,7 +2,7 @@
 
 A float32 score carries an error of about `2⁻²⁴ (α/σ²) ‖x‖ ‖y‖ √D / 4`: harmless in navigation, several nats at t = 0.999. So the
 `k` candidates that a Partial remembers are taken out of its sums and put back with float64 scores, from differences. What is left,
-the rest, either provably cannot matter (its largest possible weight is bounded by the k-th score) and is left out, or keeps its
+the rest, either provably cannot matter (its weight is bounded by `rest_peak`) and is left out, or keeps its
 float32 weight; a query for which neither is exact enough is `unsettled`, and the caller repeats it in float64.
 """
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.double import argmax64, to64
-from kernels.posterior.partial import Partial
+from kernels.posterior.partial import NO_SAMPLE, Partial
 from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples
 
@@ -101,7 +101,7 @@ def settle(partial: Partial, queries: Queries, samples: Samples) -> Settled:
         return Settled(new_mean, log_weight, None, None, None, None, None, None, keep, unsettled)
 
     best = top.exact == top.exact.max(axis=1, keepdims=True)
-    first = jnp.where(best, partial.top_index, jnp.iinfo(jnp.int32).max).min(axis=1)
+    first = jnp.where(best, partial.top_index, NO_SAMPLE).min(axis=1)
     rest_of_square = scale**2 * jnp.maximum(to64(partial.weight_square) - jnp.sum(top.weight_in_partial**2, axis=1), 0)
     square = jnp.sum(w * w, axis=1) + jnp.where(keep, rest_of_square, 0)
     old_z = jnp.where(top.weight_in_partial > 0, top.approximate - old_peak[:, None], 0)
@@ -144,6 +144,7 @@ class _Errors(NamedTuple):
         cancelled = 8 * self.unit * self.reach**2 + moved * variance
         allowed = VARIANCE_TOLERANCE * jnp.maximum(variance, 1e-2 * self.residual**2)
         bad = (self.leverage * velocity > VELOCITY_TOLERANCE) | (moved > ENTROPY_TOLERANCE) | (cancelled > allowed)
+        bad |= self.score > 1  # with scores wrong by nats, neither the share of the rest nor the candidates can be trusted
         return bad & (self.unit > 1e-12)  # in float64 there is nothing better to fall back to, nor a need
 
 
@@ -159,9 +160,8 @@ def _errors(partial: Partial, queries: Queries, samples: Samples, top: Candidate
     best = jnp.take_along_axis(top.rows, argmax64(top.exact)[:, None, None], axis=1)[:, 0] + to64(samples.center)
     residual = jnp.sqrt(jnp.sum((queries.x - queries.alpha[:, None] * best) ** 2, axis=1))
     leverage = queries.alpha / jnp.maximum(residual, 1e-30)
-    k = top.exact.shape[1]
-    last = top.approximate.min(axis=1) - peak + 2 * score
-    heaviest_rest = jnp.where(jnp.isneginf(last), 0, (samples.n - k) * jnp.exp(jnp.minimum(last, 600.0)))
+    last = to64(partial.rest_peak) - peak + 2 * score
+    heaviest_rest = jnp.where(jnp.isneginf(last), 0, (samples.n - top.exact.shape[1]) * jnp.exp(jnp.minimum(last, 600.0)))
     width = 2 * jnp.sqrt(largest) * leverage
     negligible = heaviest_rest * jnp.maximum(1, width**2) <= NEGLIGIBLE
     return _Errors(negligible, score, residual, leverage, reach, unit)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.posterior import partial as partials
 from kernels.posterior.blocks import LAX_PRECISION, BlockSizes, Precision
-from kernels.posterior.partial import CANDIDATES, Partial
+from kernels.posterior.partial import CANDIDATES, NO_SAMPLE, Partial, Top
 from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples
 
@@ -38,11 +38,10 @@ def streaming(queries: Queries, samples: Samples, *, full: bool, dtype: DTypeLik
     def step(total: Partial, start: Array) -> tuple[Partial, None]:
         block = read_block(queries, samples, start, dtype=dtype, blocks=blocks, precision=precision)
         # Late in a pass few blocks hold a candidate: look for them only where some query's best one would enter the list.
-        nothing = partials.empty(*total.mean.shape, candidates=k, full=False, dtype=dtype)
+        best = block.scores.max(axis=1)
+        none = partials.empty(*total.mean.shape, candidates=k, full=False, dtype=dtype)
         top = jax.lax.cond(
-            jnp.any(block.scores.max(axis=1) > total.top_score[:, -1]),
-            lambda: _top(block, k),
-            lambda: (nothing.top_score, nothing.top_index),
+            jnp.any(best > total.top_score[:, -1]), lambda: _top(block, k), lambda: Top(none.top_score, none.top_index, best)
         )
         mass = block.mass if full else None
         here = partials.of_block(block.scores, block.rows, block.rows_center, block.square_norms, mass, top, precision=lax_precision)
@@ -93,8 +92,11 @@ def _counts(queries: Queries, samples: Samples, cut, fresh: Bool[Array, " n"]) -
     return fresh & ((queries.label[:, None] == cut(samples.labels)) | (queries.label[:, None] == -1))
 
 
-def _top(block: Block, k: int) -> tuple[Array, Array]:
-    score, position = jax.lax.top_k(block.scores, min(k, block.scores.shape[1]))
-    index = block.index[position]
+def _top(block: Block, k: int) -> Top:
+    b, n = block.scores.shape
+    score, position = jax.lax.top_k(block.scores, min(k, n))
     short = ((0, 0), (0, k - score.shape[1]))
-    return jnp.pad(score, short, constant_values=-jnp.inf), jnp.pad(index, short, constant_values=jnp.iinfo(jnp.int32).max)
+    index = jnp.pad(block.index[position], short, constant_values=NO_SAMPLE)
+    # The k-th score bounds all others; a block no longer than the list has no others.
+    rest_peak = score[:, -1] if n > k else jnp.full(b, -jnp.inf, score.dtype)
+    return Top(jnp.pad(score, short, constant_values=-jnp.inf), index, rest_peak)

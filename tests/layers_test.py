@@ -1,0 +1,71 @@
+"""Imports run one way, kernels → flowjax → experiments, and nothing that ships needs what only the tests install."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+LAYERS = ("kernels", "flowjax", "experiments")
+TEST_ONLY = {"pytest", "hypothesis", "beartype", "mlxtend", "coverage", "ruff", "mypy", "xdist", "tests"}
+FILES = [file for layer in LAYERS for file in sorted((ROOT / layer).rglob("*.py"))]
+
+
+def imported(source: str, package: tuple[str, ...]) -> set[str]:
+    """Absolute names of all modules that a file imports, anywhere in it: lazily, relatively or by a constant name."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                found |= {alias.name for alias in names}
+            case ast.ImportFrom(module=module, level=0):
+                found.add(module)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                base = [*package[: len(package) - level + 1], *([module] if module else [])]
+                found |= {".".join([*base, alias.name]) for alias in names}
+            case ast.Call(func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__"), args=[ast.Constant(name), *_]):
+                found.add(name)
+    return found
+
+
+def forbidden(layer: str, names: set[str]) -> set[str]:
+    above = set(LAYERS[LAYERS.index(layer) + 1 :])
+    return {name for name in names if name.split(".")[0] in above | TEST_ONLY}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_run_one_way(file):
+    """No file imports from a layer above its own, nor a package of the test extra."""
+    parts = file.relative_to(ROOT).parts
+    assert forbidden(parts[0], imported(file.read_text(encoding="utf-8"), parts[:-1])) == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import flowjax.path",
+        "import numpy, flowjax",
+        "from flowjax import path",
+        "def f():\n    from experiments.configs import digits",
+        "from ...flowjax import path",
+        "from ... import experiments",
+        "import importlib\nimportlib.import_module('flowjax.path')",
+        "if True:\n    import pytest",
+        "from hypothesis import given",
+    ],
+)
+def test_every_way_to_import_upwards_is_seen(source):
+    """The check itself: in a file of kernels/posterior each of these is refused."""
+    assert forbidden("kernels", imported(source, ("kernels", "posterior")))
+
+
+def test_imports_that_are_allowed_pass():
+    """The check itself: same layer, a layer below, and other people's packages."""
+    source = "from .partial import merge\nfrom . import blocks\nfrom kernels.double import to64\nimport jax, numpy"
+    assert not forbidden("kernels", imported(source, ("kernels", "posterior")))
+    assert not forbidden("experiments", imported("from flowjax.oracle import Oracle\nimport kernels", ("experiments",)))
+
+
+def test_all_three_layers_are_there():
+    """Against a rename that would leave nothing to check."""
+    assert {file.relative_to(ROOT).parts[0] for file in FILES} == set(LAYERS)
