@@ -101,6 +101,12 @@ def velocity(data: np.ndarray, x: np.ndarray, t: float, name: str = RECTIFIED) -
     return _one(rows, np.ones(len(rows)), np.asarray(x, np.float64), coefficients(name, np.float32(t)), np.arange(len(rows)))["velocity"]
 
 
+def posterior(data: np.ndarray, x: np.ndarray, alpha: float, sigma: float, prior: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """The moments of one flat query `[D]` with any α and σ > 0, over samples that count `prior` times."""
+    prior = np.ones(len(data)) if prior is None else prior.astype(np.float64)
+    return _one(data, prior, x.astype(np.float64), Coefficients(float(alpha), float(sigma), 1.0, -1.0), np.arange(len(data)))
+
+
 def _one(data: np.ndarray, prior: np.ndarray, x: np.ndarray, c: Coefficients, index: np.ndarray) -> dict[str, np.ndarray]:
     d = len(x)
 

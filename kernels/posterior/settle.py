@@ -132,8 +132,10 @@ class _Errors(NamedTuple):
     """‖x - α y‖ for the heaviest y: the noise that the query carries."""
     leverage: Float[Array, " B"]
     """Relative error of the predicted noise, (x - α E[x_1|x]) / σ, for a unit error of E[x_1|x]: α / ‖x - α y‖."""
+    radius: float | Array
+    """Largest ‖y - centre‖."""
     reach: float | Array
-    """Largest ‖y - centre‖, about."""
+    """Largest ‖y‖ that enters a matmul."""
     unit: float
 
     def exceeds(self, rest_share: Array, variance: Array) -> Bool[Array, " B"]:
@@ -141,7 +143,7 @@ class _Errors(NamedTuple):
         moved = rest_share * self.score
         velocity = moved * jnp.sqrt(variance) + 4 * self.unit * self.reach
         # Σw‖y‖² - ‖Σwy‖² cancels; what is left must be right relative to itself or, if larger, to the noise that x still carries.
-        cancelled = 8 * self.unit * self.reach**2 + moved * variance
+        cancelled = 4 * self.unit * self.reach * self.radius + moved * variance
         allowed = VARIANCE_TOLERANCE * jnp.maximum(variance, 1e-2 * self.residual**2)
         bad = (self.leverage * velocity > VELOCITY_TOLERANCE) | (moved > ENTROPY_TOLERANCE) | (cancelled > allowed)
         bad |= self.score > 1  # with scores wrong by nats, neither the share of the rest nor the candidates can be trusted
@@ -164,4 +166,4 @@ def _errors(partial: Partial, queries: Queries, samples: Samples, top: Candidate
     heaviest_rest = jnp.where(jnp.isneginf(last), 0, (samples.n - top.exact.shape[1]) * jnp.exp(jnp.minimum(last, 600.0)))
     width = 2 * jnp.sqrt(largest) * leverage
     negligible = heaviest_rest * jnp.maximum(1, width**2) <= NEGLIGIBLE
-    return _Errors(negligible, score, residual, leverage, reach, unit)
+    return _Errors(negligible, score, residual, leverage, jnp.sqrt(largest), reach, unit)

@@ -41,7 +41,7 @@ def streaming(queries: Queries, samples: Samples, *, full: bool, dtype: DTypeLik
         best = block.scores.max(axis=1)
         none = partials.empty(*total.mean.shape, candidates=k, full=False, dtype=dtype)
         top = jax.lax.cond(
-            jnp.any(best > total.top_score[:, -1]), lambda: _top(block, k), lambda: Top(none.top_score, none.top_index, best)
+            jnp.any(best > total.top_score[:, -1]), lambda: _top(block, best, k), lambda: Top(none.top_score, none.top_index, best)
         )
         mass = block.mass if full else None
         here = partials.of_block(block.scores, block.rows, block.rows_center, block.square_norms, mass, top, precision=lax_precision)
@@ -92,11 +92,14 @@ def _counts(queries: Queries, samples: Samples, cut, fresh: Bool[Array, " n"]) -
     return fresh & ((queries.label[:, None] == cut(samples.labels)) | (queries.label[:, None] == -1))
 
 
-def _top(block: Block, k: int) -> Top:
+def _top(block: Block, best: Float[Array, " B"], k: int) -> Top:
     b, n = block.scores.shape
-    score, position = jax.lax.top_k(block.scores, min(k, n))
-    short = ((0, 0), (0, k - score.shape[1]))
+    # XLA's fast top-k is for float32, and it knows it only if nothing else slices the result: it would sort the whole block instead.
+    below_best = (block.scores - jnp.where(jnp.isneginf(best), 0, best)[:, None]).astype(jnp.float32)
+    below, position = jax.lax.top_k(below_best, min(k, n))
+    short = ((0, 0), (0, k - position.shape[1]))
+    score = jnp.pad(jnp.take_along_axis(block.scores, position, axis=1), short, constant_values=-jnp.inf)
     index = jnp.pad(block.index[position], short, constant_values=NO_SAMPLE)
-    # The k-th score bounds all others; a block no longer than the list has no others.
-    rest_peak = score[:, -1] if n > k else jnp.full(b, -jnp.inf, score.dtype)
-    return Top(jnp.pad(score, short, constant_values=-jnp.inf), index, rest_peak)
+    # The k-th score bounds all others, but for its rounding; a block no longer than the list has no others.
+    bound = best + below.min(axis=1).astype(best.dtype) * (1 - 2.0**-22)
+    return Top(score, index, bound if n > k else jnp.full(b, -jnp.inf, best.dtype))
