@@ -21,10 +21,12 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     path = path_by_name(config.path)
     cells = [(int(d), int(n)) for d in config.grid.d for n in config.grid.n]
     rows = [_cell(config, d, n, path) for d, n in runner.progress("cells")(cells)]
-    points = [figures.GridPoint(row["d"], row["n"], row["predicted"], row["measured"], (row["ci_low"], row["ci_high"])) for row in rows]
-    ratios = [row["predicted"] / row["measured"] for row in rows]
+    points = [
+        figures.GridPoint(int(row["d"]), int(row["n"]), row["predicted"], row["measured"], (row["ci_low"], row["ci_high"])) for row in rows
+    ]
+    furthest = max(abs(row["predicted_over_measured"] - 1) for row in rows)
     takeaway = (
-        f"On unit Gaussians the turning point falls with D and rises with N; the prediction is within {max(abs(r - 1) for r in ratios):.1%} "
+        f"On unit Gaussians the turning point falls with D and rises with N; the prediction is within {furthest:.1%} "
         f"of the mean over {config.grid.draws} draws in each of {len(rows)} cells."
     )
     origin = runner.provenance(config, started)

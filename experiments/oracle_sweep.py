@@ -57,7 +57,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     origin = runner.provenance(config, started)
     workdir.write_csv("sweep.csv", [_row(t, curves, i) for i, t in enumerate(times)])
     if classes:
-        workdir.write_csv("classes.csv", [point._asdict() for point in classes])
+        workdir.write_csv("classes.csv", [_class_row(point) for point in classes])
     summary = {
         "dataset": samples.name,
         "n": samples.n,
@@ -79,7 +79,9 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     drawn = _figures(workdir, samples, swept, times, curves, found, predicted, classes)
     summary["wall_seconds"] = origin["wall_seconds"] = time.perf_counter() - started
     workdir.write_json("summary.json", summary)
-    workdir.write_report("Where flow matching turns", takeaway, [*drawn, *_tables(samples, found, predicted, settings, times, curves)], origin)
+    workdir.write_report(
+        "Where flow matching turns", takeaway, [*drawn, *_tables(samples, found, predicted, settings, times, curves)], origin
+    )
     return takeaway
 
 
@@ -108,7 +110,9 @@ def _load(config: ConfigDict) -> tuple[data.DataSet, data.DataSet]:
 
 def _times(config: ConfigDict) -> np.ndarray:
     if config.num_t < 2 or not 0 <= config.t_min < config.t_max < 1:
-        raise ValueError(f"t_min, t_max, num_t: expected 0 <= t_min < t_max < 1 and num_t >= 2, got {config.t_min}, {config.t_max}, {config.num_t}")
+        raise ValueError(
+            f"t_min, t_max, num_t: expected 0 <= t_min < t_max < 1 and num_t >= 2, got {config.t_min}, {config.t_max}, {config.num_t}"
+        )
     return np.linspace(config.t_min, config.t_max, config.num_t)
 
 
@@ -125,7 +129,8 @@ def _classes(
     config: ConfigDict, samples: data.DataSet, pairs: Pairs, top1: np.ndarray, times: np.ndarray, path: Path
 ) -> list[figures.ClassPoint]:
     """The turning point of each class that has queries, measured on its own ones and predicted from its own samples."""
-    assert pairs.labels is not None and samples.labels is not None
+    assert pairs.labels is not None
+    assert samples.labels is not None
     of_query, points = np.asarray(pairs.labels), []
     for label in np.unique(of_query):
         found = stages.turning_point_of_curve(times, top1[:, of_query == label], seed=config.seed)
@@ -134,6 +139,11 @@ def _classes(
         own = samples.data[samples.labels == label]
         points.append(figures.ClassPoint(name, found.measured, interval, stages.predict_turning_point_from_data(own, path=path)))
     return points
+
+
+def _class_row(point: figures.ClassPoint) -> dict[str, Any]:
+    low, high = point.interval or (None, None)
+    return {"class": point.name, "measured": point.measured, "ci_low": low, "ci_high": high, "predicted": point.predicted}
 
 
 def _row(t: float, curves: Mapping[str, Curve], i: int) -> dict[str, float]:

@@ -8,11 +8,13 @@ import difflib
 import json
 import pathlib
 import platform
+import runpy
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from importlib.metadata import version
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -31,6 +33,10 @@ EXIT_USER_ERROR = 2
 def main(name: str, run: Run) -> None:
     """Run a binary from its command line."""
     config_file = pathlib.Path(__file__).parent / "configs" / f"{name}.py"
+    try:
+        _check_config(str(config_file), sys.argv[1:])
+    except (ValueError, OSError) as error:
+        fail(name, _first_line(error))
     config_flags.DEFINE_config_file("config", str(config_file), "Configuration file, FILE.py:PRESET.", lock_config=True)
     flags.DEFINE_string("workdir", f"runs/{name}", "Folder for the report, the tables and the figures.")
     flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in the folder; other files are left alone.")
@@ -43,43 +49,36 @@ def _parse(name: str, argv: list[str]) -> list[str]:
     """Parse the flags; a wrong one is the user's error, in one line."""
     try:
         left = flags.FLAGS(argv)
-    except (flags.Error, ValueError, TypeError, LookupError, AttributeError, OSError, SyntaxError, ImportError) as error:
-        fail(name, _flag_error(error, argv))
+    except (flags.Error, ValueError, TypeError) as error:
+        fail(name, _first_line(error))
     if left[1:]:
         fail(name, f"unexpected argument {left[1]!r}; settings are given as --config.KEY=VALUE")
     return left
 
 
-def _flag_error(error: Exception, argv: list[str]) -> str:
-    """What the user did, from what the flag library makes of it."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if isinstance(error, LookupError | AttributeError):
-        keys = [arg.split("=")[0].removeprefix("--config.") for arg in argv if arg.startswith("--config.")]
-        wanted = next((key for key in keys if key.split(".")[-1] in text or key in text), None)
-        known = _known_keys()
-        if wanted and known and wanted not in known:
-            near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.4)
-            hint = f"; did you mean config.{near[0]}?" if near else ""
-            return f"unknown config key config.{wanted}{hint} Known keys: {', '.join(sorted(known))}"
-    if isinstance(error, OSError) and error.filename:
-        return f"config file {error.filename} is not there; give --config=FILE.py:PRESET"
-    return text
+def _check_config(default: str, arguments: list[str]) -> None:
+    """See that the configuration file, its preset and every key that is set are there: the flag library's own errors are tracebacks."""
+    file, given, preset = next((arg.partition("=")[2] for arg in arguments if arg.startswith("--config=")), default).partition(":")
+    if not pathlib.Path(file).is_file():
+        raise FileNotFoundError(f"config file {file!r} is not there; give --config=FILE.py:PRESET")
+    get_config = runpy.run_path(file).get("get_config")
+    if get_config is None:
+        raise ValueError(f"config file {file!r} has no function get_config")
+    known = list(_keys(get_config(preset) if given else get_config()))
+    for argument in arguments:
+        key = argument.partition("=")[0].removeprefix("--config.")
+        if argument.startswith("--config.") and key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            meant = f" (did you mean config.{near[0]}?)" if near else ""
+            raise ValueError(f"unknown config key config.{key}{meant}; there are {', '.join(known)}")
 
 
-def _known_keys() -> list[str]:
-    """The keys of the configuration that was read before the flag that failed."""
-    config = flags.FLAGS["config"].value
-    if not isinstance(config, ConfigDict):
-        return []
-
-    def keys(part: ConfigDict, prefix: str) -> Iterator[str]:
-        for key, value in part.items():
-            if isinstance(value, ConfigDict):
-                yield from keys(value, f"{prefix}{key}.")
-            else:
-                yield prefix + key
-
-    return list(keys(config, ""))
+def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
 
 
 def _run(name: str, run: Run) -> None:
@@ -96,7 +95,7 @@ def _run(name: str, run: Run) -> None:
     except (ValueError, OSError, NotImplementedError, MemoryError) as error:
         if options.traceback:
             raise
-        fail(name, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+        fail(name, _first_line(error))
     except KeyboardInterrupt:
         fail(name, f"interrupted; what {root} held before still stands", status=130)
     print(f"\n{takeaway}\nReport: {(root / 'report.html').resolve()}")
@@ -111,7 +110,12 @@ def _finished(root: pathlib.Path, config: ConfigDict) -> bool:
     return True
 
 
-def fail(name: str, message: str, status: int = EXIT_USER_ERROR) -> None:
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def fail(name: str, message: str, status: int = EXIT_USER_ERROR) -> NoReturn:
     """End the process with one line on standard error."""
     print(f"{name}: error: {message}", file=sys.stderr)
     sys.exit(status)
@@ -124,8 +128,6 @@ def progress(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
 
 def provenance(config: ConfigDict, started: float) -> dict[str, Any]:
     """What a reader needs to make the same numbers again."""
-    from importlib.metadata import version
-
     return {
         "command": shlex.join(["python", "-m", sys.modules["__main__"].__spec__.name, *sys.argv[1:]] if _is_module() else sys.argv),
         "versions": {

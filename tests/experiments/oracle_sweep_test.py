@@ -1,0 +1,217 @@
+"""The binary as its user runs it: a real process, real files, and what stands in the folder afterwards."""
+
+import json
+import multiprocessing
+import os
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments import oracle_sweep
+from experiments.configs import oracle_sweep as presets
+from flowjax.reporting.workdir import open_workdir
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs" / "oracle_sweep.py"
+
+
+def _command(arguments: tuple[str, ...], output: str) -> None:
+    """In the child: what `python -m experiments.oracle_sweep ARGUMENTS` does, its output in a file."""
+    file = os.open(output, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = ["oracle_sweep", *arguments]
+    from experiments import runner
+
+    runner.main("oracle_sweep", oracle_sweep.run)
+
+
+class Finished:
+    """A process that has ended: its exit status and all it printed."""
+
+    def __init__(self, status: int, output: str):
+        self.status, self.output = status, output
+
+    @property
+    def error(self) -> str:
+        """The one line of a user's error."""
+        lines = self.output.strip().splitlines()
+        assert self.status == 2, self.output
+        assert len(lines) == 1, self.output
+        assert lines[0].startswith("oracle_sweep: error: ")
+        return lines[0]
+
+
+class Binary:
+    """Runs the binary in processes forked from one that has imported it: a fresh process each, without the seconds of importing."""
+
+    def __init__(self, context: multiprocessing.context.ForkServerContext, scratch: pathlib.Path):
+        self._context, self._scratch = context, scratch
+
+    def __call__(self, *arguments: str) -> Finished:
+        output = self._scratch / "output.txt"
+        output.unlink(missing_ok=True)
+        process = self._context.Process(target=_command, args=(arguments, str(output)))
+        process.start()
+        process.join(120)
+        assert process.exitcode is not None, "the binary did not end within two minutes"
+        return Finished(process.exitcode, output.read_text() if output.exists() else "")
+
+
+def swept(workdir: pathlib.Path, preset: str = "digits", **settings: Any) -> dict[str, Any]:
+    """The experiment in this process, where programs compiled for one test serve the next; its summary."""
+    config = presets.get_config(preset)
+    if preset != "gaussian_grid":
+        config.update(num_t=12, num_queries=64)
+    config.update_from_flattened_dict(settings)
+    with open_workdir(workdir) as opened:
+        oracle_sweep.run(config, opened)
+    return json.loads((workdir / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Binary:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["experiments.oracle_sweep"])
+    return Binary(context, tmp_path_factory.mktemp("binary"))
+
+
+@pytest.fixture(scope="module")
+def digits_run(binary: Binary, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    workdir = tmp_path_factory.mktemp("runs") / "digits"
+    finished = binary(f"--workdir={workdir}", "--config.num_t=25", "--config.num_queries=128")
+    assert finished.status == 0, finished.output
+    assert str(workdir / "report.html") in finished.output
+    return workdir
+
+
+def test_the_default_run_writes_all_that_is_promised(digits_run: pathlib.Path) -> None:
+    names = {str(file.relative_to(digits_run)) for file in digits_run.rglob("*") if file.is_file()}
+    figures = {f"figures/{name}.{kind}" for name in ("top1", "gap", "entropy", "strip") for kind in ("png", "svg")}
+    assert {"config.json", "summary.json", "sweep.csv", "report.html"} | figures <= names
+
+
+def test_the_summary_holds_the_turning_point_and_what_follows(digits_run: pathlib.Path) -> None:
+    summary = json.loads((digits_run / "summary.json").read_text())
+    assert {"dataset", "n", "d", "num_classes", "implementation", "device", "wall_seconds", "seed", "versions", "command"} <= set(summary)
+    assert (summary["dataset"], summary["n"], summary["d"]) == ("digits", 1797, 64)
+    turning = summary["turning_point"]
+    assert turning["ci_low"] < turning["measured"] < turning["ci_high"]
+    # The digits' turning point, from an independent float64 computation: 0.533.
+    assert turning["measured"] == pytest.approx(0.533, abs=0.02)
+    assert turning["predicted"] == pytest.approx(turning["measured"], rel=0.08)
+    low, high = summary["advice"]["guidance_interval"]
+    assert low == turning["measured"] < high < 1
+    assert summary["advice"]["shift"] > 0
+
+
+def test_the_table_has_a_row_for_each_t_with_intervals_about_the_means(digits_run: pathlib.Path) -> None:
+    table = np.genfromtxt(digits_run / "sweep.csv", delimiter=",", names=True)
+    assert len(table) == 25
+    for name in ("top1_weight", "cfm_gap", "entropy", "effective_samples"):
+        assert (table[f"{name}_low"] <= table[name]).all()
+        assert (table[name] <= table[f"{name}_high"]).all()
+    # Navigation: all samples alike. Refinement: one of them.
+    assert table["effective_samples"][0] > 1700
+    assert table["effective_samples"][-1] == pytest.approx(1, abs=1e-3)
+    # The Monte-Carlo gap and the posterior variance estimate one number.
+    early = table["t"] < 0.5
+    assert (np.abs(table["monte_carlo_gap"] - table["cfm_gap"])[early] < 0.15 * table["cfm_gap"][early]).all()
+
+
+def test_a_second_run_stops_and_loses_nothing_unless_told_to_overwrite(binary: Binary, digits_run: pathlib.Path) -> None:
+    before = (digits_run / "summary.json").read_bytes()
+    assert "--overwrite" in binary(f"--workdir={digits_run}").error
+    assert (digits_run / "summary.json").read_bytes() == before
+
+
+def test_resume_keeps_a_finished_run_of_the_same_configuration_only(binary: Binary, digits_run: pathlib.Path) -> None:
+    same = binary(f"--workdir={digits_run}", "--config.num_t=25", "--config.num_queries=128", "--resume")
+    assert same.status == 0
+    assert "finished run" in same.output
+    assert "another configuration" in binary(f"--workdir={digits_run}", "--resume").error
+
+
+def test_own_arrays_with_labels_are_swept_by_class(tmp_path: pathlib.Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    images, labels = digits
+    np.savez(tmp_path / "mine.npz", images=np.round((images + 1) * 127.5).astype(np.uint8)[:600], labels=labels[:600])
+    summary = swept(tmp_path / "run", "arrays", **{"data.path": str(tmp_path / "mine.npz")})
+    assert (summary["n"], summary["num_classes"], summary["by_class"]) == (600, 10, True)
+    assert summary["provenance"]["scaling"] == "x / 127.5 - 1"
+    assert len((tmp_path / "run" / "classes.csv").read_text().splitlines()) == 11
+
+
+@pytest.mark.parametrize("query", ["heldout", "file"])
+def test_queries_may_come_from_held_out_samples_or_a_file(tmp_path: pathlib.Path, query: str) -> None:
+    rng = np.random.default_rng(0)
+    # The oracle sees 180 samples either way: one program for both.
+    np.save(tmp_path / "data.npy", rng.standard_normal((200 if query == "heldout" else 180, 16)).astype(np.float32))
+    np.save(tmp_path / "queries.npy", rng.standard_normal((30, 16)).astype(np.float32))
+    asked = "heldout" if query == "heldout" else str(tmp_path / "queries.npy")
+    summary = swept(tmp_path / "run", **{"data.path": str(tmp_path / "data.npy"), "query": asked})
+    assert asked in summary["takeaway"]
+    assert summary["n"] == 180
+
+
+def test_data_that_never_turn_give_null_and_the_reason(tmp_path: pathlib.Path) -> None:
+    np.save(tmp_path / "same.npy", np.ones((20, 8), np.float32))
+    turning = swept(tmp_path / "run", **{"data.path": str(tmp_path / "same.npy")})["turning_point"]
+    assert turning["measured"] is None
+    assert "already" in turning["reason"]
+
+
+@pytest.mark.slow
+def test_a_small_grid_finds_the_prediction_within_eight_per_cent(tmp_path: pathlib.Path) -> None:
+    summary = swept(tmp_path / "run", "gaussian_grid", **{"grid.d": (16, 64), "grid.n": (64, 256), "num_queries": 128})
+    cells = summary["cells"]
+    assert [(cell["d"], cell["n"]) for cell in cells] == [(16, 64), (16, 256), (64, 64), (64, 256)]
+    for cell in cells:
+        assert abs(cell["predicted"] / cell["measured"] - 1) < 0.08
+    assert (tmp_path / "run" / "figures" / "grid.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((f"--config={CONFIGS}:digts",), "'digits'"),
+        (("--config=nowhere.py",), "nowhere.py"),
+        (("--config.num_querys=3",), "config.num_queries"),
+        (("--config.data.pth=x.npy",), "config.data.path"),
+        (("--config.num_t=many",), "many"),
+        (("--bogus",), "bogus"),
+        (("stray",), "stray"),
+        (("--config.path=straight",), "rectified_flow"),
+        (("--config.t_max=1.0",), "t_max"),
+        (("--config.num_queries=0",), "queries"),
+        (("--config.data.path=/nowhere/x.npy",), "/nowhere/x.npy"),
+        (("--config.data.labels=/nowhere/y.npy",), "config.data.path"),
+        ((f"--config={CONFIGS}:arrays",), "config.data.path"),
+        (("--config.query=/nowhere/q.npy",), "/nowhere/q.npy"),
+        (("--workdir=/proc/nothing",), "/proc/nothing"),
+    ],
+)
+def test_what_a_user_gets_wrong_ends_in_one_line_that_names_it(
+    binary: Binary, tmp_path: pathlib.Path, arguments: tuple[str, ...], named: str
+) -> None:
+    workdir = () if any(argument.startswith("--workdir") for argument in arguments) else (f"--workdir={tmp_path / 'run'}",)
+    assert named in binary(*workdir, *arguments).error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("bad", ["nan", "labels", "shape", "pickle"])
+def test_bad_arrays_end_in_one_line_that_names_the_file(binary: Binary, tmp_path: pathlib.Path, bad: str) -> None:
+    good = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
+    contents = {"nan": np.full_like(good, np.nan), "pickle": np.array([{"a": 1}], object)}
+    np.save(tmp_path / "data.npy", contents.get(bad, good), allow_pickle=True)
+    np.save(tmp_path / "other.npy", np.zeros(7, int) if bad == "labels" else np.ones((5, 3), np.float32))
+    extra = {"labels": (f"--config.data.labels={tmp_path / 'other.npy'}",), "shape": (f"--config.query={tmp_path / 'other.npy'}",)}
+    error = binary(f"--config.data.path={tmp_path / 'data.npy'}", f"--workdir={tmp_path / 'run'}", *extra.get(bad, ())).error
+    assert "data" in error or "other" in error
+
+
+def test_a_folder_with_other_files_is_left_alone(binary: Binary, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert str(tmp_path) in binary(f"--workdir={tmp_path}", "--overwrite").error
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
