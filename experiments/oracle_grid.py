@@ -29,7 +29,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         f"On unit Gaussians the turning point falls with D and rises with N; the prediction is within {furthest:.1%} "
         f"of the mean over {config.grid.draws} draws in each of {len(rows)} cells."
     )
-    origin = runner.provenance(config, started)
+    origin = runner.provenance("oracle_sweep", config, started)
     workdir.write_csv("sweep.csv", rows)
     reason = "a grid has a turning point in every cell: see sweep.csv"
     workdir.write_json(

@@ -54,7 +54,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     classes = _classes(config, samples, pairs, top1, times, path) if by_class else []
 
     takeaway = _takeaway(samples, by_class, found, config)
-    origin = runner.provenance(config, started)
+    origin = runner.provenance("oracle_sweep", config, started)
     workdir.write_csv("sweep.csv", [_row(t, curves, i) for i, t in enumerate(times)])
     if classes:
         workdir.write_csv("classes.csv", [_class_row(point) for point in classes])

@@ -126,10 +126,10 @@ def progress(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
     return lambda items: tqdm(items, desc=what, disable=None, leave=False)
 
 
-def provenance(config: ConfigDict, started: float) -> dict[str, Any]:
+def provenance(name: str, config: ConfigDict, started: float) -> dict[str, Any]:
     """What a reader needs to make the same numbers again."""
     return {
-        "command": shlex.join(["python", "-m", sys.modules["__main__"].__spec__.name, *sys.argv[1:]] if _is_module() else sys.argv),
+        "command": shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:]]),
         "versions": {
             "flowjax-oracle": version("flowjax-oracle"),
             "jax": jax.__version__,
@@ -141,7 +141,3 @@ def provenance(config: ConfigDict, started: float) -> dict[str, Any]:
         "seed": config.seed,
         "wall_seconds": time.perf_counter() - started,
     }
-
-
-def _is_module() -> bool:
-    return getattr(sys.modules["__main__"], "__spec__", None) is not None

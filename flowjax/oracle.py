@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from flowjax.path import Path, RectifiedFlow
 from kernels.double import float64_scope, to32, to64
-from kernels.posterior.api import IMPLEMENTATIONS, Plan, Which, as_samples, covariance_product64, plan, posterior64
+from kernels.posterior.api import Plan, Which, as_samples, covariance_product64, plan, posterior64
 from kernels.posterior.blocks import BlockSizes, Precision
 from kernels.posterior.samples import Samples, prepare
+from kernels.posterior.sharded import Sharded, check_mesh, shard_samples, spread
 
 
 @jax.tree_util.register_dataclass
@@ -76,58 +78,80 @@ class Oracle:
     At t = 1 it is the limit: the nearest sample (ties equal), velocity `path.velocity_scale_at_sample · x` at a sample, NaN elsewhere.
 
     Args:
-      data: `[N, *shape]` samples.
+      data: `[N, *shape]` samples; or what `shard_samples` made of those that each process has loaded itself.
       labels: `[N]` integers >= 0, or None.
       path: the probability path; static.
       precision: of the matmuls: "highest", "high" or "default"; see `kernels.posterior.Precision`.
       implementation, block_sizes: how the posterior is computed; None: the default of the device.
-      mesh, tolerance: not in this version.
+      mesh: of devices, with the axes "samples" and "queries": the samples are dealt over the one, the queries over the other. Results are
+        as on one device, but for float32 rounding. Not under tracing.
+      tolerance: not in this version.
       counts: `[N]` how often each sample counts (`unique` sets it), or None: once each. Weights are then those of all copies together.
 
     Raises:
-      ValueError: NaN in the data, no samples, labels that do not fit.
-      NotImplementedError: `mesh`, a `tolerance` above 0, an implementation that this version does not have.
+      ValueError: NaN in the data, no samples, labels that do not fit, a mesh without the two axes or with more shards than samples.
+      NotImplementedError: a `tolerance` above 0, an implementation that this version does not have.
     """
 
     def __init__(
         self,
-        data: ArrayLike,
+        data: ArrayLike | Sharded,
         labels: ArrayLike | None = None,
         *,
         path: Path | None = None,
-        mesh: Any = None,
+        mesh: Mesh | None = None,
         precision: Precision = "highest",
         implementation: str | None = None,
         block_sizes: BlockSizes | None = None,
         tolerance: float = 0.0,
         counts: ArrayLike | None = None,
     ):
-        if mesh is not None:
-            raise NotImplementedError("mesh: an oracle over sharded data is not available in this version; pass mesh=None")
         if tolerance != 0:
             raise NotImplementedError(f"tolerance: leaving samples out is not available in this version; pass 0, got {tolerance!r}")
         path = RectifiedFlow() if path is None else path
         if not isinstance(path, Path):
             raise ValueError(f"path must be a flowjax.path.Path, got {path!r}")
+        how = plan("all", implementation, block_sizes, precision)
+        self._samples: Samples | Sharded
+        if mesh is not None or isinstance(data, Sharded):
+            self._samples = _sharded(data, labels, counts, mesh)
+            self._spec = _Spec(path, self._samples.shape, how)
+            return
         values = as_samples(data, "data")
         n, shape = values.shape[0], values.shape[1:]
-        self._spec = _Spec(path, shape, plan("all", implementation, block_sizes, precision))
+        self._spec = _Spec(path, shape, how)
         self._samples = prepare(values.reshape(n, -1), _labels(labels, n), _counts(counts, n))
 
     @property
     def data(self) -> Array:
-        """The samples, `[N, *shape]`, as given."""
-        return self._samples.values.reshape(self._samples.n, *self._spec.shape)
+        """The samples, `[N, *shape]`, as given. Over a mesh: gathered on one device, if this process has them all."""
+        return self._in_order("values").reshape(self._samples.n, *self._spec.shape)
 
     @property
     def labels(self) -> Int[Array, " N"] | None:
         """The class of each sample, or None."""
-        return self._samples.labels
+        return None if self._prepared.labels is None else self._in_order("labels")
 
     @property
     def counts(self) -> Float[Array, " N"] | None:
         """How often each sample counts; None: once each."""
-        return None if self._samples.log_prior is None else jnp.exp(self._samples.log_prior)
+        if self._prepared.log_prior is None or (isinstance(self._samples, Sharded) and not self._samples.counted):
+            return None
+        return jnp.exp(self._in_order("log_prior"))
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices that hold the samples; None: one."""
+        return self._samples.mesh if isinstance(self._samples, Sharded) else None
+
+    @property
+    def _prepared(self) -> Samples:
+        return self._samples.samples if isinstance(self._samples, Sharded) else self._samples
+
+    def _in_order(self, field: str) -> Array:
+        """A field of the samples, in the caller's order."""
+        rows = getattr(self._prepared, field)
+        return jnp.asarray(self._samples.in_order(rows)) if isinstance(self._samples, Sharded) else rows
 
     @property
     def path(self) -> Path:
@@ -137,10 +161,11 @@ class Oracle:
     @property
     def implementation(self) -> str:
         """What computes the posterior."""
-        return IMPLEMENTATIONS[0]
+        return self._spec.how.implementation
 
     def __repr__(self) -> str:
-        return f"Oracle(n={self._samples.n}, shape={self._spec.shape}, path={self.path}, labels={'yes' if self.labels is not None else 'no'})"
+        labels = "no" if self._prepared.labels is None else "yes"
+        return f"Oracle(n={self._samples.n}, shape={self._spec.shape}, path={self.path}, labels={labels})"
 
     def __call__(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None = None, *, moments: Which = "all") -> OracleOutput:
         """The velocity, and what the posterior says, at `B` points.
@@ -156,8 +181,7 @@ class Oracle:
             be seen, such a row gives NaN.
         """
         x, t, label = self._arguments(x_t, t, label)
-        how = plan(moments, None, self._spec.how.blocks, self._spec.how.precision)
-        out = _program(dataclasses.replace(self._spec, how=how)).evaluate(self._samples, x, t, label)
+        out = _program(self._spec_for(t, moments)).evaluate(self._samples, x, t, label)
         shape = (x.shape[0], *self._spec.shape)
         return dataclasses.replace(out, velocity=out.velocity.reshape(shape), denoised=out.denoised.reshape(shape))
 
@@ -178,7 +202,8 @@ class Oracle:
         v = jnp.asarray(v).astype(jnp.float32)
         if v.shape != shape:
             raise ValueError(f"v must have x_t's shape {shape}, got {v.shape}")
-        return _program(self._spec).jvp(self._samples, x, t, label, v.reshape(x.shape)).reshape(shape)
+        v = self._placed(v.reshape(x.shape))
+        return _program(self._spec_for(t, "all")).jvp(self._samples, x, t, label, v).reshape(shape)
 
     def unique(self, *, by_class: bool = True) -> "Oracle":
         """The oracle of the same data with exact duplicates merged, and `counts` set; its weights are those of distinct samples.
@@ -188,7 +213,7 @@ class Oracle:
         Args:
           by_class: equal samples of different classes stay apart; False merges them and drops the labels.
         """
-        values = np.asarray(self._samples.values)
+        values = np.asarray(self._in_order("values"))
         labels = np.asarray(self.labels) if by_class and self.labels is not None else None
         plain = values + np.zeros((), values.dtype)  # -0.0 equals 0.0, and its bytes do not
         keys = plain.view(np.uint8).reshape(len(values), -1)
@@ -202,10 +227,17 @@ class Oracle:
             values[first].reshape(len(first), *self._spec.shape),
             None if labels is None else labels[first],
             path=self.path,
+            mesh=self.mesh,
             precision=self._spec.how.precision,
             block_sizes=self._spec.how.blocks,
             counts=weights[order],
         )
+
+    def _spec_for(self, t: Array, moments: Which) -> _Spec:
+        """The static half of one call: what is known of it before it is compiled."""
+        full = plan(moments, None, None, self._spec.how.precision).full
+        limit = not _seen(t) or bool((t == 1).any())
+        return dataclasses.replace(self._spec, how=dataclasses.replace(self._spec.how, full=full, limit=limit))
 
     def _arguments(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None) -> tuple[Array, Array, Array]:
         """x `[B, D]`, t `[B]`, label `[B]`, with every value checked that can be seen."""
@@ -220,40 +252,49 @@ class Oracle:
             raise ValueError(f"t must lie in [0, 1], got {float(t.ravel()[jnp.argmin((t >= 0) & (t <= 1))])!r}")
         if _seen(x) and not jnp.isfinite(x).all():
             raise ValueError(f"x_t has NaN or infinity in row {int(jnp.argmin(jnp.isfinite(x.reshape(b, -1)).all(axis=1)))}")
-        return x.reshape(b, self._samples.d), jnp.broadcast_to(t, (b,)), self._query_labels(label, b)
+        flat = x.reshape(b, self._samples.d), jnp.broadcast_to(t, (b,)), self._query_labels(label, b)
+        x, t, label = (self._placed(v) for v in flat)
+        return x, t, label
+
+    def _placed(self, rows: Array) -> Array:
+        return self._samples.place(rows) if isinstance(self._samples, Sharded) else rows
 
     def _query_labels(self, label: ArrayLike | None, b: int) -> Int[Array, " B"]:
         if label is None:
             return jnp.full(b, -1, jnp.int32)
-        if self.labels is None:
+        if self._prepared.labels is None:
             raise ValueError("label was given, but the oracle has no labels: build it as Oracle(data, labels)")
         label = jnp.asarray(label)
         if not jnp.issubdtype(label.dtype, jnp.integer) or label.shape not in ((), (b,)):
             raise ValueError(f"label must be an integer or integers of shape ({b},), got {label.dtype} of shape {label.shape}")
-        if _seen(label) and _seen(self.labels):
+        if _seen(label) and isinstance(self._samples, Sharded) and _seen(self._prepared.labels):
+            known = self._samples.has_class(jnp.atleast_1d(label).astype(jnp.int32))
+            if not known.all():
+                raise ValueError(f"label {np.atleast_1d(label)[known.argmin()]} has no samples")
+        elif _seen(label) and _seen(self._prepared.labels):
             there = np.union1d(np.asarray(self.labels), -1)
             unknown = np.setdiff1d(np.asarray(label), there)
             if unknown.size:
                 raise ValueError(f"label {unknown[0]} has no samples; classes with samples: {_listed(there[there >= 0])}")
         return jnp.broadcast_to(label.astype(jnp.int32), (b,))
 
-    def tree_flatten(self) -> tuple[tuple[Samples], _Spec]:
+    def tree_flatten(self) -> tuple[tuple[Samples | Sharded], _Spec]:
         return (self._samples,), self._spec
 
     @classmethod
-    def tree_unflatten(cls, spec: _Spec, children: tuple[Samples]) -> "Oracle":
+    def tree_unflatten(cls, spec: _Spec, children: tuple[Samples | Sharded]) -> "Oracle":
         oracle = object.__new__(cls)
         oracle._spec, (oracle._samples,) = spec, children
         return oracle
 
 
-def _evaluate(spec: _Spec, samples: Samples, x: Array, t: Array, label: Array) -> OracleOutput:
+def _evaluate(spec: _Spec, samples: Samples | Sharded, x: Array, t: Array, label: Array) -> OracleOutput:
     """`OracleOutput` on flat queries `[B, D]`. What is small is float64, from here to the last subtraction."""
     with float64_scope():
         x, t = _valid(x, t)
         time = to64(t)
         alpha, sigma, alpha_dot, sigma_dot = (f(time) for f in (spec.path.alpha, spec.path.sigma, spec.path.alpha_dot, spec.path.sigma_dot))
-        found = posterior64(x, alpha, sigma, label, samples, spec.how)
+        found = spread(posterior64, (x, alpha, sigma, label, _still(spec.path, time)), samples, spec.how)
         at_end = sigma == 0
         safe_sigma, safe_sigma_dot = jnp.where(at_end, 1, sigma), jnp.where(at_end, 0, sigma_dot)
         noise = (to64(x) - alpha[:, None] * found.denoised) / safe_sigma[:, None]
@@ -263,12 +304,16 @@ def _evaluate(spec: _Spec, samples: Samples, x: Array, t: Array, label: Array) -
             return OracleOutput(to32(velocity), to32(found.denoised))
         a = alpha_dot - alpha * sigma_dot / sigma
         # Where the variance is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ².
-        gap, stretch = (
-            jnp.where(found.variance == 0, found.variance, rate * found.variance) for rate in (a**2, a * alpha / sigma**2)
-        )
+        gap, stretch = (jnp.where(found.variance == 0, found.variance, rate * found.variance) for rate in (a**2, a * alpha / sigma**2))
         more = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
         more |= {"velocity": velocity, "cfm_gap": gap, "divergence": stretch + samples.d * sigma_dot / sigma}
         return OracleOutput(**{name: v if v.dtype == jnp.int32 else to32(v) for name, v in more.items()})
+
+
+def _still(path: Path, t: Float[Array, " B"]) -> Float[Array, " B"]:
+    """κ in `u* = A (E[x_1 | x_t] - κ x)`: -B/A, 1 for rectified flow. Not used at t = 1, where it need not be finite."""
+    inside = jnp.where(t < 1, t, 0.5)
+    return -path.B(inside) / path.A(inside)
 
 
 def _velocity_at_end(path: Path, x: Float[Array, "B D"], nearest: Float[Array, "B D"]) -> Float[Array, "B D"]:
@@ -276,12 +321,12 @@ def _velocity_at_end(path: Path, x: Float[Array, "B D"], nearest: Float[Array, "
     return jnp.where(away[:, None], jnp.nan, path.velocity_scale_at_sample * x)
 
 
-def _jacobian_product(spec: _Spec, samples: Samples, x: Array, t: Array, label: Array, v: Array) -> Float[Array, "B D"]:
+def _jacobian_product(spec: _Spec, samples: Samples | Sharded, x: Array, t: Array, label: Array, v: Array) -> Float[Array, "B D"]:
     with float64_scope():
         x, t = _valid(x, t)
         time = to64(t)
         alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
-        covariance = covariance_product64(x, alpha, sigma, label, v, samples, spec.how)
+        covariance = spread(covariance_product64, (x, alpha, sigma, label, _still(spec.path, time), v), samples, spec.how)
         rate = spec.path.A(time) * alpha / sigma**2
         stretched = jnp.where(covariance == 0, covariance, rate[:, None] * covariance)
         return to32(stretched + spec.path.B(time)[:, None] * to64(v))
@@ -306,10 +351,10 @@ def _program(spec: _Spec) -> _Program:
     jvp = _folding(functools.partial(_jacobian_product, spec))
 
     @jax.custom_vjp
-    def differentiable(samples: Samples, x: Array, t: Array, label: Array) -> OracleOutput:
+    def differentiable(samples: Samples | Sharded, x: Array, t: Array, label: Array) -> OracleOutput:
         return evaluate(samples, x, t, label)
 
-    def forward(samples: Samples, x: Any, t: Any, label: Any) -> tuple[OracleOutput, tuple[Any, ...]]:
+    def forward(samples: Samples | Sharded, x: Any, t: Any, label: Any) -> tuple[OracleOutput, tuple[Any, ...]]:
         if t.perturbed or any(leaf.perturbed for leaf in jax.tree.leaves(samples)):
             raise NotImplementedError("the oracle is differentiable in x_t only, not in t or the data")
         plain = jax.tree.map(lambda leaf: leaf.value, samples)
@@ -333,11 +378,11 @@ def _folding(f: Callable[..., Any]) -> Callable[..., Any]:
     """`f(samples, *rows)`, all rows `[B, ...]`, under `vmap` one call with a batch of V·B rows."""
 
     @custom_vmap
-    def folded(samples: Samples, *rows: Array) -> Any:
+    def folded(samples: Samples | Sharded, *rows: Array) -> Any:
         return f(samples, *rows)
 
     @folded.def_vmap
-    def rule(size: int, batched: list[Any], samples: Samples, *rows: Array) -> tuple[Any, Any]:
+    def rule(size: int, batched: list[Any], samples: Samples | Sharded, *rows: Array) -> tuple[Any, Any]:
         if any(jax.tree.leaves(batched[0])):
             raise NotImplementedError("vmap over the oracle's data is not available; vmap over x_t, t and label is")
         full = [v if is_batched else jnp.broadcast_to(v, (size, *v.shape)) for v, is_batched in zip(rows, batched[1:], strict=True)]
@@ -370,6 +415,20 @@ def _counts(counts: ArrayLike | None, n: int) -> Float[Array, " N"] | None:
     if counts.shape != (n,) or (_seen(counts) and not (counts > 0).all()):
         raise ValueError(f"counts must be {n} positive numbers, one per sample; got shape {counts.shape}, minimum {counts.min()}")
     return counts
+
+
+def _sharded(data: ArrayLike | Sharded, labels: ArrayLike | None, counts: ArrayLike | None, mesh: Any) -> Sharded:
+    """The samples over the devices of a mesh, whoever dealt them."""
+    if isinstance(data, Sharded):
+        again = [name for name, v in (("labels", labels), ("counts", counts), ("mesh", mesh)) if v is not None]
+        if again:
+            raise ValueError(f"data are sharded already, with labels, counts and mesh; got {again} again")
+        return data
+    check_mesh(mesh)
+    if any(isinstance(v, jax.core.Tracer) for v in (data, labels, counts)):
+        raise ValueError("an oracle over a mesh is built outside of jit: its data are dealt by the host")
+    n = np.shape(data)[0] if np.ndim(data) else 0
+    return shard_samples(data, mesh, labels=_labels(labels, n), counts=_counts(counts, n))
 
 
 def _listed(classes: np.ndarray) -> str:

@@ -1,3 +1,4 @@
+# ruff: noqa: E402
 """Settings of every test: eight CPU devices, strict dtype promotion, and shapes that are checked where they are annotated."""
 
 import os

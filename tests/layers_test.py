@@ -23,7 +23,9 @@ def imported(source: str, package: tuple[str, ...]) -> set[str]:
             case ast.ImportFrom(module=module, names=names, level=level):
                 base = [*package[: len(package) - level + 1], *([module] if module else [])]
                 found |= {".".join([*base, alias.name]) for alias in names}
-            case ast.Call(func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__"), args=[ast.Constant(name), *_]):
+            case ast.Call(
+                func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__"), args=[ast.Constant(name), *_]
+            ):
                 found.add(name)
     return found
 

@@ -9,23 +9,50 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from kernels.double import float64_scope, to32, to64
 from kernels.posterior.blocks import BlockSizes, Precision, check_precision
+from kernels.posterior.collectives import ONE_DEVICE, Shards
 from kernels.posterior.covariance import covariance_product
 from kernels.posterior.nearest import nearest
+from kernels.posterior.pallas_gpu import pallas_gpu
+from kernels.posterior.partial import Partial
 from kernels.posterior.queries import Queries
+from kernels.posterior.rows import in_class_order, in_tiles, repeat
 from kernels.posterior.samples import Samples, prepare
 from kernels.posterior.settle import Settled, settle
+from kernels.posterior.sharded import Sharded, spread
 from kernels.posterior.streaming import streaming
 
 Which = Literal["all", "velocity"]
-IMPLEMENTATIONS = ("streaming",)
-FALLBACK_ROWS = 32
-"""Queries repeated together in float64: enough for a matmul, few enough that one stray query stays cheap."""
 
-Tree = TypeVar("Tree")
+
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+    """One way to make a Partial of a pass over the data."""
+
+    run: Callable[..., Partial]
+    """`streaming`'s arguments and result, in float32; float64 is always `streaming`'s."""
+    platforms: tuple[str, ...]
+    """Where it runs."""
+    default_on: tuple[str, ...]
+    why_not: str
+    """Why it is passed over elsewhere."""
+
+
+IMPLEMENTATIONS = {
+    "pallas_gpu": Implementation(pallas_gpu, ("gpu",), (), "it is made of Triton kernels, for GPUs, and no GPU has timed it yet"),
+    "streaming": Implementation(streaming, ("cpu", "gpu", "tpu"), ("cpu", "gpu", "tpu"), ""),
+}
+"""By name, best first: None as a choice takes the first that is the default on the platform."""
+
+
+SETTLED_AT_ONCE = {True: 2**22, False: 2**26}
+"""Numbers in the candidates that are recomputed together, on one device: what stays in a cache. Over shards more: the devices meet once."""
+
+Rows = TypeVar("Rows")
+Output = TypeVar("Output")
 
 
 @jax.tree_util.register_dataclass
@@ -58,9 +85,13 @@ class Plan:
     full: bool
     blocks: BlockSizes
     precision: Precision
+    implementation: str
+    shards: Shards = ONE_DEVICE
+    limit: bool = True
+    """Whether some σ may be 0; False spares compiling what answers it."""
 
 
-def plan(moments: str, implementation: str | None, block_sizes: BlockSizes | None, precision: str) -> Plan:
+def plan(moments: str, implementation: str | None, block_sizes: BlockSizes | None, precision: str, *, limit: bool = True) -> Plan:
     """Validate the choices of a caller.
 
     Raises:
@@ -69,11 +100,27 @@ def plan(moments: str, implementation: str | None, block_sizes: BlockSizes | Non
     """
     if moments not in ("all", "velocity"):
         raise ValueError(f"moments must be 'all' or 'velocity', got {moments!r}")
-    if implementation not in (None, *IMPLEMENTATIONS):
-        raise NotImplementedError(f"implementation {implementation!r} is not available here; have: {', '.join(IMPLEMENTATIONS)}")
     if block_sizes is not None and not isinstance(block_sizes, BlockSizes):
         raise ValueError(f"block_sizes must be a BlockSizes or None, got {block_sizes!r}")
-    return Plan(moments == "all", block_sizes or BlockSizes(), check_precision(precision))
+    return Plan(moments == "all", block_sizes or BlockSizes(), check_precision(precision), choose(implementation), limit=limit)
+
+
+def choose(implementation: str | None) -> str:
+    """The implementation to use on the default platform.
+
+    Raises:
+      NotImplementedError: one that there is not, or that does not run here; with what else there is, and why it was passed over.
+    """
+    platform = jax.default_backend()
+    here = [name for name, one in IMPLEMENTATIONS.items() if platform in one.platforms]
+    if implementation is None:
+        return next(name for name in here if platform in IMPLEMENTATIONS[name].default_on)
+    if implementation not in IMPLEMENTATIONS:
+        raise NotImplementedError(f"implementation {implementation!r} is not available here; have: {', '.join(here)}")
+    if implementation not in here:
+        why = IMPLEMENTATIONS[implementation].why_not
+        raise NotImplementedError(f"implementation {implementation!r} does not run on {platform}: {why}; have: {', '.join(here)}")
+    return implementation
 
 
 def posterior(
@@ -89,6 +136,7 @@ def posterior(
     implementation: str | None = None,
     block_sizes: BlockSizes | None = None,
     precision: Precision = "highest",
+    axis_name: str | None = None,
 ) -> Moments:
     """Moments of `γ_i(x) = softmax_i(-‖x - α y_i‖² / 2σ²)` over a data set, for a batch of noisy queries.
 
@@ -104,9 +152,13 @@ def posterior(
       query_labels: `[B]` the class to condition each query on; -1 in a row, or None: all samples.
       counts: `[N]` how often each sample counts, or None: once each.
       moments: "velocity" computes `denoised` only.
-      implementation: "streaming", or None for the default of the device (streaming everywhere so far).
+      implementation: a name in `IMPLEMENTATIONS` ("streaming", "pallas_gpu"), or None for the default of the device: streaming everywhere
+        so far; its `why_not` says why the others are passed over.
       block_sizes: how the work is cut up; the result does not depend on it beyond rounding.
       precision: see `kernels.posterior.blocks.Precision`.
+      axis_name: inside a caller's own `shard_map(..., check_vma=False)`: the axis whose devices hold the samples between them. `data`,
+        `labels` and `counts` are then this device's, as many on each; the queries are the same on all, and so is the result. Indices
+        are those of all devices' data, one after the other.
 
     Returns:
       `Moments`, float32 (indices int32). A query without samples (an unknown class), or with NaN, gives NaN.
@@ -128,49 +180,61 @@ def posterior(
         values,
         None if labels is None else _vector(labels, values.shape[0], "labels", jnp.int32),
         None if counts is None else _vector(counts, values.shape[0], "counts", jnp.float32),
+        shards=Shards(axis_name),
     )
     label = jnp.full(x.shape[0], -1, jnp.int32) if query_labels is None else _vector(query_labels, x.shape[0], "query_labels", jnp.int32)
     a, s = (_vector(v, x.shape[0], name, jnp.float32) for v, name in ((alpha, "alpha"), (sigma, "sigma")))
-    return _posterior(x, a, s, label, samples, how)
+    limit = isinstance(s, jax.core.Tracer) or bool((s == 0).any())
+    return run(x, a, s, label, samples, dataclasses.replace(how, limit=limit, shards=Shards(axis_name)))
 
 
 @bind(jax.jit, static_argnames="how")
-def _posterior(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, how: Plan) -> Moments:
+def run(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples | Sharded, how: Plan) -> Moments:
+    """`posterior` with everything in its final form: `run.lower(...).compile()` compiles it ahead of time, from shapes alone."""
     with float64_scope():
-        return jax.tree.map(lambda v: v if v.dtype == jnp.int32 else to32(v), posterior64(x, to64(alpha), to64(sigma), label, samples, how))
+        still = 1 / jnp.maximum(to64(alpha), 1e-30)
+        found = spread(posterior64, (x, to64(alpha), to64(sigma), label, still), samples, how)
+        return jax.tree.map(lambda v: v if v.dtype == jnp.int32 else to32(v), found)
 
 
-def posterior64(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, how: Plan) -> Moments:
+def posterior64(x: Array, alpha: Array, sigma: Array, label: Array, still: Array, samples: Samples, how: Plan) -> Moments:
     """`posterior` on prepared samples, its result in float64. For callers inside `float64_scope` that go on computing."""
 
-    def tile(args: tuple[Array, Array, Array, Array]) -> Moments:
-        queries = Queries.of(*args, samples)
+    def tile(args: tuple[Array, Array, Array, Array, Array]) -> Moments:
+        queries = Queries.of(args[0], args[1], args[2], args[3], samples, args[4])
         return _moments(settled(queries, samples, how), queries, samples)
 
-    return in_tiles(tile, (x, alpha, sigma, label), how.blocks.queries)
+    return _tiled(tile, (x, alpha, sigma, label, still), label, samples, how)
 
 
-def covariance_product64(x: Array, alpha: Array, sigma: Array, label: Array, vector: Array, samples: Samples, how: Plan) -> Array:
+def covariance_product64(
+    x: Array, alpha: Array, sigma: Array, label: Array, still: Array, vector: Array, samples: Samples, how: Plan
+) -> Array:
     """`Cov[y | x] v` for each query, `[B, D]` float64, by one more pass over the data. As `posterior64`."""
 
-    def tile(args: tuple[Array, Array, Array, Array, Array]) -> Array:
-        queries = Queries.of(*args[:4], samples)
-        v = to64(args[4])
-        limit = bind(_covariance_at_limit, samples=samples)
+    def tile(args: tuple[Array, Array, Array, Array, Array, Array]) -> Array:
+        queries = Queries.of(*args[:4], samples, args[4])
+        v = to64(args[5])
+        limit = bind(_covariance_at_limit, samples=samples, shards=how.shards)
 
-        def run(some: tuple[Queries, Array], dtype: DTypeLike) -> tuple[Array, Array]:
-            return covariance_product(*some, samples, dtype=dtype, blocks=how.blocks, precision=how.precision)
+        def once(some: tuple[Queries, Array], dtype: DTypeLike) -> tuple[Array, Array]:
+            return covariance_product(*some, samples, dtype=dtype, blocks=how.blocks, precision=how.precision, shards=how.shards)
 
-        product, unsettled = run((queries, v), jnp.float32)
-        product = _repeat(unsettled & (how.precision == "highest"), lambda some: run(some, jnp.float64)[0], (queries, v), product)
-        return _repeat(queries.sigma == 0, limit, (queries, v), product)
+        product, unsettled = once((queries, v), jnp.float32)
+        if how.precision == "highest":
+            product = repeat(unsettled, lambda some: once(some, jnp.float64)[0], (queries, v), product)
+        return repeat(queries.sigma == 0, limit, (queries, v), product) if how.limit else product
 
-    return in_tiles(tile, (x, alpha, sigma, label, vector), how.blocks.queries)
+    return _tiled(tile, (x, alpha, sigma, label, still, vector), label, samples, how)
 
 
-def _covariance_at_limit(some: tuple[Queries, Array], samples: Samples) -> Array:
+def _tiled(f: Callable[[Rows], Output], args: Rows, label: Array, samples: Samples, how: Plan) -> Output:
+    return in_class_order(f, args, label, how.blocks.queries) if samples.by_class else in_tiles(f, args, how.blocks.queries)
+
+
+def _covariance_at_limit(some: tuple[Queries, Array], samples: Samples, shards: Shards) -> Array:
     """At σ = 0 the covariance is zero but for ties, and its product with α/σ² has no limit there: NaN for ties."""
-    tied = nearest(some[0], samples, full=True)
+    tied = nearest(some[0], samples, full=True, shards=shards)
     assert tied.second is not None
     return jnp.where(tied.second[:, None] > 0, jnp.nan, jnp.zeros_like(some[1]))
 
@@ -178,20 +242,24 @@ def _covariance_at_limit(some: tuple[Queries, Array], samples: Samples) -> Array
 def settled(queries: Queries, samples: Samples, how: Plan) -> Settled:
     """Exact moments of one tile of queries: float32, then float64 for the rows that float32 left unsettled, then σ = 0."""
 
-    def run(some: Queries, dtype: DTypeLike) -> Settled:
-        partial = streaming(some, samples, full=how.full, dtype=dtype, blocks=how.blocks, precision=how.precision)
-        step = max(1, min(some.x.shape[0], 2**22 // partial.top_score.shape[1] // samples.d))
-        return in_tiles(lambda args: settle(*args, samples), (partial, some), step)
+    def once(some: Queries, dtype: DTypeLike) -> Settled:
+        make = IMPLEMENTATIONS[how.implementation].run if dtype == jnp.float32 else streaming
+        partial = make(some, samples, full=how.full, dtype=dtype, blocks=how.blocks, precision=how.precision)
+        step = max(1, min(some.x.shape[0], SETTLED_AT_ONCE[how.shards.axis_name is None] // partial.top_score.shape[1] // samples.d))
+        return in_tiles(lambda args: settle(*args, samples, how.shards), (partial, some), step)
 
-    first = run(queries, jnp.float32)
-    unsettled = first.unsettled & (how.precision == "highest") & (queries.sigma > 0)
-    first = _repeat(unsettled, lambda some: run(some, jnp.float64), queries, first)
-    return _repeat(queries.sigma == 0, lambda some: nearest(some, samples, how.full), queries, first)
+    first = once(queries, jnp.float32)
+    if how.precision == "highest":
+        unsettled = first.unsettled & (queries.sigma > 0)
+        first = repeat(unsettled, lambda some: once(some, jnp.float64), queries, first)
+    if how.limit:
+        first = repeat(queries.sigma == 0, lambda some: nearest(some, samples, how.full, how.shards), queries, first)
+    return first
 
 
 def _moments(found: Settled, queries: Queries, samples: Samples) -> Moments:
+    # Without samples the mean is 0 / 0.
     answered = jnp.isfinite(queries.x).all(axis=1) & jnp.isfinite(found.mean).all(axis=1)
-    answered &= _class_exists(queries.label, samples)
 
     def or_nan(v: Array) -> Array:
         return jnp.where(answered.reshape(answered.shape + (1,) * (v.ndim - 1)), v, jnp.nan)
@@ -199,10 +267,11 @@ def _moments(found: Settled, queries: Queries, samples: Samples) -> Moments:
     denoised = or_nan(found.mean + to64(samples.center))
     if found.mass is None or found.second is None or found.effective is None or found.entropy is None:
         return Moments(denoised, None, None, None, None, None, None, None)
-    assert found.top1_weight is not None and found.top1_index is not None
+    assert found.top1_weight is not None
+    assert found.top1_index is not None
     normal = samples.d / 2 * jnp.log(2 * jnp.pi * queries.sigma**2)
     at_limit = queries.sigma == 0
-    log_density = jnp.where(at_limit, found.log_weight, found.log_weight - queries.offset - normal - jnp.log(found.mass))
+    log_density = jnp.where(at_limit, found.log_weight, found.log_weight - normal - jnp.log(found.mass))
     return Moments(
         denoised=denoised,
         log_density=or_nan(log_density),
@@ -215,54 +284,11 @@ def _moments(found: Settled, queries: Queries, samples: Samples) -> Moments:
     )
 
 
-def _class_exists(label: Int[Array, " B"], samples: Samples) -> Bool[Array, " B"]:
-    if samples.labels is None:
-        return jnp.ones(label.shape, bool)
-    known = samples.labels
-    return jax.lax.map(lambda one: (one == -1) | jnp.any(known == one), label)
-
-
-def in_tiles(f: Callable[[Tree], Tree], args: Tree, rows: int) -> Tree:  # type: ignore[type-var]
-    """`f(args)`, `rows` rows of the leading axis at a time; f must treat rows independently. One call if they all fit."""
-    b = jax.tree.leaves(args)[0].shape[0]
-    if b <= rows:
-        return f(args)
-    tiles = -(-b // rows)
-
-    def split(v: Array) -> Array:
-        return jnp.pad(v, ((0, tiles * rows - b),) + ((0, 0),) * (v.ndim - 1), mode="edge").reshape(tiles, rows, *v.shape[1:])
-
-    out = jax.lax.map(f, jax.tree.map(split, args))
-    return jax.tree.map(lambda v: v.reshape(tiles * rows, *v.shape[2:])[:b], out)
-
-
-def _repeat(which: Bool[Array, " B"], f: Callable[[Tree], Tree], args: Tree, results: Tree) -> Tree:  # type: ignore[type-var]
-    """`results` with the rows `which` replaced by `f` of those rows of `args`; costs in proportion to their number."""
-    b = which.shape[0]
-    rows = min(b, FALLBACK_ROWS)
-    order = jnp.argsort(~which, stable=True).astype(jnp.int32)
-    number = which.sum().astype(jnp.int32)
-
-    def body(state: tuple[Array, Tree]) -> tuple[Array, Tree]:
-        done, out = state
-        index = jax.lax.dynamic_slice_in_dim(order, jnp.minimum(done, b - rows), rows)
-        fresh = f(jax.tree.map(lambda v: v[index], args))
-        replace = which[index]
-
-        def put(old: Array, new: Array) -> Array:
-            chosen = jnp.where(replace.reshape(rows, *(1,) * (old.ndim - 1)), new, old[index])
-            return old.at[index].set(chosen.astype(old.dtype))
-
-        return (done + rows).astype(jnp.int32), jax.tree.map(put, out, fresh)
-
-    return jax.lax.while_loop(lambda state: state[0] < number, body, (jnp.int32(0), results))[1]
-
-
 def as_samples(data: ArrayLike, name: str) -> Array:
     """`data` in a dtype that the implementations read, checked for NaN where it is concrete."""
     if not isinstance(data, jax.Array | np.ndarray):
         data = np.asarray(data)
-    if np.issubdtype(data.dtype, np.complexfloating) or data.dtype.kind in "OSUV" and data.dtype != jnp.bfloat16:
+    if np.issubdtype(data.dtype, np.complexfloating) or (data.dtype.kind in "OSUV" and data.dtype != jnp.bfloat16):
         raise ValueError(f"{name} must be real numbers, got dtype {data.dtype}")
     if data.ndim < 1 or 0 in data.shape:
         raise ValueError(f"{name} must hold at least one sample of at least one number, got shape {data.shape}")
@@ -272,7 +298,9 @@ def as_samples(data: ArrayLike, name: str) -> Array:
     if not isinstance(values, jax.core.Tracer) and values.dtype != jnp.uint8:
         bad = ~jnp.isfinite(values.reshape(values.shape[0], -1)).all(axis=1)
         if bad.any():
-            raise ValueError(f"{name} has NaN or infinity in {int(bad.sum())} of {len(bad)} samples, the first at index {int(bad.argmax())}")
+            raise ValueError(
+                f"{name} has NaN or infinity in {int(bad.sum())} of {len(bad)} samples, the first at index {int(bad.argmax())}"
+            )
     return values
 
 

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from kernels.double import argmax64, to64
+from kernels.double import to64
+from kernels.posterior.collectives import Shards
+from kernels.posterior.partial import NO_SAMPLE
 from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples
 from kernels.posterior.settle import Settled
@@ -13,33 +15,44 @@ TIE = 1e-13
 """Squared distances that differ by less than this share are equal: the rounding of a float64 sum."""
 
 
-def nearest(queries: Queries, samples: Samples, full: bool) -> Settled:
+def nearest(queries: Queries, samples: Samples, full: bool, shards: Shards) -> Settled:
     """The σ → 0 posterior, one query at a time, from float64 differences. For t = 1 only, so simple rather than fast."""
     rows_at_once = max(1, min(samples.n, 2**20 // samples.d))
     center = to64(samples.center)
     no = jnp.asarray(False)
+    index = jnp.arange(samples.n, dtype=jnp.int32) if samples.index is None else samples.index
     prior = jnp.ones(samples.n) if samples.log_prior is None else jnp.exp(to64(samples.log_prior))
 
     def one(query: tuple[Array, Array, Array]) -> Settled:
         x, alpha, label = query
         distance = jax.lax.map(lambda y: jnp.sum((x - alpha * to64(y)) ** 2), samples.values, batch_size=rows_at_once)
-        counts = jnp.ones(samples.n, bool) if samples.labels is None else (samples.labels == label) | (label == -1)
+        counts = prior > 0 if samples.labels is None else (prior > 0) & ((samples.labels == label) | (label == -1))
         distance = jnp.where(counts, distance, jnp.inf)
-        tied: Bool[Array, " N"] = counts & (distance <= distance.min() * (1 + TIE))
-        weights: Float[Array, " N"] = jnp.where(tied, prior, 0) / jnp.sum(jnp.where(tied, prior, 0))
-        mean = _weighted_sum(weights, samples, rows_at_once) - center
+        shortest = shards.min(distance.min())
+        tied: Bool[Array, " N"] = counts & (distance <= shortest * (1 + TIE))
+        mine = jnp.where(tied, prior, 0)
+        moment = _weighted_sum(mine, samples, rows_at_once) - jnp.sum(mine) * center
+        means, totals = shards.mean(moment[None], jnp.sum(mine)[None], jnp.sqrt(samples.largest))
+        mean, weights = means[0], mine / totals[0]
         if not full:
             return Settled(mean, jnp.asarray(jnp.inf), None, None, None, None, None, None, no, no)
         deviation = jax.lax.map(lambda y: jnp.sum((to64(y) - center - mean) ** 2), samples.values, batch_size=rows_at_once)
+        second, square, entropy, mass = shards.sum(
+            jnp.sum(weights * deviation),
+            jnp.sum(weights**2),
+            -jnp.sum(jax.scipy.special.xlogy(weights, weights)),
+            jnp.sum(jnp.where(counts, prior, 0)),
+        )
+        heaviest = shards.max(weights.max())
         return Settled(
             mean=mean,
-            log_weight=jnp.where(distance.min() > 0, -jnp.inf, jnp.inf),
-            top1_weight=weights.max(),
-            top1_index=argmax64(weights),
-            second=jnp.sum(weights * deviation),
-            effective=1 / jnp.sum(weights**2),
-            entropy=-jnp.sum(jax.scipy.special.xlogy(weights, weights)),
-            mass=jnp.sum(jnp.where(counts, prior, 0)),
+            log_weight=jnp.where(shortest > 0, -jnp.inf, jnp.inf),
+            top1_weight=heaviest,
+            top1_index=shards.min(jnp.where(shards.rounded(weights) == heaviest, index, NO_SAMPLE).min()),
+            second=second,
+            effective=1 / square,
+            entropy=entropy,
+            mass=mass,
             keeps_rest=no,
             unsettled=no,
         )

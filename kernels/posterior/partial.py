@@ -21,7 +21,7 @@ class Top(NamedTuple):
     """The k best samples of a set, by score, and a bound on the others; as in `Partial`."""
 
     score: Float[Array, "B k"]
-    index: Int[Array, "B k"]
+    index: Int[Array, "B k"]  # type: ignore[assignment]  # a tuple's own `index` is not used
     rest_peak: Float[Array, " B"]
 
 
@@ -46,7 +46,8 @@ class Partial:
     rest_peak: Float[Array, " B"]
     """At least the largest score of the samples that are not among those k; -inf if there are none."""
     second: Float[Array, " B"] | None
-    """Σ w_i ‖y_i - center - mean‖²: about its own mean, merged by Chan's formula."""
+    """Σ w_i ‖y_i - center - mean‖²: about its own mean, merged by Chan's formula. None where an implementation leaves it out of a
+    velocity's moments: `settle` then assumes the worst of the rest."""
     weight_square: Float[Array, " B"] | None
     """Σ w_i²."""
     weighted_score: Float[Array, " B"] | None
@@ -57,7 +58,7 @@ class Partial:
     @property
     def full(self) -> bool:
         """Whether all moments are kept, not only the velocity's."""
-        return self.second is not None
+        return self.mass is not None
 
 
 def empty(queries: int, d: int, *, candidates: int, full: bool, dtype: DTypeLike) -> Partial:
@@ -73,7 +74,7 @@ def empty(queries: int, d: int, *, candidates: int, full: bool, dtype: DTypeLike
         top_score=jnp.full((queries, candidates), -jnp.inf, dtype),
         top_index=jnp.full((queries, candidates), NO_SAMPLE, jnp.int32),
         rest_peak=jnp.full(queries, -jnp.inf, dtype),
-        second=zeros() if full else None,
+        second=zeros(),
         weight_square=zeros() if full else None,
         weighted_score=zeros() if full else None,
         mass=zeros() if full else None,
@@ -104,15 +105,16 @@ def of_block(
     weight = w.sum(axis=1)
     inverse = jnp.where(weight > 0, 1 / jnp.where(weight > 0, weight, 1), 0)
     mean = jnp.dot(w, rows, precision=precision) * inverse[:, None] - jnp.where(weight > 0, 1, 0).astype(w.dtype)[:, None] * rows_center
-    if mass is None:
-        return Partial(peak, weight, mean, *top, None, None, None, None)
     spread = jnp.dot(w, square_norms, precision=precision) - weight * jnp.sum(mean**2, axis=1)
+    second = jnp.maximum(spread, 0)
+    if mass is None:
+        return Partial(peak, weight, mean, *top, second, None, None, None)
     return Partial(
         peak,
         weight,
         mean,
         *top,
-        second=jnp.maximum(spread, 0),
+        second=second,
         weight_square=jnp.sum(w * w, axis=1),
         weighted_score=jnp.sum(jnp.where(w > 0, w * z, 0), axis=1),
         mass=mass,
@@ -131,15 +133,20 @@ def merge(a: Partial, b: Partial) -> Partial:
     gap = b.mean - a.mean
     mean = a.mean + share_b[:, None] * gap
     top = merge_top(Top(a.top_score, a.top_index, a.rest_peak), Top(b.top_score, b.top_index, b.rest_peak))
-    if a.second is None or a.weight_square is None or a.weighted_score is None or a.mass is None:
-        return Partial(peak, weight, mean, *top, None, None, None, None)
-    assert b.second is not None and b.weight_square is not None and b.weighted_score is not None and b.mass is not None
+    second = None
+    if a.second is not None and b.second is not None:
+        second = scale_a * a.second + scale_b * b.second + weight_a * share_b * jnp.sum(gap**2, axis=1)
+    if a.weight_square is None or a.weighted_score is None or a.mass is None:
+        return Partial(peak, weight, mean, *top, second, None, None, None)
+    assert b.weight_square is not None
+    assert b.weighted_score is not None
+    assert b.mass is not None
     return Partial(
         peak,
         weight,
         mean,
         *top,
-        second=scale_a * a.second + scale_b * b.second + weight_a * share_b * jnp.sum(gap**2, axis=1),
+        second=second,
         weight_square=scale_a**2 * a.weight_square + scale_b**2 * b.weight_square,
         weighted_score=scale_a * a.weighted_score + drop_a * weight_a + scale_b * b.weighted_score + drop_b * weight_b,
         mass=a.mass + b.mass,

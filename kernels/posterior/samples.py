@@ -1,12 +1,14 @@
 """A data set, prepared once for many posteriors: its centre, its norms, its prior weights."""
 
 import dataclasses
+from functools import partial as bind
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
 from kernels.double import float64_scope, to32, to64
+from kernels.posterior.collectives import ONE_DEVICE, Shards
 
 
 @jax.tree_util.register_dataclass
@@ -25,9 +27,15 @@ class Samples:
     square_norms: Float[Array, " N"]
     """‖y_i - center‖²."""
     log_prior: Float[Array, " N"] | None
-    """log of how often each sample counts; None: once each."""
+    """log of how often each sample counts, -inf: never; None: once each."""
     labels: Int[Array, " N"] | None
+    largest: Float[Array, ""]
+    """max_i ‖y_i - center‖², over all shards."""
     shifted: bool = dataclasses.field(metadata={"static": True})
+    index: Int[Array, " N"] | None = None
+    """The caller's index of each row; None: its position."""
+    by_class: bool = dataclasses.field(default=False, metadata={"static": True})
+    """Whether the rows are sorted by label: the blocks of a class can then be found."""
 
     @property
     def n(self) -> int:
@@ -38,49 +46,71 @@ class Samples:
         return self.values.shape[1]
 
 
-@jax.jit
-def _statistics(values: Num[Array, "N D"]) -> tuple[Array, Array, Array]:
-    """Centre, square norms about it, and ‖centre‖² over the mean square norm; accumulated in float64 block by block."""
+@bind(jax.jit, static_argnames="shards")
+def statistics(values: Num[Array, "N D"], counts: Float[Array, " N"] | None, shards: Shards) -> tuple[Array, Array, Array, Array]:
+    """Centre, square norms about it, the largest of them, and ‖centre‖² over their mean; in float64, block by block.
+
+    Centre, largest and ratio are those of all shards. Rows with a count of 0 have no part in them, and norm 0.
+    """
     n, d = values.shape
     block = max(1, min(n, 2**21 // d))
+    valid = jnp.ones(n, bool) if counts is None else counts > 0
     with float64_scope():
         starts = jnp.arange(0, n, block, dtype=jnp.int32)
 
-        def rows(start: Array) -> tuple[Array, Array]:
-            """A block of rows in float64, and which of them no block before has held (the last one is moved back to fit)."""
+        def rows(start: Array) -> tuple[Array, Array, Array]:
+            """A block of rows in float64, which of them are valid, and which no block before has held (the last is moved back to fit)."""
             first = jnp.minimum(start, n - block)
-            return to64(jax.lax.dynamic_slice_in_dim(values, first, block)), first + jnp.arange(block, dtype=jnp.int32) >= start
+            block_rows, block_valid = (jax.lax.dynamic_slice_in_dim(x, first, block) for x in (values, valid))
+            return to64(block_rows), block_valid, first + jnp.arange(block, dtype=jnp.int32) >= start
 
         def add(total: Array, start: Array) -> tuple[Array, None]:
-            block_rows, fresh = rows(start)
-            return total + to64(fresh) @ block_rows, None
+            block_rows, block_valid, fresh = rows(start)
+            return total + to64(fresh & block_valid) @ block_rows, None
 
-        center = to32(jax.lax.scan(add, jnp.zeros(d, jnp.float64), starts)[0] / n)
+        (number,) = shards.sum(to64(valid.sum()))
+        (total,) = shards.sum(jax.lax.scan(add, jnp.zeros(d, jnp.float64), starts)[0])
+        center = to32(total / number)
 
         def norms_of(norms: Array, start: Array) -> tuple[Array, None]:
-            block_rows, _ = rows(start)
-            square = to32(jnp.sum((block_rows - to64(center)) ** 2, axis=1))
+            block_rows, block_valid, _ = rows(start)
+            square = jnp.where(block_valid, to32(jnp.sum((block_rows - to64(center)) ** 2, axis=1)), 0)
             return jax.lax.dynamic_update_slice_in_dim(norms, square, jnp.minimum(start, n - block), 0), None
 
         norms, _ = jax.lax.scan(norms_of, jnp.zeros(n, jnp.float32), starts)
-        ratio = jnp.sum(to64(center) ** 2) / jnp.maximum(jnp.mean(to64(norms)), 1e-300)
-        return center, norms, to32(jnp.minimum(ratio, 1e30))
+        (square,) = shards.sum(jnp.sum(to64(norms)))
+        ratio = jnp.sum(to64(center) ** 2) / jnp.maximum(square / number, 1e-300)
+        return center, norms, shards.max(norms.max()), to32(jnp.minimum(ratio, 1e30))
 
 
 def prepare(
-    data: Num[Array, "N D"], labels: Int[Array, " N"] | None = None, counts: Num[Array, " N"] | None = None, shift: bool | None = None
+    data: Num[Array, "N D"],
+    labels: Int[Array, " N"] | None = None,
+    counts: Float[Array, " N"] | None = None,
+    shift: bool | None = None,
+    shards: Shards = ONE_DEVICE,
 ) -> Samples:
     """Prepare `data` for `posterior`: one pass over it, in float64.
 
     Args:
       data: `[N, D]`, float32, bfloat16 or uint8.
       labels: `[N]` integers, or None.
-      counts: `[N]` positive: how often each sample counts; None: once each.
+      counts: `[N]`: how often each sample counts, 0: never; None: once each.
       shift: move blocks to the centre on the fly. Default: where ‖centre‖² exceeds 4 times the mean ‖y - centre‖², and always
         under tracing, where that cannot be known.
+      shards: the devices of a `shard_map`, each with data of its own.
     """
-    center, norms, ratio = _statistics(data)
+    center, norms, largest, ratio = statistics(data, counts, shards)
     if shift is None:
         shift = True if isinstance(ratio, jax.core.Tracer) else bool(ratio > 4)
-    log_prior = None if counts is None else jnp.log(counts.astype(jnp.float32))
-    return Samples(data, center, norms, log_prior, labels, shift)
+    n = data.shape[0]
+    return Samples(
+        values=data,
+        center=center,
+        square_norms=norms,
+        log_prior=None if counts is None else jnp.log(counts.astype(jnp.float32)),
+        labels=labels,
+        largest=largest,
+        shifted=shift,
+        index=None if shards.axis_name is None else (shards.number * n + jnp.arange(n)).astype(jnp.int32),
+    )

@@ -1,6 +1,7 @@
 """The portable implementation: `lax.scan` over blocks of samples, each merged into a running Partial."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from kernels.posterior.partial import CANDIDATES, NO_SAMPLE, Partial, Top
 from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples
 
+Tree = TypeVar("Tree")
+
 
 class Block(NamedTuple):
     """One block of samples, and the scores of all queries on it."""
@@ -22,7 +25,7 @@ class Block(NamedTuple):
     rows_center: Float[Array, " D"]
     square_norms: Float[Array, " n"]
     mass: Float[Array, " B"]
-    index: Int[Array, " n"]
+    positions: Int[Array, " n"]
 
 
 def streaming(queries: Queries, samples: Samples, *, full: bool, dtype: DTypeLike, blocks: BlockSizes, precision: Precision) -> Partial:
@@ -35,29 +38,47 @@ def streaming(queries: Queries, samples: Samples, *, full: bool, dtype: DTypeLik
     k = min(CANDIDATES, samples.n)
     lax_precision = LAX_PRECISION[precision]
 
-    def step(total: Partial, start: Array) -> tuple[Partial, None]:
+    def step(total: Partial, start: Array) -> Partial:
         block = read_block(queries, samples, start, dtype=dtype, blocks=blocks, precision=precision)
-        # Late in a pass few blocks hold a candidate: look for them only where some query's best one would enter the list.
-        best = block.scores.max(axis=1)
-        none = partials.empty(*total.mean.shape, candidates=k, full=False, dtype=dtype)
-        top = jax.lax.cond(
-            jnp.any(best > total.top_score[:, -1]), lambda: _top(block, best, k), lambda: Top(none.top_score, none.top_index, best)
-        )
+        top = top_if_better(block, total)
         mass = block.mass if full else None
         here = partials.of_block(block.scores, block.rows, block.rows_center, block.square_norms, mass, top, precision=lax_precision)
-        return partials.merge(total, here), None
+        return partials.merge(total, here)
 
     start = partials.empty(*queries.x.shape, candidates=k, full=full, dtype=dtype)
-    return jax.lax.scan(step, start, block_starts(samples, blocks))[0]
+    return over_blocks(step, start, queries, samples, blocks)
 
 
-def block_starts(samples: Samples, blocks: BlockSizes) -> Int[Array, " steps"]:
-    """First row of each step of a scan over the data."""
-    return jnp.arange(0, samples.n, min(blocks.samples, samples.n), dtype=jnp.int32)
+def over_blocks(step: Callable[[Tree, Array], Tree], total: Tree, queries: Queries, samples: Samples, blocks: BlockSizes) -> Tree:
+    """`total` after `step(total, first row)` for each block; of rows sorted by class, those of the classes asked for and between."""
+    n = min(blocks.samples, samples.n)
+    if samples.labels is None or not samples.by_class:
+        starts = jnp.arange(0, samples.n, n, dtype=jnp.int32)
+        return jax.lax.scan(lambda carry, start: (step(carry, start), None), total, starts)[0]
+    everything = jnp.any(queries.label == -1)
+    first, stop = (
+        jnp.searchsorted(samples.labels, label, side=side).astype(jnp.int32)
+        for label, side in ((queries.label.min(), "left"), (queries.label.max(), "right"))
+    )
+    first, stop = jnp.where(everything, 0, first // n), jnp.where(everything, -(-samples.n // n), -(-stop // n))
+    return jax.lax.fori_loop(first, stop, lambda i, carry: step(carry, i * n), total)
 
 
-def read_block(queries: Queries, samples: Samples, start: Array, *, dtype: DTypeLike, blocks: BlockSizes, precision: Precision) -> Block:
-    """The block that begins at `start`; the last one is moved back to fit, and the rows that were seen before do not count."""
+def read_block(
+    queries: Queries,
+    samples: Samples,
+    start: Array,
+    *,
+    dtype: DTypeLike,
+    blocks: BlockSizes,
+    precision: Precision,
+    product: Callable[[Array, Array], Array] | None = None,
+) -> Block:
+    """The block that begins at `start`; the last one is moved back to fit, and the rows that were seen before do not count.
+
+    Args:
+      product: what gives direction · rows for the block from a first row, instead of XLA's matmul.
+    """
     n = min(blocks.samples, samples.n)
     first = jnp.minimum(start, samples.n - n)
 
@@ -73,7 +94,7 @@ def read_block(queries: Queries, samples: Samples, start: Array, *, dtype: DType
     if dtype == jnp.float64:
         square_norms = jnp.sum(rows**2, axis=1)  # those kept are rounded to float32
     direction = queries.direction.astype(dtype)
-    scores = jnp.dot(direction, rows.T, precision=LAX_PRECISION[precision])
+    scores = jnp.dot(direction, rows.T, precision=LAX_PRECISION[precision]) if product is None else product(direction, first)
     scores -= jnp.dot(direction, rows_center, precision=jax.lax.Precision.HIGHEST)[:, None]
     scores -= queries.curvature.astype(dtype)[:, None] * square_norms
     prior = jnp.ones(n, dtype)
@@ -92,6 +113,13 @@ def _counts(queries: Queries, samples: Samples, cut, fresh: Bool[Array, " n"]) -
     return fresh & ((queries.label[:, None] == cut(samples.labels)) | (queries.label[:, None] == -1))
 
 
+def top_if_better(block: Block, total: Partial) -> Top:
+    """The block's candidates for a place in `total`. Late in a pass few blocks hold one: they are looked for only where one would enter."""
+    best = block.scores.max(axis=1)
+    none = Top(jnp.full_like(total.top_score, -jnp.inf), jnp.full_like(total.top_index, NO_SAMPLE), best)
+    return jax.lax.cond(jnp.any(best > total.top_score[:, -1]), lambda: _top(block, best, total.top_score.shape[1]), lambda: none)
+
+
 def _top(block: Block, best: Float[Array, " B"], k: int) -> Top:
     b, n = block.scores.shape
     # XLA's fast top-k is for float32, and it knows it only if nothing else slices the result: it would sort the whole block instead.
@@ -99,7 +127,7 @@ def _top(block: Block, best: Float[Array, " B"], k: int) -> Top:
     below, position = jax.lax.top_k(below_best, min(k, n))
     short = ((0, 0), (0, k - position.shape[1]))
     score = jnp.pad(jnp.take_along_axis(block.scores, position, axis=1), short, constant_values=-jnp.inf)
-    index = jnp.pad(block.index[position], short, constant_values=NO_SAMPLE)
+    index = jnp.pad(block.positions[position], short, constant_values=NO_SAMPLE)
     # The k-th score bounds all others, but for its rounding; a block no longer than the list has no others.
     bound = best + below.min(axis=1).astype(best.dtype) * (1 - 2.0**-22)
     return Top(score, index, bound if n > k else jnp.full(b, -jnp.inf, best.dtype))

@@ -31,7 +31,7 @@ def same(a: Any, b: Any, rtol: float = 2e-6) -> None:
 
 def float64_jacobian(i: int, name: str = exact.RECTIFIED, label: int = -1) -> np.ndarray:
     """Central differences of the float64 velocity: `[D, D]`, row = output."""
-    rows, x, h = DATA[(LABELS == label) | (label == -1)], X[i].ravel().astype(np.float64), 1e-6
+    rows, x, h = DATA[(label == LABELS) | (label == -1)], X[i].ravel().astype(np.float64), 1e-6
     sides = [[exact.velocity(rows, x + side * h * e, T[i], name) for e in np.eye(D)] for side in (1, -1)]
     return (np.array(sides[0]) - np.array(sides[1])).T / (2 * h)
 
@@ -41,7 +41,9 @@ def plain():
     return ORACLE(X, T, LABEL)
 
 
-@pytest.mark.parametrize(("path", "name"), [(RectifiedFlow(), exact.RECTIFIED), pytest.param(VariancePreserving(), exact.VP, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("path", "name"), [(RectifiedFlow(), exact.RECTIFIED), pytest.param(VariancePreserving(), exact.VP, marks=pytest.mark.slow)]
+)
 def test_jvp_is_the_jacobian_of_the_float64_velocity(path, name):
     """Row by row, with labels; and since J is symmetric it serves as the VJP."""
     oracle = Oracle(DATA, LABELS, path=path)
@@ -77,7 +79,9 @@ def test_vjp_is_the_jacobian_of_the_float64_velocity():
         np.testing.assert_allclose(found[i], wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("field", ["denoised", "log_density", "top1_weight", "entropy", "effective_samples", "variance", "cfm_gap", "divergence"])
+@pytest.mark.parametrize(
+    "field", ["denoised", "log_density", "top1_weight", "entropy", "effective_samples", "variance", "cfm_gap", "divergence"]
+)
 def test_other_outputs_refuse_a_gradient(field):
     """NotImplementedError that names the output."""
     with pytest.raises(NotImplementedError, match=f"OracleOutput.{field} is not differentiable"):
@@ -238,12 +242,12 @@ def test_wrong_input_is_named(call, message):
 
 
 def test_what_is_not_there_yet_says_so_by_name():
-    """NotImplementedError for mesh, tolerance and unknown implementations, in Oracle's own signature."""
-    for argument, value in {"mesh": object(), "tolerance": 1e-3, "implementation": "sketch"}.items():
+    """NotImplementedError for tolerance and unknown implementations, in Oracle's own signature, and for vmap over the data."""
+    for argument, value in {"tolerance": 1e-3, "implementation": "sketch"}.items():
         assert argument in inspect.signature(Oracle).parameters
         with pytest.raises(NotImplementedError, match=argument):
             Oracle(DATA, **{argument: value})
+    leaves, structure = jax.tree.flatten(ORACLE)
+    many = jax.tree.unflatten(structure, [jnp.stack([leaf, leaf]) for leaf in leaves])
     with pytest.raises(NotImplementedError, match="vmap over the oracle's data"):
-        leaves, structure = jax.tree.flatten(ORACLE)
-        many = jax.tree.unflatten(structure, [jnp.stack([leaf, leaf]) for leaf in leaves])
         jax.vmap(lambda oracle: oracle(X, T, LABEL).velocity)(many)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flowjax.path import Cosine, Path, RectifiedFlow, VariancePreserving, as_time, expand_like
+from flowjax.path import Cosine, Path, RectifiedFlow, VariancePreserving, as_time, expand_like, path_by_name
 from tests import float64_oracle as exact
 
 CASES = [(RectifiedFlow(), exact.RECTIFIED), (Cosine(), exact.COSINE), (VariancePreserving(), exact.VP)]
@@ -160,3 +160,10 @@ def test_vp_takes_other_betas():
     s = 1 - 0.3
     assert float(path.alpha(0.3)) == pytest.approx(math.exp(-(0.5 * s + 7.5 * s**2 / 2) / 2), rel=1e-6)
     assert path.velocity_scale_at_sample == pytest.approx(0.125)
+
+
+def test_paths_by_name():
+    """What a configuration may name; anything else is refused with the names."""
+    assert path_by_name("cosine") == Cosine()
+    with pytest.raises(ValueError, match="unknown path 'linear'; there are rectified_flow, cosine, variance_preserving"):
+        path_by_name("linear")

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 
 from kernels.posterior import partial as partials
-from kernels.posterior.partial import Partial
+from kernels.posterior.partial import NO_SAMPLE, Partial, Top
 
 N, B, D, K = 23, 3, 4, 5
-NOBODY = np.iinfo(np.int32).max
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -26,11 +25,11 @@ def problem(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return scores, (rng.standard_normal((N, D)) + 2).astype(np.float32), rng.integers(1, 5, N).astype(np.float32)
 
 
-def top_of(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The K best of each row by sorting (score down, index up); unfilled places are -inf."""
-    order = np.lexsort((np.broadcast_to(np.arange(N), scores.shape), -scores), axis=-1)[:, :K]
+def top_of(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The K best of each row by sorting (score down, index up), and the next one's score; unfilled places are -inf."""
+    order = np.lexsort((np.broadcast_to(np.arange(N), scores.shape), -scores), axis=-1)
     best = np.take_along_axis(scores, order, axis=1)
-    return best, np.where(np.isneginf(best), NOBODY, order).astype(np.int32)
+    return best[:, :K], np.where(np.isneginf(best), NO_SAMPLE, order).astype(np.int32)[:, :K], best[:, K]
 
 
 @functools.partial(jax.jit, static_argnames="full")
@@ -48,7 +47,8 @@ def part(seed: int, members: np.ndarray, full: bool = True) -> Partial:
     scores = np.where(members, scores, -np.inf).astype(np.float32)
     center = np.full(D, 2, np.float32)
     norms = np.square(rows - center).sum(1)
-    return _of(scores, rows, center, norms, (members * prior).sum(1).astype(np.float32), top_of(scores), full)
+    top = Top(*map(jnp.asarray, top_of(scores)))
+    return _of(scores, rows, center, norms, (members * prior).sum(1).astype(np.float32), top, full)
 
 
 def definition(seed: int, members: np.ndarray) -> dict[str, np.ndarray]:
@@ -62,13 +62,14 @@ def definition(seed: int, members: np.ndarray) -> dict[str, np.ndarray]:
     weight = w.sum(1)
     centred = rows.astype(np.float64) - 2
     mean = w @ centred / np.maximum(weight, 1e-300)[:, None]
-    best, index = top_of(s)
+    best, index, rest_peak = top_of(s)
     return {
         "peak": peak,
         "weight": weight,
         "mean": mean,
         "top_score": best,
         "top_index": index,
+        "rest_peak": rest_peak,
         "second": (w * np.square(centred - mean[:, None]).sum(-1)).sum(1),
         "weight_square": (w * w).sum(1),
         "weighted_score": np.where(w > 0, w * np.where(w > 0, z, 0), 0).sum(1),
@@ -160,14 +161,21 @@ def test_one_sample():
     check(total, 0, alone)
     np.testing.assert_array_equal(total.weight, 1)
     np.testing.assert_array_equal(total.second, 0)
-    np.testing.assert_array_equal(total.top_index, [[7] + [NOBODY] * (K - 1)] * B)
+    np.testing.assert_array_equal(total.top_index, [[7] + [NO_SAMPLE] * (K - 1)] * B)
 
 
 @pytest.mark.parametrize("gap", [100.0, 1e4, 1e8])
 def test_a_part_far_below_the_peak_vanishes_cleanly(gap):
     """Its weight underflows to 0; nothing becomes NaN or infinite."""
     high, low = part(1, np.arange(N) < 9), part(1, np.arange(N) >= 9)
-    low = Partial(**{**vars(low), "peak": low.peak - jnp.float32(gap), "top_score": low.top_score - jnp.float32(gap)})
+    low = Partial(
+        **{
+            **vars(low),
+            "peak": low.peak - jnp.float32(gap),
+            "top_score": low.top_score - jnp.float32(gap),
+            "rest_peak": low.rest_peak - jnp.float32(gap),
+        }
+    )
     for total in (merge(high, low), merge(low, high)):
         for name in ("weight", "mean", "second", "weight_square", "weighted_score"):
             np.testing.assert_allclose(getattr(total, name), getattr(high, name), rtol=1e-6, atol=1e-6)
@@ -176,6 +184,8 @@ def test_a_part_far_below_the_peak_vanishes_cleanly(gap):
 
 def test_equal_scores_keep_the_lowest_indices():
     """More equal scores than places: the K lowest indices, whichever part they are in."""
-    equal_scores = jnp.zeros((1, 3), jnp.float32)
-    found = partials.merge_top((equal_scores, jnp.array([[3, 8, 9]], jnp.int32)), (equal_scores, jnp.array([[1, 4, 20]], jnp.int32)))
-    np.testing.assert_array_equal(found[1], [[1, 3, 4]])
+    equal_scores, no_rest = jnp.zeros((1, 3), jnp.float32), jnp.full(1, -jnp.inf)
+    a, b = (Top(equal_scores, jnp.array([index], jnp.int32), no_rest) for index in ([3, 8, 9], [1, 4, 20]))
+    found = partials.merge_top(a, b)
+    np.testing.assert_array_equal(found.index, [[1, 3, 4]])
+    np.testing.assert_array_equal(found.rest_peak, 0)  # those dropped are as good
