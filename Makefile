@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.installed-test
+test-slow: $(VENV)/.installed-slow
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed-test
@@ -43,3 +43,8 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV), with what the tests need ..."
 	@$(BIN)/python -m pip install --quiet --editable ".[test]"
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-slow: $(VENV)/.installed-test
+	@echo "Installing into $(VENV), with the TPU compiler ..."
+	@$(BIN)/python -m pip install --quiet --editable ".[test,tpu]"
+	@touch $@

@@ -27,9 +27,15 @@ class Pairs:
 
 
 def draw_pairs(
-    samples: ArrayLike, num: int, seed: int, *, labels: ArrayLike | None = None, counts: ArrayLike | None = None, exhaust: bool = False
+    samples: ArrayLike,
+    num_queries: int,
+    seed: int,
+    *,
+    labels: ArrayLike | None = None,
+    counts: ArrayLike | None = None,
+    exhaust: bool = False,
 ) -> Pairs:
-    """`num` pairs: x_1 drawn uniformly from the samples, x_0 ~ N(0, I).
+    """`num_queries` pairs: x_1 drawn uniformly from the samples, x_0 ~ N(0, I).
 
     Args:
       samples: `[M, *shape]`.
@@ -39,17 +45,17 @@ def draw_pairs(
       exhaust: draw without replacement as long as there are samples left: for sets given to be looked at, not sampled from.
 
     Raises:
-      ValueError: num is below 1.
+      ValueError: num_queries is below 1.
     """
-    if num < 1:
-        raise ValueError(f"the number of queries must be at least 1, got {num}")
+    if num_queries < 1:
+        raise ValueError(f"num_queries = {num_queries}: expected at least 1")
     samples = np.asarray(samples)
     rng = np.random.default_rng(seed)
     if exhaust:
-        index = np.concatenate([rng.permutation(len(samples)) for _ in range(-(-num // len(samples)))])[:num]
+        index = np.concatenate([rng.permutation(len(samples)) for _ in range(-(-num_queries // len(samples)))])[:num_queries]
     else:
         weights = None if counts is None else np.asarray(counts, np.float64)
-        index = rng.choice(len(samples), num, p=None if weights is None else weights / weights.sum())
+        index = rng.choice(len(samples), num_queries, p=None if weights is None else weights / weights.sum())
     x_1 = samples[index].astype(np.float32)
     x_0 = rng.standard_normal(x_1.shape, np.float32)
     return Pairs(jnp.asarray(x_0), jnp.asarray(x_1), None if labels is None else jnp.asarray(np.asarray(labels)[index], jnp.int32))

@@ -108,7 +108,8 @@ def settle(partial: Partial, queries: Queries, samples: Samples, shards: Shards)
     spread, all_rest, kept = shards.sum(spread, rest_weight, to64(keep))
     variance = spread / total
     moving = jnp.sqrt(jnp.sum((new_mean + to64(samples.center) - queries.still[:, None] * queries.x) ** 2, axis=1))
-    unsettled = shards.any((kept > 0) & (total > 0) & error.exceeds(all_rest / total, variance if partial.second is not None else error.radius**2, moving))
+    spread_out = variance if partial.second is not None else error.radius**2 + 0 * variance
+    unsettled = shards.any((kept > 0) & (total > 0) & error.exceeds(all_rest / total, spread_out, moving))
     log_weight = peak + jnp.log(total)
     if partial.weight_square is None or partial.weighted_score is None or partial.mass is None:
         return Settled(new_mean, log_weight, None, None, None, None, None, None, keep, unsettled)

@@ -155,6 +155,7 @@ def test_queries_may_come_from_held_out_samples_or_a_file(tmp_path: pathlib.Path
     assert summary["n"] == 180
 
 
+@pytest.mark.slow
 def test_data_that_never_turn_give_null_and_the_reason(tmp_path: pathlib.Path) -> None:
     np.save(tmp_path / "same.npy", np.ones((20, 8), np.float32))
     turning = swept(tmp_path / "run", **{"data.path": str(tmp_path / "same.npy")})["turning_point"]

@@ -266,6 +266,7 @@ def test_a_curve_that_never_crosses_says_why(level: float, reason: str) -> None:
     assert reason in found.reason
 
 
+@pytest.mark.slow
 def test_measurement_agrees_with_an_independent_one_and_with_its_prediction(digits) -> None:
     images, labels = digits
     oracle = Oracle(images.reshape(-1, 8, 8), labels)

@@ -80,7 +80,7 @@ def definition(seed: int, members: np.ndarray) -> dict[str, np.ndarray]:
 def check(found: Partial, seed: int, members: np.ndarray, full: bool = True) -> None:
     for name, wanted in definition(seed, members).items():
         value = getattr(found, name)
-        if not full and name in ("second", "weight_square", "weighted_score", "mass"):
+        if not full and name in ("weight_square", "weighted_score", "mass"):
             assert value is None
         elif name == "top_index":
             np.testing.assert_array_equal(value, wanted)

@@ -78,7 +78,13 @@ LABEL = np.where(np.arange(B) % 3 == 0, -1, np.arange(B) % 10)
 
 
 @pytest.mark.parametrize(
-    "shape", [(8, 1), (2, 4), pytest.param((4, 2), marks=pytest.mark.slow), pytest.param((1, 8), marks=pytest.mark.slow)]
+    "shape",
+    [
+        (8, 1),
+        pytest.param((2, 4), marks=pytest.mark.slow),
+        pytest.param((4, 2), marks=pytest.mark.slow),
+        pytest.param((1, 8), marks=pytest.mark.slow),
+    ],
 )
 def test_equal_to_one_device(held, shape):
     """Digits, 1,797 of them on shards that it does not divide into, with classes and without, from t = 0 to t = 1."""
@@ -131,6 +137,7 @@ def test_equal_samples_on_different_shards_give_the_lowest_index():
     np.testing.assert_allclose(out.denoised[1], CLUSTERS[300], rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_derivatives_equal_those_of_one_device():
     """jvp, and grad through the velocity, from the covariance over all shards."""
     t = np.linspace(0.05, 0.999, B).astype(np.float32)
@@ -151,6 +158,7 @@ def test_jit_and_vmap(clustered):
     np.testing.assert_allclose(ask(clustered, x.reshape(6, 4, D)).reshape(B, D), wanted, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_more_devices_than_fit_evenly():
     """Three samples on two shards: the last place of one is empty, and never counts."""
     data = np.array([[0, 3], [1, -1], [-2, 5]], np.float32)
@@ -198,6 +206,7 @@ def test_a_tile_visits_only_the_blocks_of_its_classes():
     np.testing.assert_allclose(out.denoised, 1)
 
 
+@pytest.mark.slow
 def test_inside_a_callers_shard_map():
     """`axis_name`: this device's rows in, the posterior over all rows out; the index is that of all rows in order."""
     data = CLUSTERS[:320]
@@ -287,6 +296,7 @@ def check_collectives(found: list[Collective], b: int, d: int) -> None:
     assert sum(small) <= 20 * b
 
 
+@pytest.mark.slow
 def test_collectives_do_not_depend_on_the_number_of_samples():
     """On eight CPU devices: the same collectives for 4,000 samples as for 40,001."""
     few, many = (collectives(compiled(n, 512, 32, mesh_of(8)).as_text()) for n in (4_000, 40_001))

@@ -1,0 +1,296 @@
+"""Compile the fused posterior for a TPU slice, without a TPU: will my data set fit, and how long is a pass?
+
+    python -m kernels.aot --topology=v5e:16x16 --n=1281167 --d=8192 --queries=1024 --precision=default --sharded
+
+The compiler is the real one (`pip install "jax[tpu]"`, on any x86 machine). The last line of output is one JSON object; see `Report`.
+A pass takes at least `roofline.seconds`, and `cycles_per_step · steps / clock` if no copy ever stalls.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+
+from kernels.double import float64_scope, to32
+from kernels.posterior.blocks import check_precision
+from kernels.posterior.collectives import Shards
+from kernels.posterior.pallas_tpu import pallas_tpu
+from kernels.posterior.queries import Queries
+from kernels.posterior.samples import Samples
+from kernels.posterior.settle import settle
+from kernels.posterior.tpu_blocks import GENERATIONS, LANES, Generation, TpuBlocks, default_blocks, parts_of
+from kernels.tpu_schedule import DUMP_FLAGS, read_schedule
+
+KERNEL = "posterior_pass"
+DTYPES = ("float32", "bfloat16", "uint8")
+COLLECTIVES = re.compile(r"= (\(?[^=]*?\)?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
+ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
+QUIET = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
+"""No metadata server to ask, other compilers beside this one, and no warnings that there is no TPU."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What the compiler made of a pass. Figures are of one device (one core of v5p and v4 chips, whose device is two)."""
+
+    topology: str
+    useful_mxu: float
+    """FLOPs of the two matmuls, each product counted once, over what the MXUs could do in bfloat16 in the cycles of the steady loop."""
+    cycles_per_step: int
+    fills: int
+    spills: int
+    vmem_bytes: int
+    """Asked of the compiler."""
+    hbm_bytes_per_device: int
+    """Arguments, results and temporaries."""
+    data_reads: float
+    """Bytes read from HBM in a pass over bytes of the (shard of the) data set."""
+    collectives: list[dict[str, str | int]]
+    """opcode and bytes of each, in one program."""
+    roofline: dict[str, str | float]
+    """bound: `compute` or `bandwidth`; seconds: of a pass, by published peak figures; and both of them by name."""
+    compile_seconds: float
+    blocks: dict[str, Any]
+    busy: dict[str, float]
+
+
+def compile_pass(
+    topology: str,
+    *,
+    n: int,
+    d: int,
+    queries: int,
+    precision: str = "default",
+    dtype: str = "bfloat16",
+    sharded: bool = False,
+    full: bool = True,
+) -> Report:
+    """Compile one pass over `[n, d]` data for all of `queries`; `sharded`: with the samples dealt over all devices of the topology.
+
+    `LIBTPU_INIT_ARGS` must be set by `dump_to` before JAX loads libtpu, once in a process.
+
+    Raises:
+      ValueError: sizes that cannot be, an unknown topology.
+      RuntimeError: no libtpu; a program that the compiler refuses, such as one that does not fit HBM.
+    """
+    for name, value in (("n", n), ("d", d), ("queries", queries)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    generation = generation_of_topology(topology)
+    devices = devices_of(topology)
+    count = len(devices) if sharded else 1
+    if n < count:
+        raise ValueError(f"{n} samples do not fit {count} shards")
+    rows = -(-n // count)
+    parts = parts_of(jnp.dtype(dtype), False, check_precision(precision))
+    blocks = default_blocks(generation, queries, d, jnp.dtype(dtype), parts, full=full)
+    run = bind_pass(blocks, generation, precision, full)
+    began = time.monotonic()
+    lowered = _sharded(run, devices, rows * count, d, queries, dtype) if sharded else _single(run, devices[0], n, d, queries, dtype)
+    compiled = lowered.compile()
+    seconds = time.monotonic() - began
+    schedule = read_schedule(Path(os.environ["KERNELS_AOT_DUMP"]), KERNEL)
+    tile, steps = min(blocks.queries, -(-queries // 32) * 32), -(-rows // blocks.samples)
+    phases = 2 * -(-d // blocks.columns) if blocks.columns else 1
+    tiles = -(-queries // tile)
+    flops = 4 * tile * blocks.samples * d / phases
+    memory, hlo = compiled.memory_analysis(), compiled.as_text()
+    assert memory is not None
+    assert hlo is not None
+    item = jnp.dtype(dtype).itemsize
+    used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    reads = tiles * steps * phases * _every_step(schedule.copies, 4 * LANES * tile)
+    return Report(
+        topology=topology,
+        useful_mxu=round(flops / schedule.cycles / generation.mxu_flops_per_cycle, 4),
+        cycles_per_step=schedule.cycles,
+        fills=schedule.fills,
+        spills=schedule.spills,
+        vmem_bytes=_vmem(hlo),
+        hbm_bytes_per_device=used,
+        data_reads=round(reads / (rows * d * item), 4),
+        collectives=collectives(hlo),
+        roofline=roofline(generation, 4.0 * queries * rows * d, reads),
+        compile_seconds=round(seconds, 1),
+        blocks=dataclasses.asdict(blocks),
+        busy={name: round(share, 3) for name, share in schedule.busy.items()},
+    )
+
+
+def _every_step(copies: tuple[int, ...], per_query: int) -> int:
+    """Bytes copied in each step: all but the three blocks that change with the query tile only."""
+    left = list(copies)
+    for _ in range(3):
+        if per_query in left:
+            left.remove(per_query)
+    return sum(left)
+
+
+def roofline(generation: Generation, flops: float, bytes_read: float) -> dict[str, str | float]:
+    """The least time that a pass can take on one core, and what bounds it, by the published peaks in `tpu_blocks`."""
+    compute, bandwidth = flops / generation.bf16_flops, bytes_read / generation.hbm_bytes
+    bound = "compute" if compute >= bandwidth else "bandwidth"
+    return {"bound": bound, "seconds": max(compute, bandwidth), "compute": compute, "bandwidth": bandwidth}
+
+
+def bind_pass(blocks: TpuBlocks, generation: Generation, precision: str, full: bool) -> Callable[..., Any]:
+    """`(queries, samples) -> Partial` with everything else fixed."""
+    return lambda queries, samples: pallas_tpu(
+        queries, samples, full=full, blocks=blocks, precision=check_precision(precision), generation=generation
+    )
+
+
+def _single(run: Callable[..., Any], device: jax.Device, n: int, d: int, b: int, dtype: str) -> jax.stages.Lowered:
+    where = SingleDeviceSharding(device)
+    x = _shape((b, d), jnp.float32)
+    row, label = _shape((b,), jnp.float32), _shape((b,), jnp.int32)
+    queries = Queries(x=x, alpha=row, sigma=row, label=label, still=row, direction=x, curvature=row, offset=row)
+    return jax.jit(run, in_shardings=where, out_shardings=where).lower(queries, _samples(n, d, dtype))
+
+
+def _sharded(run: Callable[..., Any], devices: Sequence[jax.Device], n: int, d: int, b: int, dtype: str) -> jax.stages.Lowered:
+    """The whole of a pass on every device: queries, kernel, exact candidates, and the collectives by which the shards agree."""
+    mesh = Mesh(np.array(devices).reshape(-1, 1), ("samples", "queries"))
+    split, whole = P("samples"), P()
+    samples = _samples(n, d, dtype)
+    specs = dataclasses.replace(samples, values=split, center=whole, square_norms=split, largest=whole)
+
+    def local(x: jax.Array, alpha: jax.Array, sigma: jax.Array, label: jax.Array, samples: Samples) -> Any:
+        with float64_scope():
+            queries = Queries.of(x, alpha, sigma, label, samples)
+            found = settle(run(queries, samples), queries, samples, Shards("samples"))
+            return jax.tree.map(lambda v: to32(v) if v.dtype == jnp.float64 else v, found)
+
+    f = jax.shard_map(local, mesh=mesh, in_specs=(whole, whole, whole, whole, specs), out_specs=whole, check_vma=False)
+    rows = [_shape(shape, kind) for shape, kind in (((b, d), jnp.float32), *2 * [((b,), jnp.float32)], ((b,), jnp.int32))]
+    shardings = jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec), (whole, whole, whole, whole, specs), is_leaf=lambda v: isinstance(v, P)
+    )
+    return jax.jit(f, in_shardings=shardings).lower(*rows, samples)
+
+
+def _shape(shape: tuple[int, ...], dtype: Any) -> Any:
+    """In place of an array: nothing is computed."""
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _samples(n: int, d: int, dtype: str) -> Any:
+    vector = _shape((n,), jnp.float32)
+    return Samples(
+        values=_shape((n, d), jnp.dtype(dtype)),
+        center=_shape((d,), jnp.float32),
+        square_norms=vector,
+        log_prior=None,
+        labels=None,
+        largest=_shape((), jnp.float32),
+        shifted=False,
+    )
+
+
+def collectives(hlo: str) -> list[dict[str, str | int]]:
+    """opcode and result bytes of every collective in a compiled program."""
+    return [{"opcode": opcode, "bytes": sum(map(_bytes, ARRAY.findall(shape)))} for shape, opcode in COLLECTIVES.findall(hlo)]
+
+
+def _bytes(array: tuple[str, str]) -> int:
+    kind, shape = array
+    bits = 8 if kind == "pred" else int(re.sub(r"\D", "", kind))
+    return int(np.prod([int(v) for v in shape.split(",") if v], dtype=np.int64)) * bits // 8
+
+
+def _vmem(hlo: str) -> int:
+    """VMEM of the kernel, spill slots included, from its custom call."""
+    call = re.search(rf'%{KERNEL}\S* = .*?"used_scoped_memory_configs":\[\{{"memory_space":"1","offset":"\d+","size":"(\d+)"', hlo)
+    return int(call[1]) if call else 0
+
+
+def generation_of_topology(topology: str) -> Generation:
+    """The generation that a topology's name begins with.
+
+    Raises:
+      ValueError: an unknown one, or a name without a shape.
+    """
+    name, colon, shape = topology.partition(":")
+    if name not in GENERATIONS or not colon or not re.fullmatch(r"\d+(x\d+)+", shape):
+        raise ValueError(f"topology must be one of {', '.join(GENERATIONS)}, a colon and a shape such as v5e:16x16; got {topology!r}")
+    return GENERATIONS[name]
+
+
+def devices_of(topology: str) -> Sequence[jax.Device]:
+    """The devices of a slice that is not there.
+
+    Raises:
+      ValueError: a shape that the generation does not come in.
+      RuntimeError: no libtpu.
+    """
+    if importlib.util.find_spec("libtpu") is None:
+        raise RuntimeError('this needs libtpu: pip install "jax[tpu]" (Linux on x86-64 only)')
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except Exception as error:  # jaxlib raises its own kinds, by version
+        raise ValueError(f"the compiler knows no topology {topology!r}: {str(error).splitlines()[0][:200]}") from error
+
+
+def dump_to(folder: str) -> None:
+    """Have libtpu, not loaded yet, write its schedules to `folder`; and keep it from looking for a TPU."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ["KERNELS_AOT_DUMP"] = folder
+    os.environ["LIBTPU_INIT_ARGS"] = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {DUMP_FLAGS.format(folder=folder)}".strip()
+    jax.config.update("jax_platforms", "cpu")
+
+
+_TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x2", "generation and shape of the slice")
+_N = flags.DEFINE_integer("n", 1281167, "samples")
+_D = flags.DEFINE_integer("d", 4096, "numbers in a sample")
+_QUERIES = flags.DEFINE_integer("queries", 1024, "queries in a pass")
+_PRECISION = flags.DEFINE_string("precision", "default", "highest, high or default")
+_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of the data: float32, bfloat16 or uint8")
+_SHARDED = flags.DEFINE_bool("sharded", False, "deal the samples over all devices of the slice")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print the report; one line and status 2 for what a user can cause."""
+    if len(argv) > 1:
+        sys.exit(_refuse(f"unexpected argument {argv[1]!r}"))
+    with tempfile.TemporaryDirectory(prefix="kernels_aot_") as folder:
+        dump_to(folder)
+        try:
+            report = compile_pass(
+                _TOPOLOGY.value,
+                n=_N.value,
+                d=_D.value,
+                queries=_QUERIES.value,
+                precision=_PRECISION.value,
+                dtype=_DTYPE.value,
+                sharded=_SHARDED.value,
+            )
+        except (ValueError, RuntimeError) as error:
+            sys.exit(_refuse(str(error).strip().splitlines()[0][:400]))
+    print(json.dumps(dataclasses.asdict(report)))
+
+
+def _refuse(message: str) -> int:
+    print(f"kernels.aot: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    app.run(main)

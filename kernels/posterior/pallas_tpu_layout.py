@@ -1,0 +1,100 @@
+"""What the steps of the fused TPU kernel share: sizes, and the memory that lives through a query tile."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+LANES = 128
+ROWS = 16
+"""Rows of one piece of softmax: one packed register of bfloat16 weights."""
+NOWHERE = -1e30
+"""The reference of weights before the first score; finite, so that no difference is NaN."""
+FLOOR = -150.0
+"""exp of it is 0 in float32."""
+HEADROOM = 8.0
+"""A score may exceed the reference by this much before sums are rescaled: a factor e⁸, which costs float32 nothing, and after the first
+blocks no block raises any of a thousand maxima by so much."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Everything static about a call."""
+
+    queries: int
+    """Rows of a query tile."""
+    samples: int
+    """Rows of a data block."""
+    columns: int
+    """Columns of a data block; `chunks` of them make up the padded D."""
+    chunks: int
+    n: int
+    d: int
+    query_parts: int
+    data_parts: int
+    """In how many bfloat16 parts an operand is split."""
+    direct: bool
+    """Whether the data enter the MXU as they are."""
+    shifted: bool
+    labelled: bool
+    full: bool
+    cut: float
+    score_tile: tuple[int, int]
+    """Samples and columns of one piece of the first matmul."""
+    sum_tile: int
+    """Columns of one piece of the second."""
+    ranged: bool
+
+    @property
+    def groups(self) -> int:
+        return self.samples // LANES
+
+    @property
+    def sums(self) -> int:
+        """Σw, and with all moments Σw², Σwz, Σw‖y‖²."""
+        return 4 if self.full else 1
+
+    @property
+    def half(self) -> int:
+        return self.queries // 2
+
+    @property
+    def products(self) -> list[tuple[int, int]]:
+        """Which parts of a float32 operand meet which of the data: those whose product float32 can show."""
+        return [(i, j) for i in range(self.query_parts) for j in range(self.data_parts) if i + j < self.query_parts]
+
+
+class Refs(NamedTuple):
+    """Kernel arguments in order: the inputs, the outputs, and the VMEM that lives through a query tile."""
+
+    direction_hbm: Any
+    data: Any
+    norms: Any
+    bias: Any
+    center: Any
+    labels: Any
+    curvature: Any
+    offset: Any
+    query_labels: Any
+    total_hbm: Any
+    state_hbm: Any
+    index_hbm: Any
+    direction: Any
+    """[chunks, parts, queries, columns]"""
+    total: Any
+    """[chunks, queries, columns] Σ w y"""
+    parts: Any
+    """[parts, samples, columns] the data block split in bfloat16"""
+    tile: Any
+    """[queries, samples + lanes] scores; then the sums of each row's weights, by lane: see `softmax`"""
+    weights: Any
+    """[parts, queries, samples]"""
+    state: Any
+    """[4 + sums, queries, lanes] best, second best, reference, skipped weight, sums of all blocks but the last"""
+    last: Any
+    """[1 + sums, queries, lanes] each row's maximum and sums in this block, by lane"""
+    index: Any
+    """[queries, lanes] group of 128 samples that holds the best"""
+    rise: Any
+    semaphore: Any
+
+
+BEST, SECOND, REFERENCE, SKIPPED, SUMS = range(5)

@@ -1,0 +1,115 @@
+"""Read the static schedule that the TPU compiler dumps for a Pallas kernel: cycles of a grid step, and what fills them.
+
+The dump (`DUMP_FLAGS`) holds, for each kernel, the final bundles - one is one cycle - and a table of the units that each one
+uses. It is what the compiler knows: exact for compute, and an upper bound on speed, for no DMA ever stalls in it.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+
+DUMP_FLAGS = "--xla_jf_dump_to={folder} --xla_jf_dump_hlo_text=true --xla_jf_dump_llo_text=true"
+BUNDLES, UNITS = "-packed-bundles-post-ra.txt", "pre-delay_hlo-static-per-bundle-utilization.txt"
+BOOKKEEPING = 64
+"""A conditional region no longer than this, without a loop, is the pipeline's own: starting and awaiting copies. It counts. Any other
+without a matmul is what a kernel does at its first step, its last, or seldom: it does not."""
+GRANULE = 32
+"""Bytes in a granule, the unit of a copy."""
+
+_BUNDLE = re.compile(r"^\s*(0x[0-9a-f]+|0)\s+(?:[A-Z]{2})?\s*:")
+_BRANCH = re.compile(r"sbr\.rel\s*\([^)]*\)\s*target bundleno = (\d+)")
+_COPY = re.compile(r"= dma\.hbm_to_vmem\b.*?size_in_granules=\*/(\d+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The steady loop of a kernel: its grid steps but for what only some of them do."""
+
+    cycles: int
+    """Bundles of one step."""
+    busy: dict[str, float]
+    """Share of each unit's capacity that is used, by the compiler's names: MATMUL, VALU, VLOAD, ..."""
+    fills: int
+    """Registers reloaded in a step from where they were spilled."""
+    spills: int
+    copies: tuple[int, ...]
+    """Bytes of each copy from HBM that the pipeline may start in a step: it does so when the block is another than in the step before."""
+    kernel_cycles: int
+    """Bundles of the whole program."""
+
+
+def read_schedule(folder: Path, kernel: str) -> Schedule:
+    """The schedule of the kernel of that name from a folder of dumps.
+
+    Raises:
+      ValueError: no such kernel, or files that are not as expected.
+    """
+    found = [p for p in sorted(folder.glob(f"*{kernel}*{BUNDLES}")) if "schedule-analysis" not in p.name]
+    if not found:
+        raise ValueError(f"no schedule of a kernel {kernel!r} in {folder}")
+    prefix = found[0].name.removesuffix(BUNDLES).rsplit("-", 1)[0]
+    tables = [p for p in folder.iterdir() if p.name.startswith(prefix + "-") and p.name.endswith(UNITS)]
+    if len(tables) != 1:
+        raise ValueError(f"expected one table of units for {prefix!r} in {folder}, found {len(tables)}")
+    return parse_schedule(found[0].read_text(), tables[0].read_text())
+
+
+def parse_schedule(bundles: str, units: str) -> Schedule:
+    """As `read_schedule`, from the texts of the two files.
+
+    Raises:
+      ValueError: texts that do not belong together, or a program without a loop.
+    """
+    lines = _bundles(bundles)
+    names, capacity, table = _units(units)
+    if len(lines) != len(table):
+        raise ValueError(f"the schedule has {len(lines)} bundles and the table of units {len(table)} rows")
+    steady = _steady(lines)
+    used = {name: sum(table[i][k] for i in steady) for k, name in enumerate(names)}
+    copies = tuple(int(size) * GRANULE for i in steady for size in _COPY.findall(lines[i]))
+    return Schedule(
+        cycles=len(steady),
+        busy={name: used[name] / (capacity[k] * len(steady)) for k, name in enumerate(names)},
+        fills=used.get("VLOAD:FILL", 0),
+        spills=used.get("VSTORE:SPILL", 0),
+        copies=copies,
+        kernel_cycles=len(lines),
+    )
+
+
+def _bundles(text: str) -> list[str]:
+    """The text of each bundle, by address."""
+    out: list[str] = []
+    for line in text.splitlines():
+        start = _BUNDLE.match(line)
+        if start:
+            address = int(start[1], 16)
+            if address != len(out):
+                raise ValueError(f"bundle {address} follows bundle {len(out) - 1}")
+            out.append(line)
+        elif out:
+            out[-1] += "\n" + line
+    return out
+
+
+def _units(text: str) -> tuple[list[str], list[int], list[list[int]]]:
+    lines = [line for line in text.splitlines() if line.strip()]
+    names = lines[1].replace(" ", "").split(",")
+    return names, [int(v) for v in lines[2].split()], [[int(v) for v in line.split()] for line in lines[4:]]
+
+
+def _steady(lines: list[str]) -> list[int]:
+    """Addresses of the longest loop's bundles, less the conditional regions that the steady loop does not enter."""
+    branches = [(i, int(target)) for i, line in enumerate(lines) for target in _BRANCH.findall(line)]
+    loops = [(target, i) for i, target in branches if target <= i]
+    if not loops:
+        raise ValueError("the program has no loop: its grid has one step")
+    start, end = max(loops, key=lambda loop: loop[1] - loop[0])
+    out = set(range(start, end + 1))
+    matmuls = [i for i in out if " vmatmul" in lines[i]]
+    for i, target in branches:
+        inside = start <= i < target <= end
+        own = target - i <= BOOKKEEPING and not any(i < first <= last < target for first, last in loops)
+        if inside and not own and not any(i < m < target for m in matmuls):
+            out -= set(range(i + 1, target))
+    return sorted(out)

@@ -1,0 +1,85 @@
+"""`python -m kernels.aot`: the real TPU compiler, with no TPU. The figures are a ratchet: raise them when the kernel gets better."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kernels import aot
+from kernels.posterior.tpu_blocks import GENERATIONS
+
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install '.[tpu]'")
+USEFUL_MXU = {"v5e:2x2": 0.97}
+"""Least share of the MXU for 1,024 queries, D = 4,096, bfloat16, all moments. (The other generations: docs/kernel.md; two minutes each.)"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command; the caller's own flags for XLA and libtpu left out."""
+    env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")}
+    return subprocess.run([sys.executable, "-m", "kernels.aot", *arguments], capture_output=True, text=True, env=env, timeout=900)
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", list(USEFUL_MXU))
+def test_the_steady_loop_keeps_the_mxu_busy(topology):
+    done = run(f"--topology={topology}", "--n=65536", "--d=4096", "--queries=1024", "--precision=default")
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["useful_mxu"] >= USEFUL_MXU[topology], report
+    assert report["data_reads"] <= 1.05
+    assert report["vmem_bytes"] <= GENERATIONS[topology.partition(":")[0]].vmem
+    assert report["collectives"] == []
+    assert report["roofline"]["bound"] == "compute"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--topology=v9:2x2",), "topology must be one of v4, v5e, v5p, v6e, tpu7x"),
+        (("--d=0",), "d must be at least 1, got 0"),
+        (("--n=0",), "n must be at least 1, got 0"),
+        (("--precision=double",), "precision must be one of highest, high, default"),
+        (("--dtype=int4",), "dtype must be one of float32, bfloat16, uint8"),
+        (("more",), "unexpected argument 'more'"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line_and_status_2(arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_shape_that_does_not_exist_is_refused():
+    done = run("--topology=v5e:3x7")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "knows no topology 'v5e:3x7'" in done.stderr
+
+
+def test_collectives_are_read_from_the_program():
+    """Tuples, asynchronous pairs counted once, and every element type."""
+    hlo = """
+  %all-reduce.1 = f32[1024,8192]{1,0:T(8,128)} all-reduce(f32[1024,8192]{1,0:T(8,128)} %x), channel_id=1
+  %all-reduce-start = (f32[16]{0}, s32[16]{0}) all-reduce-start(f32[16]{0} %y, s32[16]{0} %z), channel_id=2
+  %all-reduce-done = (f32[16]{0}, s32[16]{0}) all-reduce-done((f32[16]{0}, s32[16]{0}) %all-reduce-start)
+  %g = pred[4,2]{1,0} all-gather(pred[4,1]{1,0} %p), dimensions={1}
+"""
+    assert aot.collectives(hlo) == [
+        {"opcode": "all-reduce", "bytes": 4 * 1024 * 8192},
+        {"opcode": "all-reduce", "bytes": 128},
+        {"opcode": "all-gather", "bytes": 8},
+    ]
+
+
+def test_roofline_names_what_bounds():
+    chip = GENERATIONS["v5e"]
+    assert aot.roofline(chip, chip.bf16_flops, chip.hbm_bytes / 2) == {"bound": "compute", "seconds": 1.0, "compute": 1.0, "bandwidth": 0.5}
+    assert aot.roofline(chip, 0.0, chip.hbm_bytes)["bound"] == "bandwidth"
