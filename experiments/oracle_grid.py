@@ -1,6 +1,7 @@
 """The turning point of unit Gaussians over a grid of D and N, measured and predicted: preset `gaussian_grid` of `oracle_sweep`."""
 
 import time
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -21,9 +22,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     path = path_by_name(config.path)
     cells = [(int(d), int(n)) for d in config.grid.d for n in config.grid.n]
     rows = [_cell(config, d, n, path) for d, n in runner.progress("cells")(cells)]
-    points = [
-        figures.GridPoint(int(row["d"]), int(row["n"]), row["predicted"], row["measured"], (row["ci_low"], row["ci_high"])) for row in rows
-    ]
+    points = [figures.GridPoint(row["d"], row["n"], row["predicted"], row["measured"], (row["ci_low"], row["ci_high"])) for row in rows]
     furthest = max(abs(row["predicted_over_measured"] - 1) for row in rows)
     takeaway = (
         f"On unit Gaussians the turning point falls with D and rises with N; the prediction is within {furthest:.1%} "
@@ -62,7 +61,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     return takeaway
 
 
-def _cell(config: ConfigDict, d: int, n: int, path: Path) -> dict[str, float]:
+def _cell(config: ConfigDict, d: int, n: int, path: Path) -> dict[str, Any]:
     draws = [data.load("gaussian", n=n, d=d, seed=config.seed + draw) for draw in range(config.grid.draws)]
     eigenvalues = stages.covariance_spectrum(draws[0].data)  # of the first draw: it hardly differs between draws
     predicted = stages.predict_turning_point(eigenvalues, n, path)

@@ -2,7 +2,7 @@
 
     preset           command                                                                         two CPU cores   expect
     digits           python -m experiments.oracle_sweep                                              15 s            t* = 0.53
-    digits_by_class  ... --config=experiments/configs/oracle_sweep.py:digits_by_class                20 s            t* = 0.43
+    digits_by_class  ... --config=experiments/configs/oracle_sweep.py:digits_by_class                20 s            t* = 0.52
     gaussian_grid    ... --config=experiments/configs/oracle_sweep.py:gaussian_grid                  10 min          predictions within 8 %
     arrays           ... --config=experiments/configs/oracle_sweep.py:arrays --config.data.path=FILE  as N and D      yours
 
