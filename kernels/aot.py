@@ -93,13 +93,14 @@ def compile_pass(
             raise ValueError(f"{name} must be at least 1, got {value}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    multiplied = check_precision(precision)
     generation = generation_of_topology(topology)
     devices = devices_of(topology)
     count = len(devices) if sharded else 1
     if n < count:
         raise ValueError(f"{n} samples do not fit {count} shards")
     rows = -(-n // count)
-    parts = parts_of(jnp.dtype(dtype), False, check_precision(precision))
+    parts = parts_of(jnp.dtype(dtype), False, multiplied)
     blocks = default_blocks(generation, queries, d, jnp.dtype(dtype), parts, full=full)
     run = bind_pass(blocks, generation, precision, full)
     began = time.monotonic()
@@ -241,7 +242,9 @@ def devices_of(topology: str) -> Sequence[jax.Device]:
       RuntimeError: no libtpu.
     """
     if importlib.util.find_spec("libtpu") is None:
-        raise RuntimeError('this needs libtpu: pip install "jax[tpu]" (Linux on x86-64 only)')
+        raise RuntimeError(
+            'this needs libtpu: pip install "flowjax-oracle[tpu]", from the checkout: pip install -e ".[tpu]" (Linux on x86-64 only)'
+        )
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except Exception as error:  # jaxlib raises its own kinds, by version

@@ -185,7 +185,7 @@ def test_velocity_only():
     check(kernel(p, WIDE), p)
 
 
-@cases([{}], {"dtype": "uint8"}, {"labels": True})
+@cases([], {}, {"dtype": "uint8"}, {"labels": True})
 def test_settled_it_is_the_oracle(options):
     """With exact candidates, at a t between the stages: the independent float64 oracle."""
     p = problem(t=0.15, **options)
@@ -246,7 +246,8 @@ def test_a_tolerance_leaves_out_no_more_than_it_says():
     np.testing.assert_allclose(found.weight[0], want["weight"][0], rtol=1e-4)
 
 
-@pytest.mark.parametrize("blocks", [SMALL, pytest.param(SPLIT, marks=slow)], ids=["whole", "split"])
+@slow
+@pytest.mark.parametrize("blocks", [SMALL, SPLIT], ids=["whole", "split"])
 def test_a_block_range_visits_the_blocks_of_its_classes_only(blocks):
     """Rows sorted by class: with the other blocks' rows poisoned, nothing changes, so they were not used."""
     rng = np.random.default_rng(0)
