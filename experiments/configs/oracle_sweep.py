@@ -3,7 +3,7 @@
     preset           command                                                                         two CPU cores   expect
     digits           python -m experiments.oracle_sweep                                              15 s            t* = 0.53
     digits_by_class  ... --config=experiments/configs/oracle_sweep.py:digits_by_class                20 s            t* = 0.52
-    gaussian_grid    ... --config=experiments/configs/oracle_sweep.py:gaussian_grid                  10 min          predictions within 8 %
+    gaussian_grid    ... --config=experiments/configs/oracle_sweep.py:gaussian_grid                  long            predictions within 8 %
     arrays           ... --config=experiments/configs/oracle_sweep.py:arrays --config.data.path=FILE  as N and D      yours
 
 `--config.data.path=FILE.npy` alone does the same as `arrays` for data without labels.
