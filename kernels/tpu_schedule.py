@@ -5,6 +5,7 @@ uses. It is what the compiler knows: exact for compute, and an upper bound on sp
 """
 
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 
@@ -99,17 +100,26 @@ def _units(text: str) -> tuple[list[str], list[int], list[list[int]]]:
 
 
 def _steady(lines: list[str]) -> list[int]:
-    """Addresses of the longest loop's bundles, less the conditional regions that the steady loop does not enter."""
+    """Addresses of the longest loop's bundles, less the conditional regions that the steady loop does not enter.
+
+    Of regions with matmuls beside each other it enters the one with the most: the others are the first step, the last, or one that has
+    less to do.
+    """
     branches = [(i, int(target)) for i, line in enumerate(lines) for target in _BRANCH.findall(line)]
     loops = [(target, i) for i, target in branches if target <= i]
     if not loops:
         raise ValueError("the program has no loop: its grid has one step")
     start, end = max(loops, key=lambda loop: loop[1] - loop[0])
     out = set(range(start, end + 1))
-    matmuls = [i for i in out if " vmatmul" in lines[i]]
-    for i, target in branches:
-        inside = start <= i < target <= end
-        own = target - i <= BOOKKEEPING and not any(i < first <= last < target for first, last in loops)
-        if inside and not own and not any(i < m < target for m in matmuls):
-            out -= set(range(i + 1, target))
+    matmuls = list(itertools.accumulate(line.count(" vmatmul") for line in lines))
+    regions = [(i, target) for i, target in branches if start <= i < target <= end]
+    busy = {(i, j): matmuls[j - 1] - matmuls[i] for i, j in regions if matmuls[j - 1] > matmuls[i]}
+    for i, j in regions:
+        if (i, j) in busy:
+            around = min((r for r in busy if r[0] < i and j <= r[1]), key=lambda r: r[1] - r[0], default=(start, end))
+            beside = [r for r in busy if around[0] <= r[0] and r[1] <= around[1] and r != around and (r[1] <= i + 1 or j <= r[0] + 1)]
+            if any(busy[r] > busy[i, j] for r in beside):
+                out -= set(range(i + 1, j))
+        elif j - i > BOOKKEEPING or any(i < first <= last < j for first, last in loops):
+            out -= set(range(i + 1, j))
     return sorted(out)

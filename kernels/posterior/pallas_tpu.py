@@ -106,7 +106,6 @@ def pallas_tpu_bounded(
         total, state, index = _call(
             direction,
             jnp.where(valid, queries.curvature.astype(jnp.float32), 0),
-            offset,
             queries.label.astype(jnp.int32),
             samples,
             block_range,
@@ -114,7 +113,7 @@ def pallas_tpu_bounded(
             blocks.vmem_limit or vmem,
             interpret,
         )
-        return _partial(total[:b, :d], state[:, :b], index[:b], valid, queries.label.astype(jnp.int32), samples, layout)
+        return _partial(total[:b, :d], state[:, :b], index[:b], offset, valid, queries.label.astype(jnp.int32), samples, layout)
 
 
 def _layout(
@@ -146,7 +145,7 @@ def _layout(
         full=full,
         cut=math.log(n / max(tolerance, 2.0**-25)),
         score_tile=blocks.score_tile,
-        sum_tile=blocks.sum_tile,
+        sum_tile=blocks.sum_tile if columns % blocks.sum_tile == 0 else LANES,
         ranged=ranged,
     )
 
@@ -154,26 +153,20 @@ def _layout(
 def _kernel(ranges: Any, *refs: Any, layout: Layout) -> None:
     tile, step = pl.program_id(0), pl.program_id(1)
     phase = pl.program_id(2)
-    # Zero, but only at run time: see pallas_tpu_kernel.
-    zero = pl.multiple_of(jnp.minimum(step, 0) * ROWS, ROWS)
     block = ranges[tile, 0] + step
-    work = body.Step(layout, Refs(*refs), block, zero)
+    work = body.Step(layout, Refs(*refs), block, step)
     first, last = (step == 0) & (phase == 0), (step == pl.num_programs(1) - 1) & (phase == pl.num_programs(2) - 1)
 
     @pl.when(first)
     def _() -> None:
         work.begin(tile)
 
-    def visit() -> None:
-        if layout.chunks == 1:
-            body.whole_step(work)
-        else:
-            body.split_step(work, phase)
-
-    if layout.ranged:
-        pl.when(block < ranges[tile, 1])(visit)
+    if layout.chunks == 1:
+        pl.when((block <= ranges[tile, 1]) & (ranges[tile, 0] < ranges[tile, 1]))(
+            lambda: body.whole_step(work, step == 0, block == ranges[tile, 1])
+        )
     else:
-        visit()
+        pl.when(block < ranges[tile, 1])(lambda: body.split_step(work, phase))
 
     @pl.when(last)
     def _() -> None:
@@ -184,7 +177,6 @@ def _kernel(ranges: Any, *refs: Any, layout: Layout) -> None:
 def _call(
     direction: Float[Array, "B D"],
     curvature: Float[Array, " B"],
-    offset: Float[Array, " B"],
     label: Int[Array, " B"],
     samples: Samples,
     block_range: Int[Array, "tiles 2"] | None,
@@ -203,6 +195,7 @@ def _call(
     else:
         ranges = block_range.astype(jnp.int32)
         steps = jnp.maximum(1, jnp.max(ranges[:, 1] - ranges[:, 0]))
+    steps = steps + (at.slots - 1)  # the lag
 
     # Rows beyond B repeat the last query: queries of their own would keep blocks from being skipped.
     def per_query(v: Array) -> Array:
@@ -222,13 +215,15 @@ def _call(
     center = jnp.pad(samples.center, (0, width - samples.d))[None]
 
     def at_block(t: Array, i: Array, ranges: Any) -> Array:
-        return jnp.clip(ranges[t, 0] + i, 0, jnp.maximum(ranges[t, 1] - 1, 0)) if at.ranged else i
+        return jnp.clip(ranges[t, 0] + i, 0, jnp.maximum(ranges[t, 1] - 1, 0)) if at.ranged else jnp.minimum(i, blocks - 1)
 
+    norms = per_sample(samples.square_norms, 0.0)
     hbm = pl.BlockSpec(memory_space=pl.ANY)
     row = pl.BlockSpec((1, at.samples), lambda t, i, p, r: (0, at_block(t, i, r)))
+    row_before = pl.BlockSpec((1, at.samples), lambda t, i, p, r: (0, at_block(t, jnp.maximum(i - (at.slots - 1), 0), r)))
     query = pl.BlockSpec((at.queries, LANES), lambda t, i, p, r: (t, 0))
     f32, bf16 = jnp.float32, jnp.bfloat16
-    no_parts = (1, 32, LANES)
+    in_parts = (at.slots, at.data_parts, at.samples, at.columns)
     return pl.pallas_call(
         functools.partial(_kernel, layout=at),
         name="posterior_pass",
@@ -239,10 +234,10 @@ def _call(
                 hbm,
                 pl.BlockSpec((at.samples, at.columns), lambda t, i, p, r: (at_block(t, i, r), p % at.chunks if at.chunks > 1 else 0)),
                 row,
+                row_before,
                 row,
                 pl.BlockSpec((1, at.columns), lambda t, i, p, r: (0, p % at.chunks if at.chunks > 1 else 0)),
                 row,
-                query,
                 query,
                 query,
             ],
@@ -250,13 +245,14 @@ def _call(
             scratch_shapes=[
                 pltpu.VMEM((at.chunks, at.query_parts, at.queries, at.columns), bf16),
                 pltpu.VMEM((at.chunks, at.queries, at.columns), f32),
-                pltpu.VMEM(no_parts if at.direct else (at.data_parts, at.samples, at.columns), bf16),
-                pltpu.VMEM((at.queries, at.samples + LANES), f32),
+                pltpu.VMEM((1, 1, 32, LANES) if at.direct and at.chunks > 1 else in_parts, bf16),
+                pltpu.VMEM((at.slots, at.queries, at.samples + LANES), f32),
                 pltpu.VMEM((at.query_parts, at.queries, at.samples), bf16),
                 pltpu.VMEM((4 + at.sums, at.queries, LANES), f32),
-                pltpu.VMEM((1 + at.sums, at.queries, LANES), f32),
+                pltpu.VMEM((at.queries, LANES), f32),
                 pltpu.VMEM((at.queries, LANES), jnp.int32),
                 pltpu.SMEM((1,), f32),
+                pltpu.SemaphoreType.DMA,
                 pltpu.SemaphoreType.DMA,
             ],
         ),
@@ -271,12 +267,12 @@ def _call(
         ranges,
         jnp.stack(parts),
         samples.values,
-        per_sample(samples.square_norms, 0.0),
+        norms,
+        norms,
         per_sample(samples.log_prior, -jnp.inf),
         center,
         per_sample(None if samples.labels is None else samples.labels.astype(jnp.int32), -1.0).astype(jnp.int32),
         per_query(curvature),
-        per_query(offset),
         per_query(label),
     )
 
@@ -285,12 +281,13 @@ def _partial(
     total: Float[Array, "B D"],
     state: Float[Array, "sums B 128"],
     index: Int[Array, "B 128"],
+    offset: Float[Array, " B"],
     valid: Bool[Array, " B"],
     label: Int[Array, " B"],
     samples: Samples,
     layout: Layout,
 ) -> tuple[Partial, Float[Array, " B"]]:
-    """The kernel's sums, which are by lane and relative to a reference, as a Partial."""
+    """The kernel's sums, which are by lane and relative to a reference, as a Partial. Its scores lack the centre's part, `offset`."""
     lanes = jnp.arange(LANES, dtype=jnp.int32)
     k = min(CANDIDATES, samples.n)
     best = state[BEST]
@@ -314,7 +311,8 @@ def _partial(
     def answer(v: Array) -> Array:
         return jnp.where(valid.reshape(valid.shape + (1,) * (v.ndim - 1)), v, jnp.nan)
 
-    top = Top(-negated[:, :k], where[:, :k], rest)
+    top = Top(-negated[:, :k] - offset[:, None], where[:, :k], rest - offset)
+    peak = peak - offset
     if not layout.full:
         return Partial(answer(peak), answer(weight), answer(mean), *top, None, None, None, None), left_out
     square, score, norm = (state[SUMS + j].sum(axis=1) for j in (1, 2, 3))

@@ -37,8 +37,9 @@ def split(x: Array, parts: int) -> list[Array]:
 class Step:
     """One grid step, its pieces by name."""
 
-    def __init__(self, layout: Layout, refs: Refs, block: Array, zero: Array) -> None:
-        self.at, self.refs, self.block, self.zero = layout, refs, block, zero
+    def __init__(self, layout: Layout, refs: Refs, block: Array, step: Array) -> None:
+        self.at, self.refs, self.block = layout, refs, block
+        self.now, self.before = (jax.lax.rem(step, 2), jax.lax.rem(step + 1, 2)) if layout.chunks == 1 else (0, 0)
 
     # The data block
 
@@ -73,6 +74,8 @@ class Step:
         """The block as bfloat16 parts."""
         at, refs = self.at, self.refs
         if at.direct:
+            if at.chunks == 1:
+                self.keeping.start()
             return
 
         @pl.loop(0, at.samples // 32)
@@ -83,130 +86,119 @@ class Step:
                 if at.shifted:
                     y = y - refs.center[0:1, cols]
                 for part, value in enumerate(split(y, at.data_parts)):
-                    refs.parts[part, rows_at(j * 32, 32), cols] = value
+                    refs.parts[self.now, part, rows_at(j * 32, 32), cols] = value
+
+    @property
+    def keeping(self) -> Any:
+        return pltpu.make_async_copy(self.refs.data, self.refs.parts.at[self.now, 0], self.refs.kept)
 
     def data(self, part: int, rows: Any, cols: Any) -> Array:
-        return self.refs.data[rows, cols] if self.at.direct else self.refs.parts[part, rows, cols]
+        return self.refs.data[rows, cols] if self.at.direct else self.refs.parts[self.now, part, rows, cols]
+
+    def data_before(self, part: int, rows: Any, cols: Any) -> Array:
+        return self.refs.data[rows, cols] if self.at.direct and self.at.chunks > 1 else self.refs.parts[self.before, part, rows, cols]
 
     # The matmuls
 
-    def score_pieces(self, start: int, size: int, chunk: Array | int = 0) -> list[Piece]:
-        """Scores of `size` rows of queries, a block of samples by a chunk of D at a time."""
+    def score_pieces(self, start: Any, size: int, chunk: Array | int = 0) -> list[Piece]:
+        """Products of `size` rows of queries with the block, or with a chunk of its columns, some of each at a time."""
         at, refs = self.at, self.refs
-        samples, depth = at.score_tile
-        rows = pl.ds(start, size)
+        some, samples, depth = at.score_tile
 
-        def piece(s: int, c: int, parts: tuple[int, int], first: bool) -> None:
-            cols, group = pl.ds(c, min(depth, at.columns - c)), pl.ds(s, min(samples, at.samples - s))
+        def piece(r: int, s: int, c: int, parts: tuple[int, int], first: bool) -> None:
+            rows, group = rows_at(start + r, min(some, size - r)), pl.ds(s, min(samples, at.samples - s))
+            cols = pl.ds(c, min(depth, at.columns - c))
             product = _dot(refs.direction[chunk, parts[0], rows, cols], self.data(parts[1], group, cols), 1)
-            refs.tile[rows, group] = product if first else refs.tile[rows, group] + product
+            refs.tile[self.now, rows, group] = product if first else refs.tile[self.now, rows, group] + product
 
         return [
-            _bind(piece, s, c, parts, isinstance(chunk, int) and c == 0 and parts == (0, 0))
+            _bind(piece, r, s, c, parts, isinstance(chunk, int) and c == 0 and parts == (0, 0))
+            for r in range(0, size, some)
             for s in range(0, at.samples, samples)
             for c in range(0, at.columns, depth)
             for parts in at.products
         ]
 
-    def sum_pieces(self, start: int, size: int, chunk: Array | int = 0) -> list[Piece]:
-        """Σ w y of `size` rows, `sum_tile` columns at a time."""
+    def sum_piece(self, start: Any, chunk: Array | int = 0) -> None:
+        """Σ w y of the block before (of a split one: of this), `sum_tile` columns from `start`."""
         at, refs = self.at, self.refs
-        rows = pl.ds(start, size)
+        cols = rows_at(start, at.sum_tile)
+        total = refs.total[chunk, :, cols]
+        for i, j in at.products:
+            total = total + _dot(refs.weights[i], self.data_before(j, pl.ds(0, at.samples), cols), 0)
+        refs.total[chunk, :, cols] = total
+        refs.tile[self.before, 0:8, pl.ds(at.samples, LANES)] = total[-8:, -LANES:]
 
-        def piece(c: int) -> None:
-            cols = pl.ds(c, min(at.sum_tile, at.columns - c))
-            total = refs.total[chunk, rows, cols]
-            for i, j in at.products:
-                total = total + _dot(refs.weights[i, rows, :], self.data(j, pl.ds(0, at.samples), cols), 0)
-            refs.total[chunk, rows, cols] = total
+    def sum_pieces(self, chunk: Array | int = 0) -> list[Piece]:
+        """All columns."""
+        return [_bind(self.sum_piece, c, chunk) for c in range(0, self.at.columns, self.at.sum_tile)]
 
-        return [_bind(piece, c) for c in range(0, at.columns, at.sum_tile)]
+    def sum_up(self, chunk: Array | int = 0) -> None:
+        """All columns, in a loop: less to compile, where little time goes."""
+        pl.loop(0, self.at.columns // self.at.sum_tile)(lambda c: self.sum_piece(c * self.at.sum_tile, chunk))
 
     # The softmax
 
-    def score(self, rows: Any, at_zero: Any, group: int) -> Array:
-        """Scores of one group of 128 samples: the dot product less the norm's and the centre's part."""
-        refs, cols = self.refs, pl.ds(group * LANES, LANES)
-        s = refs.tile[at_zero, cols] - (refs.curvature[rows, :] * refs.norms[0:1, cols] + refs.offset[rows, :]) + refs.bias[0:1, cols]
-        if not self.at.labelled:
-            return s
-        wanted = refs.query_labels[rows, :]
-        return jnp.where((wanted == refs.labels[0:1, cols]) | (wanted == -1), s, -jnp.inf)
-
-    def weigh(self, rows: Any, at_zero: Any, scores: Sequence[Array]) -> Piece:
-        """Weights of a few rows, and their sums by lane. What is returned stores them: after the loads of all that goes on together."""
+    def rank(self, start: Any) -> None:
+        """Scores of ROWS rows on this block, from the dot products: candidates, and the block's maximum by lane."""
         at, refs = self.at, self.refs
-        reference = refs.state[REFERENCE, rows, :]
-        sums = [jnp.zeros((ROWS, LANES), jnp.float32) for _ in range(at.sums)]
-        weights = []
-        for g, s in enumerate(scores):
-            z = jnp.maximum(s - reference, FLOOR)
-            w = jnp.exp(z)
-            terms = (w, w * w, w * z, w * refs.norms[0:1, pl.ds(g * LANES, LANES)])
-            sums = [a + b for a, b in zip(sums, terms, strict=False)]
-            weights.append(split(w, at.query_parts))
-
-        def store() -> None:
-            for k, value in enumerate(sums):
-                refs.last[1 + k, rows, :] = value
-            refs.tile[at_zero, pl.ds(at.samples, LANES)] = sums[0]
-            for g, parts in enumerate(weights):
-                for part, value in enumerate(parts):
-                    refs.weights[part, at_zero, pl.ds(g * LANES, LANES)] = value
-
-        return store
-
-    def softmax(self, start: Any) -> Piece:
-        """Candidates and weights of ROWS rows; the previous block's sums join the total.
-
-        The tile is read and written at `zero`: the scheduler, for which that may be anywhere, keeps this between the matmul pieces that
-        write the tile before it and those that read it after. For that alone the sums of the weights are stored there too.
-        """
-        at, refs = self.at, self.refs
-        rows, at_zero = rows_at(start), rows_at(self.zero + start)
+        rows = rows_at(start)
         best, second, index = refs.state[BEST, rows, :], refs.state[SECOND, rows, :], refs.index[rows, :]
-        scores, peak = [], jnp.full((ROWS, LANES), -jnp.inf, jnp.float32)
+        peak = jnp.full((ROWS, LANES), -jnp.inf, jnp.float32)
         for g in range(at.groups):
-            s = self.score(rows, at_zero, g)
+            cols = pl.ds(g * LANES, LANES)
+            s = refs.tile[self.now, rows, cols] - refs.curvature[rows, :] * refs.norms[0:1, cols] + refs.bias[0:1, cols]
+            if at.labelled:
+                wanted = refs.query_labels[rows, :]
+                s = jnp.where((wanted == refs.labels[0:1, cols]) | (wanted == -1), s, -jnp.inf)
+            refs.tile[self.now, rows, cols] = s
             index = jnp.where(s > best, self.block * at.groups + g, index)
             second = jnp.maximum(second, jnp.minimum(best, s))
             best, peak = jnp.maximum(best, s), jnp.maximum(peak, s)
-            scores.append(s)
         refs.state[BEST, rows, :], refs.state[SECOND, rows, :], refs.index[rows, :] = best, second, index
-        for k in range(at.sums):
-            refs.state[SUMS + k, rows, :] += refs.last[1 + k, rows, :]
-        refs.last[0, rows, :] = peak
-        return self.weigh(rows, at_zero, scores)
+        refs.peak[rows, :] = peak
 
-    def softmax_pieces(self, start: int) -> list[Piece]:
-        return [_bind(lambda r: self.softmax(r)(), r) for r in range(start, start + self.at.half, ROWS)]
-
-    def decide(self, start: int, size: int, sum_up: Piece, leave_out: Piece) -> None:
-        """After the softmax of some rows: move their reference if a score is far above it; then `sum_up`, or `leave_out` a block that
-        cannot matter to any of them."""
+    def weigh(self, start: Any, counted: Sequence[int] = ()) -> None:
+        """Weights of ROWS rows on the block before, and their sums by lane."""
         at, refs = self.at, self.refs
-        each = [refs.last[0, rows_at(r), :] - refs.state[REFERENCE, rows_at(r), :] for r in range(start, start + size, ROWS)]
-        rise = jnp.max(_tree(each))
-        refs.rise[0] = rise
-        pl.when(rise > HEADROOM)(lambda: self.raise_reference(start, size))
-        pl.when(rise >= -at.cut)(sum_up)
+        rows = rows_at(start)
+        reference = refs.state[REFERENCE, rows, :]
+        sums = [refs.state[SUMS + k, rows, :] for k in range(at.sums)]
+        old = sums[0]
+        for g in range(at.groups):
+            cols = pl.ds(g * LANES, LANES)
+            z = jnp.maximum(refs.tile[self.before, rows, cols] - reference, FLOOR)
+            w = jnp.exp(z)
+            terms = (w, w * w, w * z, w * refs.norms_before[0:1, cols])
+            sums = [a + b for a, b in zip(sums, terms, strict=False)]
+            for part, value in enumerate(split(w, at.query_parts)):
+                refs.weights[part, rows, cols] = value
+        for k, value in enumerate(sums):
+            refs.state[SUMS + k, rows, :] = value
+        for k in counted:
+            refs.state[k, rows, :] += sums[0] - old
 
-        @pl.when(rise < -at.cut)
-        def _() -> None:
-            self.skip(start, size)
-            leave_out()
+    def rise(self) -> None:
+        """How far the block's highest score lies above its row's reference: what the next step decides by."""
+        at, refs = self.at, self.refs
+        each = [refs.peak[rows_at(r), :] - refs.state[REFERENCE, rows_at(r), :] for r in range(0, at.queries, ROWS)]
+        refs.rise[0] = jnp.max(_tree(each))
+
+    def each_rows(self, f: Callable[[Any], None], start: Any = 0, size: int = 0) -> None:
+        """`f` of ROWS rows at a time, in a loop."""
+        pl.loop(0, (size or self.at.queries) // ROWS)(lambda j: f(start + j * ROWS))
 
     # What happens seldom
 
-    def raise_reference(self, start: int, size: int) -> None:
-        """Move the reference of some rows up to their maximum, and all that was summed with it; weigh this block anew."""
+    def raise_reference(self) -> None:
+        """Move the reference of each row up to its maximum, and all that was summed with it."""
         at, refs = self.at, self.refs
 
-        @pl.loop(start // ROWS, (start + size) // ROWS)
+        @pl.loop(0, at.queries // ROWS)
         def _(j: Array) -> None:
             rows = rows_at(j * ROWS)
             old = refs.state[REFERENCE, rows, :]
-            new = jnp.maximum(old, jnp.broadcast_to(refs.last[0, rows, :].max(axis=1, keepdims=True), (ROWS, LANES)))
+            new = jnp.maximum(old, jnp.broadcast_to(refs.peak[rows, :].max(axis=1, keepdims=True), (ROWS, LANES)))
             drop = jnp.maximum(old - new, NOWHERE)
             scale = jnp.exp(drop)
             refs.state[REFERENCE, rows, :] = new
@@ -224,16 +216,6 @@ class Step:
                 @pl.loop(0, at.columns // LANES)
                 def _(c: Array, chunk: int = chunk) -> None:
                     refs.total[chunk, rows, rows_at(c * LANES, LANES)] *= scale
-
-            self.weigh(rows, rows, [self.score(rows, rows, g) for g in range(at.groups)])()
-
-    def skip(self, start: int, size: int) -> None:
-        """Keep count of what is left out of rows whose second matmul is skipped."""
-        refs = self.refs
-
-        @pl.loop(start // ROWS, (start + size) // ROWS)
-        def _(j: Array) -> None:
-            refs.state[SKIPPED, rows_at(j * ROWS), :] += refs.last[1, rows_at(j * ROWS), :]
 
     def begin(self, tile: Array) -> None:
         """Fetch the tile's queries; zero its sums."""
@@ -259,8 +241,6 @@ class Step:
                 value = {BEST: -jnp.inf, SECOND: -jnp.inf, REFERENCE: NOWHERE}.get(k, 0.0)
                 refs.state[k, rows, :] = nothing + value
             refs.index[rows, :] = jnp.zeros((ROWS, LANES), jnp.int32)
-            for k in range(at.sums):
-                refs.last[1 + k, rows, :] = nothing
             for chunk in range(at.chunks):
                 refs.total[chunk, rows, :] = jnp.zeros((ROWS, at.columns), jnp.float32)
 
@@ -268,14 +248,9 @@ class Step:
             copy.wait()
 
     def finish(self, tile: Array) -> None:
-        """The last block's sums join the total, and everything goes to HBM."""
+        """Everything goes to HBM."""
         at, refs = self.at, self.refs
         rows = pl.ds(pl.multiple_of(tile * at.queries, at.queries), at.queries)
-
-        @pl.loop(0, at.queries // ROWS)
-        def _(j: Array) -> None:
-            for k in range(at.sums):
-                refs.state[SUMS + k, rows_at(j * ROWS), :] += refs.last[1 + k, rows_at(j * ROWS), :]
 
         copies = [
             pltpu.make_async_copy(refs.total.at[c], refs.total_hbm.at[rows, pl.ds(c * at.columns, at.columns)], refs.semaphore)
@@ -289,31 +264,48 @@ class Step:
             copy.wait()
 
 
-def whole_step(step: Step) -> None:
-    """A block that holds all of D: read once, used twice. Three regions: scores, second matmul of either half."""
-    at = step.at
-    step.clean(0)
-    step.convert()
-    for piece in step.score_pieces(0, at.half):
-        piece()
-    matmul = step.score_pieces(at.half, at.half)
-    in_turns(matmul, spread(step.softmax_pieces(0), len(matmul), 1, early(len(matmul))))
+def whole_step(step: Step, first: Array, last: Array) -> None:
+    """A block that holds all of D: scores of this block; softmax and second matmul of the one before. One more step ends it."""
+    at, refs = step.at, step.refs
+    before, more = ~first, ~last
+    rise = refs.rise[0]
+    matters = before & (rise >= -at.cut)
+    pl.when(before & (rise > HEADROOM))(step.raise_reference)
 
-    def beside_the_first() -> None:
-        matmul = step.sum_pieces(0, at.half)
-        in_turns(matmul, spread(step.softmax_pieces(at.half), len(matmul), 1, early(len(matmul))))
+    @pl.when(more)
+    def _() -> None:
+        step.clean(0)
+        step.convert()
 
-    def instead() -> None:
-        @pl.loop(at.half // ROWS, at.queries // ROWS)
-        def _(j: Array) -> None:
-            step.softmax(j * ROWS)()
+    @pl.when(more & matters)
+    def _() -> None:
+        matmul = step.score_pieces(0, at.queries)
+        in_turns(matmul, spread(pieces_of(step.weigh, at.queries), len(matmul), 0, len(matmul) - 1))
+        matmul = step.sum_pieces()
+        in_turns(matmul, spread(pieces_of(step.rank, at.queries), len(matmul), 0, len(matmul) - 1))
+        step.rise()
 
-    def second() -> None:
-        for piece in step.sum_pieces(at.half, at.half):
-            piece()
+    @pl.when(more & ~matters)
+    def _() -> None:
+        some = 256 if at.queries % 256 == 0 else at.queries
+        pl.when(before)(lambda: step.each_rows(lambda r: step.weigh(r, (SKIPPED,))))
 
-    step.decide(0, at.half, beside_the_first, instead)
-    step.decide(at.half, at.half, second, lambda: None)
+        @pl.loop(0, at.queries // some)
+        def _(k: Array) -> None:
+            for piece in step.score_pieces(k * some, some):
+                piece()
+            step.each_rows(step.rank, k * some, some)
+
+        step.rise()
+
+    @pl.when(last & matters)
+    def _() -> None:
+        step.each_rows(step.weigh)
+        step.sum_up()
+
+    pl.when(last & ~matters)(lambda: step.each_rows(lambda r: step.weigh(r, (SKIPPED,))))
+    if at.direct:
+        pl.when(more)(step.keeping.wait)
 
 
 def split_step(step: Step, phase: Array) -> None:
@@ -327,7 +319,7 @@ def split_step(step: Step, phase: Array) -> None:
     def _() -> None:
         @pl.loop(0, at.queries // ROWS)
         def _(j: Array) -> None:
-            refs.tile[rows_at(j * ROWS), pl.ds(0, at.samples)] = jnp.zeros((ROWS, at.samples), jnp.float32)
+            refs.tile[0, rows_at(j * ROWS), pl.ds(0, at.samples)] = jnp.zeros((ROWS, at.samples), jnp.float32)
 
     @pl.when(phase < at.chunks)
     def _() -> None:
@@ -336,16 +328,20 @@ def split_step(step: Step, phase: Array) -> None:
 
     @pl.when(phase == at.chunks - 1)
     def _() -> None:
-        @pl.loop(0, at.queries // ROWS)
-        def _(j: Array) -> None:
-            step.softmax(j * ROWS)()
-
-        step.decide(0, at.queries, lambda: None, lambda: None)
+        step.each_rows(step.rank)
+        step.rise()
+        pl.when(refs.rise[0] > HEADROOM)(step.raise_reference)
+        pl.when(refs.rise[0] >= -at.cut)(lambda: step.each_rows(step.weigh))
+        pl.when(refs.rise[0] < -at.cut)(lambda: step.each_rows(lambda r: step.weigh(r, (SKIPPED,))))
 
     @pl.when((phase >= at.chunks) & (refs.rise[0] >= -at.cut))
     def _() -> None:
-        for piece in step.sum_pieces(0, at.queries, chunk):
-            piece()
+        step.sum_up(chunk)
+
+
+def pieces_of(f: Callable[[int], None], rows: int) -> list[Piece]:
+    """`f` of ROWS rows at a time."""
+    return [_bind(f, r) for r in range(0, rows, ROWS)]
 
 
 def spread(pieces: list[Piece], slots: int, first: int, last: int) -> list[list[Piece]]:
@@ -355,11 +351,6 @@ def spread(pieces: list[Piece], slots: int, first: int, last: int) -> list[list[
     for k, piece in enumerate(pieces):
         out[min(first + k * (last - first) // len(pieces), slots - 1)].append(piece)
     return out
-
-
-def early(slots: int) -> int:
-    """Where softmax ends: a little before the matmul, which hides the decision that follows from it."""
-    return slots - max(1, slots // 8)
 
 
 def in_turns(pieces: list[Piece], beside: list[list[Piece]]) -> None:

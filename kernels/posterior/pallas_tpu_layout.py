@@ -37,8 +37,8 @@ class Layout:
     labelled: bool
     full: bool
     cut: float
-    score_tile: tuple[int, int]
-    """Samples and columns of one piece of the first matmul."""
+    score_tile: tuple[int, int, int]
+    """Queries, samples and columns of one piece of the first matmul."""
     sum_tile: int
     """Columns of one piece of the second."""
     ranged: bool
@@ -53,8 +53,9 @@ class Layout:
         return 4 if self.full else 1
 
     @property
-    def half(self) -> int:
-        return self.queries // 2
+    def slots(self) -> int:
+        """How many blocks' weights and data are held: the second matmul lags by one block, where a block holds all of D."""
+        return 2 if self.chunks == 1 else 1
 
     @property
     def products(self) -> list[tuple[int, int]]:
@@ -68,11 +69,11 @@ class Refs(NamedTuple):
     direction_hbm: Any
     data: Any
     norms: Any
+    norms_before: Any
     bias: Any
     center: Any
     labels: Any
     curvature: Any
-    offset: Any
     query_labels: Any
     total_hbm: Any
     state_hbm: Any
@@ -82,19 +83,20 @@ class Refs(NamedTuple):
     total: Any
     """[chunks, queries, columns] Σ w y"""
     parts: Any
-    """[parts, samples, columns] the data block split in bfloat16"""
+    """[slots, parts, samples, columns] this data block and the one before in bfloat16; of a split D, this chunk"""
     tile: Any
-    """[queries, samples + lanes] scores; then the sums of each row's weights, by lane: see `softmax`"""
+    """[slots, queries, samples] products of this block, then scores; and scores of the block before"""
     weights: Any
-    """[parts, queries, samples]"""
+    """[parts, queries, samples] of the block before"""
     state: Any
-    """[4 + sums, queries, lanes] best, second best, reference, skipped weight, sums of all blocks but the last"""
-    last: Any
-    """[1 + sums, queries, lanes] each row's maximum and sums in this block, by lane"""
+    """[4 + sums, queries, lanes] best, second best, reference, skipped weight, sums"""
+    peak: Any
+    """[queries, lanes] each row's maximum in this block, by lane"""
     index: Any
     """[queries, lanes] group of 128 samples that holds the best"""
     rise: Any
     semaphore: Any
+    kept: Any
 
 
 BEST, SECOND, REFERENCE, SKIPPED, SUMS = range(5)

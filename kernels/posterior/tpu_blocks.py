@@ -32,8 +32,10 @@ class Generation:
     vmem: int
     step_products: int
     """Multiply-adds of one grid step, at which filling and draining the MXU are a small share and a program still compiles in a minute."""
-    tile: int
-    """Width of the MXU: pieces are not smaller."""
+    score_tile: tuple[int, int, int]
+    """Queries, samples and columns of a piece of the first matmul. As wide as the MXU. tpu7x adds up in the MXU: a piece holds all of D
+    and half a tile's queries, so that one half is read out while the other is multiplied. The others add up in registers, and softmax
+    goes between the pieces: short ones spread it better."""
 
     @property
     def clock(self) -> float:
@@ -43,11 +45,11 @@ class Generation:
 GENERATIONS = {
     g.name: g
     for g in (
-        Generation("v4", 275e12 / 2, 1228e9 / 2, 131072, 16 * MIB, 2**32, 128),
-        Generation("v5e", 197e12, 819e9, 131072, 128 * MIB, 2**32, 128),
-        Generation("v5p", 459e12 / 2, 2765e9 / 2, 131072, 64 * MIB, 2**32, 128),
-        Generation("v6e", 918e12, 1640e9, 524288, 128 * MIB, 2**33, 256),
-        Generation("tpu7x", 2307e12 / 2, 7380e9 / 2, 524288, 64 * MIB, 2**33, 256),
+        Generation("v4", 275e12 / 2, 1228e9 / 2, 131072, 16 * MIB, 2**31, (1024, 128, 512)),
+        Generation("v5e", 197e12, 819e9, 131072, 128 * MIB, 2**31, (1024, 128, 512)),
+        Generation("v5p", 459e12 / 2, 2765e9 / 2, 131072, 64 * MIB, 2**31, (1024, 128, 512)),
+        Generation("v6e", 918e12, 1640e9, 524288, 128 * MIB, 5 * 2**30, (1024, 256, 512)),
+        Generation("tpu7x", 2307e12 / 2, 7380e9 / 2, 524288, 64 * MIB, 5 * 2**30, (512, 256, 2**20)),
     )
 }
 KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e", "TPU v6e": "v6e"}
@@ -60,14 +62,14 @@ class TpuBlocks:
     queries: rows of a query tile, a multiple of 32. The data are read once per tile.
     samples: rows of a data block, a multiple of 128.
     columns: columns of a data block, a multiple of 128; 0: all of D, and the data are read once. Less: they are read twice.
-    score_tile: samples and columns of one piece of the first matmul; sum_tile: columns of one piece of the second.
+    score_tile: queries, samples and columns of one piece of the first matmul; sum_tile: columns of one piece of the second.
     vmem_limit: bytes to ask of the compiler; 0: what the model says and a margin.
     """
 
     queries: int
     samples: int
     columns: int = 0
-    score_tile: tuple[int, int] = (256, 1024)
+    score_tile: tuple[int, int, int] = (1024, 256, 512)
     sum_tile: int = 256
     vmem_limit: int = 0
 
@@ -78,7 +80,7 @@ class TpuBlocks:
             if not isinstance(value, int) or isinstance(value, bool) or value % multiple or value < least:
                 raise ValueError(f"TpuBlocks.{name} must be a positive multiple of {multiple}, got {value!r}")
         if any(v % LANES or v < LANES for v in self.score_tile):
-            raise ValueError(f"TpuBlocks.score_tile must be two positive multiples of {LANES}, got {self.score_tile!r}")
+            raise ValueError(f"TpuBlocks.score_tile must be three positive multiples of {LANES}, got {self.score_tile!r}")
 
 
 def parts_of(dtype: DTypeLike, shifted: bool, precision: Precision) -> tuple[int, int]:
@@ -92,16 +94,17 @@ def vmem_model(
     queries: int, samples: int, columns: int, chunks: int, itemsize: int, parts: tuple[int, int], sums: int, direct: bool
 ) -> dict[str, int]:
     """Bytes of VMEM, by use."""
+    slots = 2 if chunks == 1 else 1
     return {
         "data block, twice": 2 * samples * columns * itemsize,
-        "data block in parts": 0 if direct else 2 * parts[1] * samples * columns,
+        "data blocks kept": 0 if direct and chunks > 1 else slots * 2 * parts[1] * samples * columns,
         "queries": 2 * parts[0] * queries * columns * chunks,
         "Σ w y": 4 * queries * columns * chunks,
-        "scores of the block": 4 * queries * (samples + LANES),
+        "scores": slots * 4 * queries * samples,
         "weights": 2 * parts[0] * queries * samples,
-        "candidates and sums": 4 * queries * LANES * (6 + 2 * sums),
-        "per query, twice": 2 * 3 * 4 * queries * LANES,
-        "per sample, twice": 2 * 3 * 4 * 8 * samples + 2 * 4 * 8 * columns,
+        "candidates and sums": 4 * queries * LANES * (6 + sums),
+        "per query, twice": 2 * 2 * 4 * queries * LANES,
+        "per sample, twice": 2 * 4 * 4 * 8 * samples + 2 * 4 * 8 * columns,
     }
 
 
@@ -142,7 +145,6 @@ def default_blocks(
     direct = jnp.dtype(dtype) == jnp.bfloat16 and not shifted
     most = min(1024, -(-b // 32) * 32)
     tiles = [most] + [q for q in (1024, 512, 256, 128, 64, 32) if q < most]
-    score_tile = (generation.tile, 1024)
 
     def fits(queries: int, samples: int, columns: int) -> bool:
         uses = vmem_model(queries, samples, columns, -(-padded // columns), itemsize, parts, 4 if full else 1, direct)
@@ -158,9 +160,9 @@ def default_blocks(
             samples -= 256
         for size in (samples, LANES):
             if fits(queries, size, padded):
-                return TpuBlocks(queries, size, score_tile=score_tile)
+                return TpuBlocks(queries, size, score_tile=generation.score_tile)
     for queries in (q for q in tiles if q <= 256):
         for columns in (8192, 4096, 2048, 1024):
             if columns < padded and fits(queries, 512, columns):
-                return TpuBlocks(queries, 512, columns, score_tile=score_tile)
+                return TpuBlocks(queries, 512, columns, score_tile=generation.score_tile)
     raise ValueError(f"D={d} is too long for {generation.vmem / MIB:.0f} MiB of VMEM: even 32 queries and their sums do not fit")

@@ -21,9 +21,9 @@ from kernels.posterior.streaming import streaming
 from kernels.posterior.tpu_blocks import GENERATIONS, TpuBlocks, default_blocks, parts_of
 from tests import float64_oracle
 
-SMALL = TpuBlocks(32, 256, score_tile=(128, 128), sum_tile=128)
-WIDE = TpuBlocks(64, 256, score_tile=(256, 256), sum_tile=256)
-SPLIT = TpuBlocks(32, 128, 128, score_tile=(128, 128), sum_tile=128)
+SMALL = TpuBlocks(32, 256, score_tile=(128, 128, 128), sum_tile=128)
+WIDE = TpuBlocks(64, 256, score_tile=(128, 256, 256), sum_tile=256)
+SPLIT = TpuBlocks(32, 128, 128, score_tile=(128, 128, 128), sum_tile=128)
 EPS = 2.0**-24
 
 
@@ -270,7 +270,7 @@ def test_a_block_range_visits_the_blocks_of_its_classes_only(blocks):
 def test_no_races():
     """Two tiles by three blocks, every copy and semaphore simulated: no read races a write."""
     p = problem(n=300, d=130, b=70, dtype="bfloat16", labels=True)
-    blocks = TpuBlocks(64, 128, score_tile=(128, 128), sum_tile=128)
+    blocks = TpuBlocks(64, 128, score_tile=(128, 128, 128), sum_tile=128)
     options = pltpu.InterpretParams(detect_races=True)
     check(kernel(p, blocks, interpret=options), p)
     from jax._src.pallas.mosaic.interpret import interpret_pallas_call  # the only place that says what was found
