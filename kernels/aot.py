@@ -117,7 +117,10 @@ def compile_pass(
     assert hlo is not None
     item = jnp.dtype(dtype).itemsize
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
-    reads = tiles * steps * phases * _every_step(schedule.copies, 4 * LANES * tile)
+    once = rows * -(-d // LANES) * LANES * item
+    reads = tiles * (
+        _every_step(schedule.copies, 4 * LANES * tile) * steps * phases + once * (2 if phases > 1 else 1) * schedule.copies.count(None)
+    )
     return Report(
         topology=topology,
         useful_mxu=round(flops / schedule.cycles / generation.mxu_flops_per_cycle, 4),
@@ -135,10 +138,10 @@ def compile_pass(
     )
 
 
-def _every_step(copies: tuple[int, ...], per_query: int) -> int:
-    """Bytes copied in each step: all but the three blocks that change with the query tile only."""
-    left = list(copies)
-    for _ in range(3):
+def _every_step(copies: tuple[int | None, ...], per_query: int) -> int:
+    """Bytes of known size copied in each step: all but the two blocks that change with the query tile only."""
+    left = [size for size in copies if size is not None]
+    for _ in range(2):
         if per_query in left:
             left.remove(per_query)
     return sum(left)

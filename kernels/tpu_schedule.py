@@ -19,7 +19,7 @@ GRANULE = 32
 
 _BUNDLE = re.compile(r"^\s*(0x[0-9a-f]+|0)\s+(?:[A-Z]{2})?\s*:")
 _BRANCH = re.compile(r"sbr\.rel\s*\([^)]*\)\s*target bundleno = (\d+)")
-_COPY = re.compile(r"= dma\.hbm_to_vmem\b.*?size_in_granules=\*/(\d+)")
+_COPY = re.compile(r"= dma\.hbm_to_vmem\b.*?size_in_granules=\*/(\d*)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,9 @@ class Schedule:
     fills: int
     """Registers reloaded in a step from where they were spilled."""
     spills: int
-    copies: tuple[int, ...]
-    """Bytes of each copy from HBM that the pipeline may start in a step: it does so when the block is another than in the step before."""
+    copies: tuple[int | None, ...]
+    """Bytes of each copy from HBM that the pipeline may start in a step: it does so when the block is another than in the step before.
+    None: known at run time only, that of a block which the end of the data may cut short."""
     kernel_cycles: int
     """Bundles of the whole program."""
 
@@ -67,7 +68,7 @@ def parse_schedule(bundles: str, units: str) -> Schedule:
         raise ValueError(f"the schedule has {len(lines)} bundles and the table of units {len(table)} rows")
     steady = _steady(lines)
     used = {name: sum(table[i][k] for i in steady) for k, name in enumerate(names)}
-    copies = tuple(int(size) * GRANULE for i in steady for size in _COPY.findall(lines[i]))
+    copies = tuple(int(size) * GRANULE if size else None for i in steady for size in _COPY.findall(lines[i]))
     return Schedule(
         cycles=len(steady),
         busy={name: used[name] / (capacity[k] * len(steady)) for k, name in enumerate(names)},

@@ -246,7 +246,7 @@ def _call(
                 pltpu.VMEM((at.chunks, at.query_parts, at.queries, at.columns), bf16),
                 pltpu.VMEM((at.chunks, at.queries, at.columns), f32),
                 pltpu.VMEM((1, 1, 32, LANES) if at.direct and at.chunks > 1 else in_parts, bf16),
-                pltpu.VMEM((at.slots, at.queries, at.samples + LANES), f32),
+                pltpu.VMEM((at.slots, at.queries + 8, at.samples), f32),
                 pltpu.VMEM((at.query_parts, at.queries, at.samples), bf16),
                 pltpu.VMEM((4 + at.sums, at.queries, LANES), f32),
                 pltpu.VMEM((at.queries, LANES), f32),

@@ -1,9 +1,10 @@
 """What one grid step of the fused TPU kernel does: score, weigh, sum. `pallas_tpu` calls it; docs/kernel.md draws it.
 
-The compiler schedules each branch-free region by itself, so a step is three long ones: the scores of all rows, then the second matmul of
-either half. The softmax of the first half runs beside the scores of the second; that of the second half beside the second matmul of the
-first. Two things keep it spread out instead of in one lump, in which the MXU starves: pieces of either kind are emitted in turns, and the
-softmax addresses what it shares with the matmuls by an offset that is zero only at run time, so that the scheduler must keep the turns.
+The compiler schedules each branch-free region by itself, and the MXU idles while it fills and drains, so a step is one such region: the
+scores of this block, and beside them the weights of the block before; then that block's weighted sum, and beside it this block's
+candidates and maxima. What the next step has to decide by, it thus finds ready. Where nothing held it, the scheduler would put all of the
+softmax in one lump, in which the MXU starves: its pieces are emitted in turns with those of the matmuls, and both use memory that they
+address by this step's parity, known at run time only, so that the turns must be kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +16,23 @@ from jax import Array
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from kernels.posterior.pallas_tpu_layout import BEST, FLOOR, HEADROOM, LANES, NOWHERE, REFERENCE, ROWS, SECOND, SKIPPED, SUMS, Layout, Refs
+from kernels.posterior.pallas_tpu_layout import (
+    BEST,
+    FLOOR,
+    HEADROOM,
+    LANES,
+    NOWHERE,
+    REFERENCE,
+    ROWS,
+    SECOND,
+    SKIPPED,
+    SUMS,
+    TURNS,
+    Layout,
+    Refs,
+)
 
-Piece = Callable[[], None]
+Piece = Callable[[], Any]
 
 
 def rows_at(start: Any, size: int = ROWS) -> Any:
@@ -119,23 +134,34 @@ class Step:
             for parts in at.products
         ]
 
-    def sum_piece(self, start: Any, chunk: Array | int = 0) -> None:
-        """Σ w y of the block before (of a split one: of this), `sum_tile` columns from `start`."""
+    def sum_piece(self, start: Any, chunk: Array | int = 0) -> Array:
+        """Σ w y of the block before (of a split one: of this), `sum_tile` columns from `start`. Returns a corner of it."""
         at, refs = self.at, self.refs
         cols = rows_at(start, at.sum_tile)
         total = refs.total[chunk, :, cols]
         for i, j in at.products:
             total = total + _dot(refs.weights[i], self.data_before(j, pl.ds(0, at.samples), cols), 0)
         refs.total[chunk, :, cols] = total
-        refs.tile[self.before, 0:8, pl.ds(at.samples, LANES)] = total[-8:, -LANES:]
-
-    def sum_pieces(self, chunk: Array | int = 0) -> list[Piece]:
-        """All columns."""
-        return [_bind(self.sum_piece, c, chunk) for c in range(0, self.at.columns, self.at.sum_tile)]
+        return total[-8:, -LANES:]
 
     def sum_up(self, chunk: Array | int = 0) -> None:
         """All columns, in a loop: less to compile, where little time goes."""
-        pl.loop(0, self.at.columns // self.at.sum_tile)(lambda c: self.sum_piece(c * self.at.sum_tile, chunk))
+
+        @pl.loop(0, self.at.columns // self.at.sum_tile)
+        def _(c: Array) -> None:
+            self.sum_piece(c * self.at.sum_tile, chunk)
+
+    def beside_sum(self, turns: list[list[Piece]]) -> None:
+        """All columns, and pieces of `rank` beside them, in turns: each begins when the sum before it is done."""
+        at, refs = self.at, self.refs
+        pieces = at.columns // at.sum_tile
+        for k, beside in enumerate(turns):
+            for piece in beside:
+                piece()
+            for c in range(k * pieces // len(turns), (k + 1) * pieces // len(turns)):
+                corner = self.sum_piece(c * at.sum_tile)
+            # Nothing reads this, but the scheduler does not know that it is not what `rank` loads next.
+            refs.tile[self.before, pl.ds(at.queries, 8), pl.ds(0, LANES)] = corner
 
     # The softmax
 
@@ -184,9 +210,12 @@ class Step:
         each = [refs.peak[rows_at(r), :] - refs.state[REFERENCE, rows_at(r), :] for r in range(0, at.queries, ROWS)]
         refs.rise[0] = jnp.max(_tree(each))
 
-    def each_rows(self, f: Callable[[Any], None], start: Any = 0, size: int = 0) -> None:
+    def each_rows(self, f: Callable[[Any], Any], start: Any = 0, size: int = 0) -> None:
         """`f` of ROWS rows at a time, in a loop."""
-        pl.loop(0, (size or self.at.queries) // ROWS)(lambda j: f(start + j * ROWS))
+
+        @pl.loop(0, (size or self.at.queries) // ROWS)
+        def _(j: Array) -> None:
+            f(start + j * ROWS)
 
     # What happens seldom
 
@@ -281,8 +310,8 @@ def whole_step(step: Step, first: Array, last: Array) -> None:
     def _() -> None:
         matmul = step.score_pieces(0, at.queries)
         in_turns(matmul, spread(pieces_of(step.weigh, at.queries), len(matmul), 0, len(matmul) - 1))
-        matmul = step.sum_pieces()
-        in_turns(matmul, spread(pieces_of(step.rank, at.queries), len(matmul), 0, len(matmul) - 1))
+        turns = min(TURNS, at.columns // at.sum_tile)
+        step.beside_sum(spread(pieces_of(step.rank, at.queries), turns, 0, turns - 1))
         step.rise()
 
     @pl.when(more & ~matters)
@@ -319,7 +348,7 @@ def split_step(step: Step, phase: Array) -> None:
     def _() -> None:
         @pl.loop(0, at.queries // ROWS)
         def _(j: Array) -> None:
-            refs.tile[0, rows_at(j * ROWS), pl.ds(0, at.samples)] = jnp.zeros((ROWS, at.samples), jnp.float32)
+            refs.tile[0, rows_at(j * ROWS), :] = jnp.zeros((ROWS, at.samples), jnp.float32)
 
     @pl.when(phase < at.chunks)
     def _() -> None:
@@ -339,7 +368,7 @@ def split_step(step: Step, phase: Array) -> None:
         step.sum_up(chunk)
 
 
-def pieces_of(f: Callable[[int], None], rows: int) -> list[Piece]:
+def pieces_of(f: Callable[[int], Any], rows: int) -> list[Piece]:
     """`f` of ROWS rows at a time."""
     return [_bind(f, r) for r in range(0, rows, ROWS)]
 
@@ -361,7 +390,7 @@ def in_turns(pieces: list[Piece], beside: list[list[Piece]]) -> None:
         piece()
 
 
-def _bind(f: Callable[..., None], *args: Any) -> Piece:
+def _bind(f: Callable[..., Any], *args: Any) -> Piece:
     return lambda: f(*args)
 
 

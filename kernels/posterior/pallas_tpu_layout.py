@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 LANES = 128
 ROWS = 16
 """Rows of one piece of softmax: one packed register of bfloat16 weights."""
+TURNS = 12
+"""In how many turns the candidates are found beside the weighted sum."""
 NOWHERE = -1e30
 """The reference of weights before the first score; finite, so that no difference is NaN."""
 FLOOR = -150.0

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 LANES = 128
 MIB = 2**20
-MARGIN = 8 * MIB
-"""VMEM beyond what the kernel names, for spilled registers and the compiler's own scratch. Cautious: not measured over the sizes."""
+MARGIN = 4 * MIB
+"""VMEM beyond what the kernel names, for spilled registers and the compiler's own scratch: at most 1.6 MiB over the sizes in
+docs/kernel.md."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +33,15 @@ class Generation:
     vmem: int
     step_products: int
     """Multiply-adds of one grid step, at which filling and draining the MXU are a small share and a program still compiles in a minute."""
-    score_tile: tuple[int, int, int]
-    """Queries, samples and columns of a piece of the first matmul. As wide as the MXU. tpu7x adds up in the MXU: a piece holds all of D
-    and half a tile's queries, so that one half is read out while the other is multiplied. The others add up in registers, and softmax
-    goes between the pieces: short ones spread it better."""
+    width: int
+    """Of the MXU."""
+    sums_in_mxu: bool
+    """Whether products are added up in the MXU."""
+
+    def score_tile(self, queries: int) -> tuple[int, int, int]:
+        """Queries, samples and columns of a piece of the first matmul. Where the MXU adds up, a piece holds all of D and half of a
+        tile's queries: one half is read out while the other is multiplied. Elsewhere short pieces spread the softmax better."""
+        return (max(LANES, queries // 2), self.width, 2**20) if self.sums_in_mxu else (1024, self.width, 512)
 
     @property
     def clock(self) -> float:
@@ -45,11 +51,11 @@ class Generation:
 GENERATIONS = {
     g.name: g
     for g in (
-        Generation("v4", 275e12 / 2, 1228e9 / 2, 131072, 16 * MIB, 2**31, (1024, 128, 512)),
-        Generation("v5e", 197e12, 819e9, 131072, 128 * MIB, 2**31, (1024, 128, 512)),
-        Generation("v5p", 459e12 / 2, 2765e9 / 2, 131072, 64 * MIB, 2**31, (1024, 128, 512)),
-        Generation("v6e", 918e12, 1640e9, 524288, 128 * MIB, 5 * 2**30, (1024, 256, 512)),
-        Generation("tpu7x", 2307e12 / 2, 7380e9 / 2, 524288, 64 * MIB, 5 * 2**30, (512, 256, 2**20)),
+        Generation("v4", 275e12 / 2, 1228e9 / 2, 131072, 16 * MIB, 2**31, 128, False),
+        Generation("v5e", 197e12, 819e9, 131072, 128 * MIB, 2**31, 128, False),
+        Generation("v5p", 459e12 / 2, 2765e9 / 2, 131072, 64 * MIB, 2**31, 128, False),
+        Generation("v6e", 918e12, 1640e9, 524288, 128 * MIB, 5 * 2**30, 256, False),
+        Generation("tpu7x", 2307e12 / 2, 7380e9 / 2, 524288, 64 * MIB, 5 * 2**30, 256, True),
     )
 }
 KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e", "TPU v6e": "v6e"}
@@ -100,7 +106,7 @@ def vmem_model(
         "data blocks kept": 0 if direct and chunks > 1 else slots * 2 * parts[1] * samples * columns,
         "queries": 2 * parts[0] * queries * columns * chunks,
         "Σ w y": 4 * queries * columns * chunks,
-        "scores": slots * 4 * queries * samples,
+        "scores": slots * 4 * (queries + 8) * samples,
         "weights": 2 * parts[0] * queries * samples,
         "candidates and sums": 4 * queries * LANES * (6 + sums),
         "per query, twice": 2 * 2 * 4 * queries * LANES,
@@ -155,14 +161,11 @@ def default_blocks(
             break
         passes = max(parts) * (max(parts) + 1) // 2 if parts[1] > 1 else parts[0]
         long = generation.step_products // (2 * queries * padded * passes)
-        samples = max(256, min(1024, long // 256 * 256))
-        while samples > 256 and not fits(queries, samples, padded):
-            samples -= 256
-        for size in (samples, LANES):
-            if fits(queries, size, padded):
-                return TpuBlocks(queries, size, score_tile=generation.score_tile)
+        for samples in range(max(256, min(1024, long // 256 * 256)), 0, -generation.width):
+            if fits(queries, samples, padded):
+                return TpuBlocks(queries, samples, score_tile=generation.score_tile(queries))
     for queries in (q for q in tiles if q <= 256):
         for columns in (8192, 4096, 2048, 1024):
             if columns < padded and fits(queries, 512, columns):
-                return TpuBlocks(queries, 512, columns, score_tile=generation.score_tile)
+                return TpuBlocks(queries, 512, columns, score_tile=generation.score_tile(queries))
     raise ValueError(f"D={d} is too long for {generation.vmem / MIB:.0f} MiB of VMEM: even 32 queries and their sums do not fit")
