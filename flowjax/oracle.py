@@ -18,8 +18,9 @@ from flowjax.path import Path, RectifiedFlow
 from kernels.double import float64_scope, to32, to64
 from kernels.posterior.api import Plan, Which, as_samples, covariance_product64, plan, posterior64
 from kernels.posterior.blocks import BlockSizes, Precision
-from kernels.posterior.samples import Samples, prepare
+from kernels.posterior.samples import Samples, by_class, prepare
 from kernels.posterior.sharded import Sharded, check_mesh, shard_samples, spread
+from kernels.posterior.tpu_blocks import TpuBlocks
 
 
 @jax.tree_util.register_dataclass
@@ -85,12 +86,13 @@ class Oracle:
       implementation, block_sizes: how the posterior is computed; None: the default of the device.
       mesh: of devices, with the axes "samples" and "queries": the samples are dealt over the one, the queries over the other. Results are
         as on one device, but for float32 rounding. Not under tracing.
-      tolerance: not in this version.
+      tolerance: share of a query's posterior weight whose samples `denoised` may lack, where an implementation can pass over them
+        ("pallas_tpu": whole blocks of the data); `error_bound` says what that did. 0: no more than float32 rounding hides.
       counts: `[N]` how often each sample counts (`unique` sets it), or None: once each. Weights are then those of all copies together.
 
     Raises:
       ValueError: NaN in the data, no samples, labels that do not fit, a mesh without the two axes or with more shards than samples.
-      NotImplementedError: a `tolerance` above 0, an implementation that this version does not have.
+      NotImplementedError: an implementation that this version does not have.
     """
 
     def __init__(
@@ -102,16 +104,14 @@ class Oracle:
         mesh: Mesh | None = None,
         precision: Precision = "highest",
         implementation: str | None = None,
-        block_sizes: BlockSizes | None = None,
+        block_sizes: BlockSizes | TpuBlocks | None = None,
         tolerance: float = 0.0,
         counts: ArrayLike | None = None,
     ):
-        if tolerance != 0:
-            raise NotImplementedError(f"tolerance: leaving samples out is not available in this version; pass 0, got {tolerance!r}")
         path = RectifiedFlow() if path is None else path
         if not isinstance(path, Path):
             raise ValueError(f"path must be a flowjax.path.Path, got {path!r}")
-        how = plan("all", implementation, block_sizes, precision)
+        how = plan("all", implementation, block_sizes, precision, tolerance=tolerance)
         self._samples: Samples | Sharded
         if mesh is not None or isinstance(data, Sharded):
             self._samples = _sharded(data, labels, counts, mesh)
@@ -120,7 +120,8 @@ class Oracle:
         values = as_samples(data, "data")
         n, shape = values.shape[0], values.shape[1:]
         self._spec = _Spec(path, shape, how)
-        self._samples = prepare(values.reshape(n, -1), _labels(labels, n), _counts(counts, n))
+        flat, classes, weights = values.reshape(n, -1), _labels(labels, n), _counts(counts, n)
+        self._samples = prepare(flat, None, weights) if classes is None else by_class(flat, classes, weights)
 
     @property
     def data(self) -> Array:
@@ -151,7 +152,7 @@ class Oracle:
     def _in_order(self, field: str) -> Array:
         """A field of the samples, in the caller's order."""
         rows = getattr(self._prepared, field)
-        return jnp.asarray(self._samples.in_order(rows)) if isinstance(self._samples, Sharded) else rows
+        return jnp.asarray(self._samples.in_order(rows))
 
     @property
     def path(self) -> Path:
@@ -229,7 +230,9 @@ class Oracle:
             path=self.path,
             mesh=self.mesh,
             precision=self._spec.how.precision,
-            block_sizes=self._spec.how.blocks,
+            implementation=self.implementation,
+            block_sizes=self._spec.how.chosen_blocks,
+            tolerance=self._spec.how.tolerance,
             counts=weights[order],
         )
 

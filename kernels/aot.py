@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,13 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from kernels.double import float64_scope, to32
-from kernels.posterior.blocks import check_precision
-from kernels.posterior.collectives import Shards
-from kernels.posterior.pallas_tpu import pallas_tpu
+from kernels.posterior.api import Plan, partial_of
+from kernels.posterior.api import run as posterior_program
+from kernels.posterior.blocks import check_precision, default_block_sizes
 from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples
-from kernels.posterior.settle import settle
-from kernels.posterior.tpu_blocks import GENERATIONS, LANES, Generation, TpuBlocks, default_blocks, parts_of
+from kernels.posterior.sharded import QUERIES, SAMPLES, abstract_samples
+from kernels.posterior.tpu_blocks import GENERATIONS, LANES, Generation, default_blocks, parts_of
 from kernels.tpu_schedule import DUMP_FLAGS, read_schedule
 
 KERNEL = "posterior_pass"
@@ -102,9 +101,10 @@ def compile_pass(
     rows = -(-n // count)
     parts = parts_of(jnp.dtype(dtype), False, multiplied)
     blocks = default_blocks(generation, queries, d, jnp.dtype(dtype), parts, full=full)
-    run = bind_pass(blocks, generation, precision, full)
+    rows_at_once = default_block_sizes("pallas_tpu")
+    how = Plan(full, rows_at_once, multiplied, "pallas_tpu", limit=False, fused=blocks, generation=generation)
     began = time.monotonic()
-    lowered = _sharded(run, devices, rows * count, d, queries, dtype) if sharded else _single(run, devices[0], n, d, queries, dtype)
+    lowered = _sharded(devices, n, d, queries, how, dtype) if sharded else _single(devices[0], n, d, queries, how, dtype)
     compiled = lowered.compile()
     seconds = time.monotonic() - began
     schedule = read_schedule(Path(os.environ["KERNELS_AOT_DUMP"]), KERNEL)
@@ -118,9 +118,8 @@ def compile_pass(
     item = jnp.dtype(dtype).itemsize
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
     once = rows * -(-d // LANES) * LANES * item
-    reads = tiles * (
-        _every_step(schedule.copies, 4 * LANES * tile) * steps * phases + once * (2 if phases > 1 else 1) * schedule.copies.count(None)
-    )
+    by_end = (once * (2 if phases > 1 else 1),) if None in schedule.copies else ()
+    reads = tiles * sum((_every_step(schedule.copies, 4 * LANES * tile) * steps * phases, *by_end))
     return Report(
         topology=topology,
         useful_mxu=round(flops / schedule.cycles / generation.mxu_flops_per_cycle, 4),
@@ -154,58 +153,34 @@ def roofline(generation: Generation, flops: float, bytes_read: float) -> dict[st
     return {"bound": bound, "seconds": max(compute, bandwidth), "compute": compute, "bandwidth": bandwidth}
 
 
-def bind_pass(blocks: TpuBlocks, generation: Generation, precision: str, full: bool) -> Callable[..., Any]:
-    """`(queries, samples) -> Partial` with everything else fixed."""
-    return lambda queries, samples: pallas_tpu(
-        queries, samples, full=full, blocks=blocks, precision=check_precision(precision), generation=generation
-    )
-
-
-def _single(run: Callable[..., Any], device: jax.Device, n: int, d: int, b: int, dtype: str) -> jax.stages.Lowered:
+def _single(device: jax.Device, n: int, d: int, b: int, how: Plan, dtype: str) -> jax.stages.Lowered:
+    """The kernel alone."""
     where = SingleDeviceSharding(device)
     x = _shape((b, d), jnp.float32)
     row, label = _shape((b,), jnp.float32), _shape((b,), jnp.int32)
     queries = Queries(x=x, alpha=row, sigma=row, label=label, still=row, direction=x, curvature=row, offset=row)
-    return jax.jit(run, in_shardings=where, out_shardings=where).lower(queries, _samples(n, d, dtype))
-
-
-def _sharded(run: Callable[..., Any], devices: Sequence[jax.Device], n: int, d: int, b: int, dtype: str) -> jax.stages.Lowered:
-    """The whole of a pass on every device: queries, kernel, exact candidates, and the collectives by which the shards agree."""
-    mesh = Mesh(np.array(devices).reshape(-1, 1), ("samples", "queries"))
-    split, whole = P("samples"), P()
-    samples = _samples(n, d, dtype)
-    specs = dataclasses.replace(samples, values=split, center=whole, square_norms=split, largest=whole)
-
-    def local(x: jax.Array, alpha: jax.Array, sigma: jax.Array, label: jax.Array, samples: Samples) -> Any:
-        with float64_scope():
-            queries = Queries.of(x, alpha, sigma, label, samples)
-            found = settle(run(queries, samples), queries, samples, Shards("samples"))
-            return jax.tree.map(lambda v: to32(v) if v.dtype == jnp.float64 else v, found)
-
-    f = jax.shard_map(local, mesh=mesh, in_specs=(whole, whole, whole, whole, specs), out_specs=whole, check_vma=False)
-    rows = [_shape(shape, kind) for shape, kind in (((b, d), jnp.float32), *2 * [((b,), jnp.float32)], ((b,), jnp.int32))]
-    shardings = jax.tree.map(
-        lambda spec: NamedSharding(mesh, spec), (whole, whole, whole, whole, specs), is_leaf=lambda v: isinstance(v, P)
+    samples = Samples(
+        _shape((n, d), jnp.dtype(dtype)), _shape((d,), jnp.float32), _shape((n,), jnp.float32), None, None, _shape((), jnp.float32), False
     )
-    return jax.jit(f, in_shardings=shardings).lower(*rows, samples)
+    return jax.jit(partial_of, static_argnames=("how", "dtype"), in_shardings=where, out_shardings=where).lower(
+        queries, samples, how, jnp.float32
+    )
+
+
+def _sharded(devices: Sequence[jax.Device], n: int, d: int, b: int, how: Plan, dtype: str) -> jax.stages.Lowered:
+    """The whole of a pass on every device: queries, kernel, exact candidates, and the collectives by which the shards agree."""
+    mesh = Mesh(np.array(devices).reshape(-1, 1), (SAMPLES, QUERIES))
+    everywhere = NamedSharding(mesh, P())
+    x, alpha, sigma, label = (
+        jax.ShapeDtypeStruct(shape, of, sharding=everywhere)
+        for shape, of in (((b, d), jnp.float32), ((b,), jnp.float32), ((b,), jnp.float32), ((b,), jnp.int32))
+    )
+    return posterior_program.lower(x, alpha, sigma, label, abstract_samples(n, (d,), jnp.dtype(dtype), mesh), how)
 
 
 def _shape(shape: tuple[int, ...], dtype: Any) -> Any:
     """In place of an array: nothing is computed."""
     return jax.ShapeDtypeStruct(shape, dtype)
-
-
-def _samples(n: int, d: int, dtype: str) -> Any:
-    vector = _shape((n,), jnp.float32)
-    return Samples(
-        values=_shape((n, d), jnp.dtype(dtype)),
-        center=_shape((d,), jnp.float32),
-        square_norms=vector,
-        log_prior=None,
-        labels=None,
-        largest=_shape((), jnp.float32),
-        shifted=False,
-    )
 
 
 def collectives(hlo: str) -> list[dict[str, str | int]]:

@@ -12,8 +12,8 @@ from pathlib import Path
 DUMP_FLAGS = "--xla_jf_dump_to={folder} --xla_jf_dump_hlo_text=true --xla_jf_dump_llo_text=true"
 BUNDLES, UNITS = "-packed-bundles-post-ra.txt", "pre-delay_hlo-static-per-bundle-utilization.txt"
 BOOKKEEPING = 64
-"""A conditional region no longer than this, without a loop, is the pipeline's own: starting and awaiting copies. It counts. Any other
-without a matmul is what a kernel does at its first step, its last, or seldom: it does not."""
+"""A conditional region no longer than this, or that copies from HBM, without a loop, is the pipeline's own: starting and awaiting copies.
+It counts. Any other without a matmul is what a kernel does at its first step, its last, or seldom: it does not."""
 GRANULE = 32
 """Bytes in a granule, the unit of a copy."""
 
@@ -121,6 +121,6 @@ def _steady(lines: list[str]) -> list[int]:
             beside = [r for r in busy if around[0] <= r[0] and r[1] <= around[1] and r != around and (r[1] <= i + 1 or j <= r[0] + 1)]
             if any(busy[r] > busy[i, j] for r in beside):
                 out -= set(range(i + 1, j))
-        elif j - i > BOOKKEEPING or any(i < first <= last < j for first, last in loops):
+        elif (j - i > BOOKKEEPING and not any(_COPY.search(line) for line in lines[i:j])) or any(i < a <= b < j for a, b in loops):
             out -= set(range(i + 1, j))
     return sorted(out)

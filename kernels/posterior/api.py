@@ -12,11 +12,12 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int
 
 from kernels.double import float64_scope, to32, to64
-from kernels.posterior.blocks import BlockSizes, Precision, check_precision
+from kernels.posterior.blocks import BlockSizes, Precision, check_precision, default_block_sizes
 from kernels.posterior.collectives import ONE_DEVICE, Shards
 from kernels.posterior.covariance import covariance_product
 from kernels.posterior.nearest import nearest
 from kernels.posterior.pallas_gpu import pallas_gpu
+from kernels.posterior.pallas_tpu import pallas_tpu
 from kernels.posterior.partial import Partial
 from kernels.posterior.queries import Queries
 from kernels.posterior.rows import in_class_order, in_tiles, repeat
@@ -24,28 +25,9 @@ from kernels.posterior.samples import Samples, prepare
 from kernels.posterior.settle import Settled, settle
 from kernels.posterior.sharded import Sharded, spread
 from kernels.posterior.streaming import streaming
+from kernels.posterior.tpu_blocks import Generation, TpuBlocks
 
 Which = Literal["all", "velocity"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Implementation:
-    """One way to make a Partial of a pass over the data."""
-
-    run: Callable[..., Partial]
-    """`streaming`'s arguments and result, in float32; float64 is always `streaming`'s."""
-    platforms: tuple[str, ...]
-    """Where it runs."""
-    default_on: tuple[str, ...]
-    why_not: str
-    """Why it is passed over elsewhere."""
-
-
-IMPLEMENTATIONS = {
-    "pallas_gpu": Implementation(pallas_gpu, ("gpu",), (), "it is made of Triton kernels, for GPUs, and no GPU has timed it yet"),
-    "streaming": Implementation(streaming, ("cpu", "gpu", "tpu"), ("cpu", "gpu", "tpu"), ""),
-}
-"""By name, best first: None as a choice takes the first that is the default on the platform."""
 
 
 SETTLED_AT_ONCE = {True: 2**22, False: 2**26}
@@ -75,7 +57,7 @@ class Moments:
     variance: Float[Array, " B"] | None
     """tr Cov[y | x] = Σ γ_i ‖y_i - E[y | x]‖²."""
     error_bound: Float[Array, " B"] | None
-    """Bound on the error of `denoised` from samples left out: 0, `streaming` leaves out none that float32 could show."""
+    """Bound on ‖denoised - exact‖₂ from samples left out: their share of the weight times the diameter of the data. 0: none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +71,69 @@ class Plan:
     shards: Shards = ONE_DEVICE
     limit: bool = True
     """Whether some σ may be 0; False spares compiling what answers it."""
+    tolerance: float = 0.0
+    """Share of a query's weight whose samples its mean may lack. `streaming` and `pallas_gpu` leave none out."""
+    fused: TpuBlocks | None = None
+    """Blocks of the fused TPU kernel; None: the default of the generation."""
+    generation: Generation | None = None
+    """The TPU to compile for; None: that of the first device."""
+
+    @property
+    def chosen_blocks(self) -> BlockSizes | TpuBlocks:
+        """What `plan` was given, or would have been."""
+        return self.fused or self.blocks
 
 
-def plan(moments: str, implementation: str | None, block_sizes: BlockSizes | None, precision: str, *, limit: bool = True) -> Plan:
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+    """One way to make a Partial of a pass over the data."""
+
+    run: Callable[[Queries, Samples, Plan], Partial]
+    """In float32; what that leaves unsettled, `streaming` repeats in float64."""
+    platforms: tuple[str, ...]
+    """Where it runs."""
+    default_on: tuple[str, ...]
+    why_not: str
+    """Why it is passed over elsewhere."""
+
+
+def _fused(queries: Queries, samples: Samples, how: Plan) -> Partial:
+    return pallas_tpu(
+        queries,
+        samples,
+        full=how.full,
+        blocks=how.fused,
+        precision=how.precision,
+        tolerance=how.tolerance,
+        generation=how.generation,
+    )
+
+
+def _in_blocks(make: Callable[..., Partial]) -> Callable[[Queries, Samples, Plan], Partial]:
+    return lambda queries, samples, how: make(
+        queries, samples, full=how.full, dtype=jnp.float32, blocks=how.blocks, precision=how.precision
+    )
+
+
+IMPLEMENTATIONS = {
+    "pallas_tpu": Implementation(_fused, ("tpu",), ("tpu",), "it is a TPU kernel"),
+    "pallas_gpu": Implementation(
+        _in_blocks(pallas_gpu), ("gpu",), (), "it is made of Triton kernels, for GPUs, and no GPU has timed it yet"
+    ),
+    "streaming": Implementation(_in_blocks(streaming), ("cpu", "gpu", "tpu"), ("cpu", "gpu"), "the fused kernel reads the data once"),
+}
+"""By name, best first: None as a choice takes the first that is the default on the platform."""
+
+
+def plan(
+    moments: str,
+    implementation: str | None,
+    block_sizes: BlockSizes | TpuBlocks | None,
+    precision: str,
+    *,
+    tolerance: float = 0.0,
+    limit: bool = True,
+) -> Plan:
     """Validate the choices of a caller.
 
     Raises:
@@ -100,9 +142,16 @@ def plan(moments: str, implementation: str | None, block_sizes: BlockSizes | Non
     """
     if moments not in ("all", "velocity"):
         raise ValueError(f"moments must be 'all' or 'velocity', got {moments!r}")
-    if block_sizes is not None and not isinstance(block_sizes, BlockSizes):
-        raise ValueError(f"block_sizes must be a BlockSizes or None, got {block_sizes!r}")
-    return Plan(moments == "all", block_sizes or BlockSizes(), check_precision(precision), choose(implementation), limit=limit)
+    if block_sizes is not None and not isinstance(block_sizes, BlockSizes | TpuBlocks):
+        raise ValueError(f"block_sizes must be a BlockSizes, a TpuBlocks or None, got {block_sizes!r}")
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance is the share of a query's weight that may be left out, in [0, 1); got {tolerance!r}")
+    name = choose(implementation)
+    fused = block_sizes if isinstance(block_sizes, TpuBlocks) else None
+    if fused and name != "pallas_tpu":
+        raise ValueError(f"block_sizes: TpuBlocks are those of pallas_tpu, and {name} takes BlockSizes; got {block_sizes!r}")
+    blocks = block_sizes if isinstance(block_sizes, BlockSizes) else default_block_sizes(name)
+    return Plan(moments == "all", blocks, check_precision(precision), name, limit=limit, tolerance=float(tolerance), fused=fused)
 
 
 def choose(implementation: str | None) -> str:
@@ -134,8 +183,9 @@ def posterior(
     counts: ArrayLike | None = None,
     moments: Which = "all",
     implementation: str | None = None,
-    block_sizes: BlockSizes | None = None,
+    block_sizes: BlockSizes | TpuBlocks | None = None,
     precision: Precision = "highest",
+    tolerance: float = 0.0,
     axis_name: str | None = None,
 ) -> Moments:
     """Moments of `γ_i(x) = softmax_i(-‖x - α y_i‖² / 2σ²)` over a data set, for a batch of noisy queries.
@@ -152,9 +202,11 @@ def posterior(
       query_labels: `[B]` the class to condition each query on; -1 in a row, or None: all samples.
       counts: `[N]` how often each sample counts, or None: once each.
       moments: "velocity" computes `denoised` only.
-      implementation: a name in `IMPLEMENTATIONS` ("streaming", "pallas_gpu"), or None for the default of the device: streaming everywhere
-        so far; its `why_not` says why the others are passed over.
-      block_sizes: how the work is cut up; the result does not depend on it beyond rounding.
+      implementation: a name in `IMPLEMENTATIONS` ("pallas_tpu", "pallas_gpu", "streaming"), or None for the default of the device:
+        pallas_tpu on TPUs, streaming elsewhere; its `why_not` says why the others are passed over.
+      block_sizes: how the work is cut up, a `BlockSizes`, or for pallas_tpu a `TpuBlocks`; the result depends on it by rounding only.
+      tolerance: share of a query's weight whose samples its mean may lack, so that whole blocks are passed over; `error_bound` says what
+        that did. 0: no more than float32 rounding hides. `streaming` leaves none out.
       precision: see `kernels.posterior.blocks.Precision`.
       axis_name: inside a caller's own `shard_map(..., check_vma=False)`: the axis whose devices hold the samples between them. `data`,
         `labels` and `counts` are then this device's, as many on each; the queries are the same on all, and so is the result. Indices
@@ -169,7 +221,7 @@ def posterior(
 
     Source: arXiv 2512.02826, Theorem 2.1.
     """
-    how = plan(moments, implementation, block_sizes, precision)
+    how = plan(moments, implementation, block_sizes, precision, tolerance=tolerance)
     values = as_samples(data, "data")
     x = jnp.asarray(queries).astype(jnp.float32)
     if values.ndim != 2 or x.ndim != 2 or x.shape[1] != values.shape[1]:
@@ -218,7 +270,8 @@ def covariance_product64(
         limit = bind(_covariance_at_limit, samples=samples, shards=how.shards)
 
         def once(some: tuple[Queries, Array], dtype: DTypeLike) -> tuple[Array, Array]:
-            return covariance_product(*some, samples, dtype=dtype, blocks=how.blocks, precision=how.precision, shards=how.shards)
+            partial = partial_of(some[0], samples, dataclasses.replace(how, full=True), dtype)
+            return covariance_product(*some, partial, samples, blocks=how.blocks, precision=how.precision, shards=how.shards)
 
         product, unsettled = once((queries, v), jnp.float32)
         if how.precision == "highest":
@@ -243,8 +296,7 @@ def settled(queries: Queries, samples: Samples, how: Plan) -> Settled:
     """Exact moments of one tile of queries: float32, then float64 for the rows that float32 left unsettled, then σ = 0."""
 
     def once(some: Queries, dtype: DTypeLike) -> Settled:
-        make = IMPLEMENTATIONS[how.implementation].run if dtype == jnp.float32 else streaming
-        partial = make(some, samples, full=how.full, dtype=dtype, blocks=how.blocks, precision=how.precision)
+        partial = partial_of(some, samples, how, dtype)
         step = max(1, min(some.x.shape[0], SETTLED_AT_ONCE[how.shards.axis_name is None] // partial.top_score.shape[1] // samples.d))
         return in_tiles(lambda args: settle(*args, samples, how.shards), (partial, some), step)
 
@@ -255,6 +307,13 @@ def settled(queries: Queries, samples: Samples, how: Plan) -> Settled:
     if how.limit:
         first = repeat(queries.sigma == 0, lambda some: nearest(some, samples, how.full, how.shards), queries, first)
     return first
+
+
+def partial_of(queries: Queries, samples: Samples, how: Plan, dtype: DTypeLike) -> Partial:
+    """One pass over the data: in float32 by the implementation chosen, in float64 by `streaming`."""
+    if dtype == jnp.float32:
+        return IMPLEMENTATIONS[how.implementation].run(queries, samples, how)
+    return streaming(queries, samples, full=how.full, dtype=dtype, blocks=how.blocks, precision=how.precision)
 
 
 def _moments(found: Settled, queries: Queries, samples: Samples) -> Moments:
@@ -280,7 +339,7 @@ def _moments(found: Settled, queries: Queries, samples: Samples) -> Moments:
         entropy=or_nan(found.entropy),
         effective_samples=or_nan(found.effective),
         variance=or_nan(found.second),
-        error_bound=or_nan(jnp.zeros_like(found.second)),
+        error_bound=or_nan(found.left_out * 2 * jnp.sqrt(to64(samples.largest))),
     )
 
 

@@ -31,6 +31,11 @@ class BlockSizes:
                 raise ValueError(f"BlockSizes.{name} must be a positive integer, got {value!r}")
 
 
+def default_block_sizes(implementation: str) -> BlockSizes:
+    """The fused TPU kernel reads the data once for 1,024 queries and cuts up the rest itself; the others keep scores in a cache."""
+    return BlockSizes(queries=1024) if implementation == "pallas_tpu" else BlockSizes()
+
+
 def check_precision(precision: str) -> Precision:
     """`precision`, or ValueError with the choices."""
     if precision not in get_args(Precision):

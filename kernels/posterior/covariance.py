@@ -1,34 +1,34 @@
 """The posterior covariance times a vector: one more pass over the data, and never a D x D matrix."""
 
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from kernels.double import to64
 from kernels.posterior.blocks import LAX_PRECISION, BlockSizes, Precision
 from kernels.posterior.collectives import Shards
+from kernels.posterior.partial import Partial
 from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples
 from kernels.posterior.settle import candidates_of, settle, weighted_sum
-from kernels.posterior.streaming import over_blocks, read_block, streaming
+from kernels.posterior.streaming import over_blocks, read_block
 
 
 def covariance_product(
     queries: Queries,
     vector: Float[Array, "B D"],
+    partial: Partial,
     samples: Samples,
     *,
-    dtype: DTypeLike,
     blocks: BlockSizes,
     precision: Precision,
     shards: Shards,
 ) -> tuple[Float[Array, "B D"], Bool[Array, " B"]]:
     """`Cov[y | x] v = Σ γ_i (y_i - ȳ) ((y_i - ȳ)·v)`, and which queries float32 leaves unsettled.
 
-    The first pass finds ȳ and the weights' normaliser, the second sums. As in `settle`, the candidates are taken out of the sum and
-    put back exactly. Over shards: `settle`'s collectives, and one more of 4·B·D bytes.
+    `partial`, of a first pass, has ȳ and the weights' normaliser; this one sums, in the same dtype. As in `settle`, the candidates are
+    taken out of the sum and put back exactly. Over shards: `settle`'s collectives, and one more of 4·B·D bytes.
     """
-    partial = streaming(queries, samples, full=True, dtype=dtype, blocks=blocks, precision=precision)
+    dtype = partial.weight.dtype
     found = settle(partial, queries, samples, shards)
     mean = found.mean.astype(dtype)
     v = vector.astype(dtype)

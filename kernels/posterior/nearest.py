@@ -19,7 +19,7 @@ def nearest(queries: Queries, samples: Samples, full: bool, shards: Shards) -> S
     """The σ → 0 posterior, one query at a time, from float64 differences. For t = 1 only, so simple rather than fast."""
     rows_at_once = max(1, min(samples.n, 2**20 // samples.d))
     center = to64(samples.center)
-    no = jnp.asarray(False)
+    no, nothing = jnp.asarray(False), jnp.zeros((), jnp.float64)
     index = jnp.arange(samples.n, dtype=jnp.int32) if samples.index is None else samples.index
     prior = jnp.ones(samples.n) if samples.log_prior is None else jnp.exp(to64(samples.log_prior))
 
@@ -35,7 +35,7 @@ def nearest(queries: Queries, samples: Samples, full: bool, shards: Shards) -> S
         means, totals = shards.mean(moment[None], jnp.sum(mine)[None], jnp.sqrt(samples.largest))
         mean, weights = means[0], mine / totals[0]
         if not full:
-            return Settled(mean, jnp.asarray(jnp.inf), None, None, None, None, None, None, no, no)
+            return Settled(mean, jnp.asarray(jnp.inf), None, None, None, None, None, None, nothing, no, no)
         deviation = jax.lax.map(lambda y: jnp.sum((to64(y) - center - mean) ** 2), samples.values, batch_size=rows_at_once)
         second, square, entropy, mass = shards.sum(
             jnp.sum(weights * deviation),
@@ -53,6 +53,7 @@ def nearest(queries: Queries, samples: Samples, full: bool, shards: Shards) -> S
             effective=1 / square,
             entropy=entropy,
             mass=mass,
+            left_out=nothing,
             keeps_rest=no,
             unsettled=no,
         )

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kernels.posterior import pallas_tpu_kernel as body
 from kernels.posterior.blocks import Precision
-from kernels.posterior.pallas_tpu_layout import BEST, LANES, REFERENCE, ROWS, SECOND, SKIPPED, SUMS, Layout, Refs
+from kernels.posterior.pallas_tpu_layout import BEST, LANES, REFERENCE, SECOND, SKIPPED, SUMS, Layout, Refs
 from kernels.posterior.partial import CANDIDATES, NO_SAMPLE, Partial, Top
 from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples
@@ -26,38 +26,11 @@ def pallas_tpu(
     full: bool,
     blocks: TpuBlocks | None = None,
     precision: Precision = "highest",
-    block_range: Int[Array, "tiles 2"] | None = None,
     tolerance: float = 0.0,
     generation: Generation | None = None,
     interpret: bool | pltpu.InterpretParams = False,
 ) -> Partial:
-    """One pass over the data, float32: the Partial of all samples, as `streaming` gives it. See `pallas_tpu_bounded`."""
-    return pallas_tpu_bounded(
-        queries,
-        samples,
-        full=full,
-        blocks=blocks,
-        precision=precision,
-        block_range=block_range,
-        tolerance=tolerance,
-        generation=generation,
-        interpret=interpret,
-    )[0]
-
-
-def pallas_tpu_bounded(
-    queries: Queries,
-    samples: Samples,
-    *,
-    full: bool,
-    blocks: TpuBlocks | None = None,
-    precision: Precision = "highest",
-    block_range: Int[Array, "tiles 2"] | None = None,
-    tolerance: float = 0.0,
-    generation: Generation | None = None,
-    interpret: bool | pltpu.InterpretParams = False,
-) -> tuple[Partial, Float[Array, " B"]]:
-    """`pallas_tpu`, and the share of each query's weight whose samples were left out of its mean.
+    """One pass over the data, float32: the Partial of all samples.
 
     Scores are `direction · y - curvature ‖y - center‖² - direction · center + log prior`, in float32; matmuls multiply bfloat16 parts
     and add in float32. Parts: `default` 1; `high` 2; `highest` 3, which is float32. Of data that are exact in bfloat16 (uint8, bfloat16;
@@ -65,22 +38,19 @@ def pallas_tpu_bounded(
 
     A block in which no row of a query tile has a score within `log(N / max(tolerance, 2⁻²⁵))` of that row's reference (a score that some
     sample of it has) skips its second matmul: all such samples together weigh less than `tolerance` times that sample. Its scores still
-    count in every other moment and in the candidates.
+    count in every other moment and in the candidates. What was skipped is `Partial.skipped`.
+
+    Of rows sorted by class a query tile reads the blocks of its own classes only; it is cheapest with the queries sorted too.
 
     Args:
       full: keep all moments; False: only what the velocity needs.
-      blocks: None: the default of the first device's generation.
-      block_range: `[tiles, 2]` int32, for each tile of `blocks.queries` queries the first block and the one after the last that may
-        hold samples of its classes; others are not read. None: all.
+      blocks: None: the default of the generation.
       tolerance: share of a query's weight that its mean may lack. 0: what float32 rounding hides (2⁻²⁵).
       generation: the TPU to compile for; None: that of the first device.
       interpret: run on any device, for tests.
 
-    Returns:
-      The Partial; and the share left out, whose error in the mean is at most it times the diameter of the data.
-
     Raises:
-      ValueError: blocks that do not fit VMEM, empty data, a `block_range` of another shape.
+      ValueError: blocks that do not fit VMEM, empty data, a D of which VMEM holds not even the sums of 32 queries.
     """
     b, d, n = *queries.x.shape, samples.n
     if not (b and d and n):
@@ -89,12 +59,11 @@ def pallas_tpu_bounded(
         raise ValueError(f"tolerance must be in [0, 1), got {tolerance}")
     parts = parts_of(samples.values.dtype, samples.shifted, precision)
     generation = generation or generation_of(jax.devices()[0].device_kind)
-    blocks = blocks or default_blocks(generation, b, d, samples.values.dtype, parts, shifted=samples.shifted, full=full)
-    layout = _layout(blocks, b, n, d, samples, parts, full, tolerance, block_range is not None)
-    vmem = check_fits(layout, samples.values.dtype.itemsize, generation.vmem)
-    tiles = -(-b // layout.queries)
-    if block_range is not None and block_range.shape != (tiles, 2):
-        raise ValueError(f"block_range must be [{tiles}, 2] for {b} queries in tiles of {layout.queries}, got {block_range.shape}")
+    dtype = samples.values.dtype
+    blocks = blocks or default_blocks(generation, b, d, dtype, parts, shifted=samples.shifted, full=full, by_class=samples.by_class)
+    layout = _layout(blocks, b, n, d, samples, parts, full, tolerance)
+    vmem = check_fits(layout, dtype.itemsize, generation.vmem)
+    block_range = _blocks_of_classes(queries.label.astype(jnp.int32), samples, layout) if samples.by_class else None
 
     direction = queries.direction.astype(jnp.float32)
     # A row with NaN would hide from the maxima that steer its tile; it is answered with NaN below.
@@ -125,7 +94,6 @@ def _layout(
     parts: tuple[int, int],
     full: bool,
     tolerance: float,
-    ranged: bool,
 ) -> Layout:
     padded = -(-d // LANES) * LANES
     columns = min(blocks.columns or padded, padded)
@@ -146,7 +114,21 @@ def _layout(
         cut=math.log(n / max(tolerance, 2.0**-25)),
         score_tile=blocks.score_tile,
         sum_tile=blocks.sum_tile if columns % blocks.sum_tile == 0 else LANES,
-        ranged=ranged,
+        ranged=samples.by_class,
+    )
+
+
+def _blocks_of_classes(label: Int[Array, " B"], samples: Samples, layout: Layout) -> Int[Array, "tiles 2"]:
+    """The first block, and the one after the last, that may hold samples of each tile's classes."""
+    assert samples.labels is not None
+    tiles = -(-label.shape[0] // layout.queries)
+    of_tile = jnp.pad(label, (0, tiles * layout.queries - label.shape[0]), mode="edge").reshape(tiles, -1)
+    low, high = of_tile.min(axis=1), of_tile.max(axis=1)
+    first = jnp.searchsorted(samples.labels, low, side="left") // layout.samples
+    last = -(-jnp.searchsorted(samples.labels, high, side="right") // layout.samples)
+    everything = low < 0
+    return jnp.stack([jnp.where(everything, 0, first), jnp.where(everything, -(-samples.n // layout.samples), last)], axis=1).astype(
+        jnp.int32
     )
 
 
@@ -286,7 +268,7 @@ def _partial(
     label: Int[Array, " B"],
     samples: Samples,
     layout: Layout,
-) -> tuple[Partial, Float[Array, " B"]]:
+) -> Partial:
     """The kernel's sums, which are by lane and relative to a reference, as a Partial. Its scores lack the centre's part, `offset`."""
     lanes = jnp.arange(LANES, dtype=jnp.int32)
     k = min(CANDIDATES, samples.n)
@@ -302,11 +284,11 @@ def _partial(
     raw = state[SUMS].sum(axis=1)
     weight = jnp.where(some, scale * raw, 0)
     skipped = state[SKIPPED].sum(axis=1)
+    left_out = jnp.where(some, scale * skipped, 0)
     inverse = jnp.where(raw > skipped, 1 / jnp.where(raw > skipped, raw - skipped, 1), 0)
     mean = total * inverse[:, None]
     if not samples.shifted:
         mean = mean - jnp.where(some, 1, 0).astype(jnp.float32)[:, None] * samples.center
-    left_out = jnp.where(raw > 0, skipped / jnp.where(raw > 0, raw, 1), 0)
 
     def answer(v: Array) -> Array:
         return jnp.where(valid.reshape(valid.shape + (1,) * (v.ndim - 1)), v, jnp.nan)
@@ -314,7 +296,7 @@ def _partial(
     top = Top(-negated[:, :k] - offset[:, None], where[:, :k], rest - offset)
     peak = peak - offset
     if not layout.full:
-        return Partial(answer(peak), answer(weight), answer(mean), *top, None, None, None, None), left_out
+        return Partial(answer(peak), answer(weight), answer(mean), *top, None, None, None, None, answer(left_out))
     square, score, norm = (state[SUMS + j].sum(axis=1) for j in (1, 2, 3))
     return Partial(
         peak=answer(peak),
@@ -327,7 +309,8 @@ def _partial(
         weight_square=answer(jnp.where(some, scale**2 * square, 0)),
         weighted_score=answer(jnp.where(some, scale * score + drop * weight, 0)),
         mass=_mass(label, samples),
-    ), left_out
+        skipped=answer(left_out),
+    )
 
 
 def _mass(label: Int[Array, " B"], samples: Samples) -> Float[Array, " B"]:

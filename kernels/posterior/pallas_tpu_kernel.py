@@ -54,7 +54,9 @@ class Step:
 
     def __init__(self, layout: Layout, refs: Refs, block: Array, step: Array) -> None:
         self.at, self.refs, self.block = layout, refs, block
-        self.now, self.before = (jax.lax.rem(step, 2), jax.lax.rem(step + 1, 2)) if layout.chunks == 1 else (0, 0)
+        self.now: Array | int = jax.lax.rem(step, 2) if layout.chunks == 1 else 0
+        """Where this block's scores and data are kept; `before`: where the last one's are."""
+        self.before: Array | int = jax.lax.rem(step + 1, 2) if layout.chunks == 1 else 0
 
     # The data block
 

@@ -54,6 +54,8 @@ class Partial:
     """Σ w_i (s_i - peak)."""
     mass: Float[Array, " B"] | None
     """Σ of the prior weights of the samples seen: N without counts and labels."""
+    skipped: Float[Array, " B"] | None = None
+    """Σ w_i of the samples that are left out of `mean` (and of nothing else). None: there are none."""
 
     @property
     def full(self) -> bool:
@@ -136,8 +138,9 @@ def merge(a: Partial, b: Partial) -> Partial:
     second = None
     if a.second is not None and b.second is not None:
         second = scale_a * a.second + scale_b * b.second + weight_a * share_b * jnp.sum(gap**2, axis=1)
+    skipped = None if a.skipped is None or b.skipped is None else scale_a * a.skipped + scale_b * b.skipped
     if a.weight_square is None or a.weighted_score is None or a.mass is None:
-        return Partial(peak, weight, mean, *top, second, None, None, None)
+        return Partial(peak, weight, mean, *top, second, None, None, None, skipped)
     assert b.weight_square is not None
     assert b.weighted_score is not None
     assert b.mass is not None
@@ -150,6 +153,7 @@ def merge(a: Partial, b: Partial) -> Partial:
         weight_square=scale_a**2 * a.weight_square + scale_b**2 * b.weight_square,
         weighted_score=scale_a * a.weighted_score + drop_a * weight_a + scale_b * b.weighted_score + drop_b * weight_b,
         mass=a.mass + b.mass,
+        skipped=skipped,
     )
 
 

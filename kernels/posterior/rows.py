@@ -30,8 +30,6 @@ def in_tiles(f: Callable[[Rows], Output], args: Rows, rows: int) -> Output:
 
 def in_class_order(f: Callable[[Rows], Output], args: Rows, label: Int[Array, " B"], rows: int) -> Output:
     """`in_tiles`, with queries of one class together: where the samples are sorted by class, a tile then visits few blocks."""
-    if label.shape[0] <= rows:
-        return f(args)
     order = jnp.argsort(label).astype(jnp.int32)
     back = jnp.argsort(order).astype(jnp.int32)
     return jax.tree.map(lambda v: v[back], in_tiles(f, jax.tree.map(lambda v: v[order], args), rows))

@@ -40,6 +40,8 @@ class Settled(NamedTuple):
     effective: Float[Array, " B"] | None
     entropy: Float[Array, " B"] | None
     mass: Float[Array, " B"] | None
+    left_out: Float[Array, " B"]
+    """Share of the weight whose samples the mean lacks."""
     keeps_rest: Bool[Array, " B"]
     """Whether samples beyond the candidates carry weight that shows; the only field in which shards differ."""
     unsettled: Bool[Array, " B"]
@@ -105,14 +107,16 @@ def settle(partial: Partial, queries: Queries, samples: Samples, shards: Shards)
         rest_square = scale * (about_center - jnp.sum(top.weight_in_partial * jnp.sum(top.rows**2, axis=-1), axis=1))
         about_mean = rest_square - 2 * jnp.sum(rest_sum * new_mean, axis=1) + rest_weight * jnp.sum(new_mean**2, axis=1)
         spread += jnp.where(keep, jnp.maximum(about_mean, 0), 0)
-    spread, all_rest, kept = shards.sum(spread, rest_weight, to64(keep))
+    skipped = jnp.zeros_like(rest_weight) if partial.skipped is None else jnp.where(keep, scale * to64(partial.skipped), 0)
+    spread, all_rest, kept, left_out = shards.sum(spread, rest_weight, to64(keep), skipped)
+    left_out = left_out / total
     variance = spread / total
     moving = jnp.sqrt(jnp.sum((new_mean + to64(samples.center) - queries.still[:, None] * queries.x) ** 2, axis=1))
     spread_out = variance if partial.second is not None else error.radius**2 + 0 * variance
     unsettled = shards.any((kept > 0) & (total > 0) & error.exceeds(all_rest / total, spread_out, moving))
     log_weight = peak + jnp.log(total)
     if partial.weight_square is None or partial.weighted_score is None or partial.mass is None:
-        return Settled(new_mean, log_weight, None, None, None, None, None, None, keep, unsettled)
+        return Settled(new_mean, log_weight, None, None, None, None, None, None, left_out, keep, unsettled)
 
     rest_of_square = scale**2 * jnp.maximum(to64(partial.weight_square) - jnp.sum(top.weight_in_partial**2, axis=1), 0)
     old_z = jnp.where(top.weight_in_partial > 0, top.approximate - old_peak[:, None], 0)
@@ -132,6 +136,7 @@ def settle(partial: Partial, queries: Queries, samples: Samples, shards: Shards)
         effective=total**2 / square,
         entropy=jnp.maximum(jnp.log(total) - score / total, 0),
         mass=mass,
+        left_out=left_out,
         keeps_rest=keep,
         unsettled=unsettled,
     )

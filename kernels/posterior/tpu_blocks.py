@@ -47,6 +47,11 @@ class Generation:
     def clock(self) -> float:
         return self.bf16_flops / self.mxu_flops_per_cycle
 
+    @property
+    def ridge(self) -> int:
+        """Queries at which a pass over bfloat16 data takes as long by the MXU as by bandwidth."""
+        return round(self.bf16_flops * 2 / (4 * self.hbm_bytes))
+
 
 GENERATIONS = {
     g.name: g
@@ -140,16 +145,27 @@ def generation_of(device_kind: str) -> Generation:
 
 
 def default_blocks(
-    generation: Generation, b: int, d: int, dtype: DTypeLike, parts: tuple[int, int], *, shifted: bool = False, full: bool = True
+    generation: Generation,
+    b: int,
+    d: int,
+    dtype: DTypeLike,
+    parts: tuple[int, int],
+    *,
+    shifted: bool = False,
+    full: bool = True,
+    by_class: bool = False,
 ) -> TpuBlocks:
     """The largest query tile that fits, for the data are read once for each; then data blocks that make a step long enough.
+
+    Of data sorted by class (`by_class`) a tile reads the blocks of its own classes, and a large one has many: it is then no larger than
+    keeps a pass from being bound by bandwidth.
 
     If no tile of 64 queries fits, D is split: the data are then read twice, and VMEM holds the queries and their sums only.
     """
     padded = -(-d // LANES) * LANES
     itemsize = jnp.dtype(dtype).itemsize
     direct = jnp.dtype(dtype) == jnp.bfloat16 and not shifted
-    most = min(1024, -(-b // 32) * 32)
+    most = min(-(-generation.ridge // LANES) * LANES if by_class else 1024, -(-b // 32) * 32)
     tiles = [most] + [q for q in (1024, 512, 256, 128, 64, 32) if q < most]
 
     def fits(queries: int, samples: int, columns: int) -> bool:

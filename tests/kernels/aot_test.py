@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,8 +13,8 @@ from kernels import aot
 from kernels.posterior.tpu_blocks import GENERATIONS
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install '.[tpu]'")
-USEFUL_MXU = {"v5e:2x2": 0.97}
-"""Least share of the MXU for 1,024 queries, D = 4,096, bfloat16, all moments. (The other generations: docs/kernel.md; two minutes each.)"""
+USEFUL_MXU = {"v5e:2x2": 0.98, "v5p:2x2x1": 0.975, "v6e:2x2": 0.94, "tpu7x:2x2x1": 0.925}
+"""Least share of the MXU, 1,024 queries, D = 3,072, bfloat16 data, `default`, all moments. 4,096 and 8,192 come out higher: docs/kernel.md."""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -24,16 +25,21 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @needs_libtpu
 @pytest.mark.slow
-@pytest.mark.parametrize("topology", list(USEFUL_MXU))
-def test_the_steady_loop_keeps_the_mxu_busy(topology):
-    done = run(f"--topology={topology}", "--n=65536", "--d=4096", "--queries=1024", "--precision=default")
-    assert done.returncode == 0, done.stderr[-2000:]
-    report = json.loads(done.stdout.splitlines()[-1])
-    assert report["useful_mxu"] >= USEFUL_MXU[topology], report
-    assert report["data_reads"] <= 1.05
-    assert report["vmem_bytes"] <= GENERATIONS[topology.partition(":")[0]].vmem
-    assert report["collectives"] == []
-    assert report["roofline"]["bound"] == "compute"
+def test_the_steady_loop_keeps_the_mxu_busy():
+    """On four generations, two compilers at a time; N is no multiple of a block."""
+
+    def compiled(topology: str) -> subprocess.CompletedProcess[str]:
+        return run(f"--topology={topology}", "--n=65000", "--d=3072", "--queries=1024", "--precision=default")
+
+    with ThreadPoolExecutor(2) as pool:
+        for topology, done in zip(USEFUL_MXU, pool.map(compiled, USEFUL_MXU), strict=True):
+            assert done.returncode == 0, done.stderr[-2000:]
+            report = json.loads(done.stdout.splitlines()[-1])
+            assert report["useful_mxu"] >= USEFUL_MXU[topology], report
+            assert 1 <= report["data_reads"] <= 1.05, report
+            assert report["vmem_bytes"] <= GENERATIONS[topology.partition(":")[0]].vmem
+            assert report["collectives"] == []
+            assert report["roofline"]["bound"] == "compute"
 
 
 @pytest.mark.parametrize(

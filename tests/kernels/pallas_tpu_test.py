@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
+from flowjax.oracle import Oracle
 from kernels.double import float64_scope
+from kernels.posterior import api
 from kernels.posterior.blocks import BlockSizes
 from kernels.posterior.collectives import Shards
-from kernels.posterior.pallas_tpu import pallas_tpu, pallas_tpu_bounded
+from kernels.posterior.pallas_tpu import pallas_tpu
 from kernels.posterior.partial import Partial
 from kernels.posterior.queries import Queries
-from kernels.posterior.samples import Samples, prepare
+from kernels.posterior.samples import Samples, by_class, prepare
 from kernels.posterior.settle import settle
 from kernels.posterior.streaming import streaming
 from kernels.posterior.tpu_blocks import GENERATIONS, TpuBlocks, default_blocks, parts_of
@@ -215,55 +217,97 @@ def test_it_agrees_with_streaming():
     check(kernel(p), p)
 
 
+def share_left_out(found: Partial) -> np.ndarray:
+    return np.asarray(found.skipped) / np.asarray(found.weight)
+
+
 @slow
 def test_blocks_that_cannot_matter_are_skipped_and_change_nothing():
     """Late in time all but one sample's block weigh nothing: the mean is the same, and what was left out is accounted for."""
     p = problem(t=0.9, n=1500)
-    with float64_scope():
-        run = jax.jit(lambda q, s: pallas_tpu_bounded(q, s, full=True, blocks=SMALL, interpret=True))
-        found, left_out = run(p.queries, p.samples)
-        loose = jax.jit(lambda q, s: pallas_tpu_bounded(q, s, full=True, blocks=SMALL, tolerance=0.5, interpret=True))(p.queries, p.samples)
+    found, loose = kernel(p), kernel(p, tolerance=0.5)
     check(found, p)
-    assert (np.asarray(left_out) <= 2.0**-24).all()
-    assert (np.asarray(loose[1]) <= 0.5).all()
+    assert (share_left_out(found) <= 2.0**-24).all()
+    assert (share_left_out(loose) <= 0.5).all()
 
 
-@pytest.mark.slow
+@slow
 def test_a_tolerance_leaves_out_no_more_than_it_says():
-    """Rows ordered by norm, so that whole blocks are light: the mean errs by at most the share left out times the diameter."""
+    """Rows ordered by score, so that whole blocks are light: the mean errs by at most the share left out times the diameter."""
     p = problem(t=0.2, n=1500)
     order = np.argsort(-np.asarray(p.queries.direction)[0] @ np.asarray(p.samples.values, np.float64).T)
     samples = prepare(p.samples.values[order])
     with float64_scope():
         queries = Queries.of(*(jnp.asarray(v[:1]) for v in (p.x, p.t, 1 - p.t, p.label)), samples)
-        found, left_out = jax.jit(lambda q, s: pallas_tpu_bounded(q, s, full=True, blocks=SMALL, tolerance=1e-2, interpret=True))(
-            queries, samples
-        )
-    want = definition(Problem(queries, samples, p.x[:1], p.t[:1], p.label[:1]))
-    assert 0 < float(left_out[0]) <= 1e-2
+    one = Problem(queries, samples, p.x[:1], p.t[:1], p.label[:1])
+    found, want = kernel(one, tolerance=1e-2), definition(one)
+    left_out = share_left_out(found)[0]
+    assert 0 < left_out <= 1e-2
     diameter = 2 * float(np.sqrt(np.asarray(samples.square_norms).max()))
-    assert np.linalg.norm(np.asarray(found.mean)[0] - want["mean"][0]) <= float(left_out[0]) * diameter + 1e-4
+    assert np.linalg.norm(np.asarray(found.mean)[0] - want["mean"][0]) <= left_out * diameter + 1e-4
     np.testing.assert_allclose(found.weight[0], want["weight"][0], rtol=1e-4)
 
 
 @slow
 @pytest.mark.parametrize("blocks", [SMALL, SPLIT], ids=["whole", "split"])
-def test_a_block_range_visits_the_blocks_of_its_classes_only(blocks):
-    """Rows sorted by class: with the other blocks' rows poisoned, nothing changes, so they were not used."""
+def test_a_tile_reads_the_blocks_of_its_classes_only(blocks):
+    """Rows sorted by class: with the other blocks' rows poisoned, nothing changes, so they were not read."""
     rng = np.random.default_rng(0)
-    n, d, b, step = 1024, 130, 32, blocks.samples
+    n, d, b, step = 1024, 130, 64, blocks.samples
     y = rng.standard_normal((n, d)).astype(np.float32)
-    labels = np.repeat(np.arange(4), n // 4).astype(np.int32)
+    labels = np.repeat(np.arange(8), n // 8).astype(np.int32)
     x = rng.standard_normal((b, d)).astype(np.float32)
-    t, label = np.full(b, 0.1, np.float32), np.full(b, 2, np.int32)
-    plain = prepare(jnp.asarray(y), jnp.asarray(labels))
-    first, end = 2 * (n // 4) // step, -(-3 * (n // 4) // step)
-    y[: first * step], y[end * step :] = np.nan, np.nan
-    poisoned = dataclasses.replace(plain, values=jnp.asarray(y))
+    t, label = np.full(b, 0.1, np.float32), np.repeat([2, 5], b // 2).astype(np.int32)
+    plain = by_class(jnp.asarray(y), jnp.asarray(labels))
+    read = np.repeat([np.isin(labels[i : i + step], [2, 5]).any() for i in range(0, n, step)], step)
+    assert 0 < read.sum() < n
+    poisoned = dataclasses.replace(plain, values=jnp.asarray(np.where(read[:, None], y, np.nan)))
     with float64_scope():
         queries = Queries.of(*(jnp.asarray(v) for v in (x, t, 1 - t, label)), plain)
-    ranges = jnp.array([[first, end]], jnp.int32)
-    check(kernel(Problem(queries, poisoned, x, t, label), blocks, block_range=ranges), Problem(queries, plain, x, t, label))
+    check(kernel(Problem(queries, poisoned, x, t, label), blocks), Problem(queries, plain, x, t, label))
+
+
+@pytest.fixture
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The product's own path to the kernel, on a device that has to interpret it."""
+
+    def run(queries: Queries, samples: Samples, how: api.Plan) -> Partial:
+        return pallas_tpu(queries, samples, full=how.full, blocks=SMALL, precision=how.precision, tolerance=how.tolerance, interpret=True)
+
+    monkeypatch.setitem(api.IMPLEMENTATIONS, "pallas_tpu", api.Implementation(run, ("cpu",), (), ""))
+    return "pallas_tpu"
+
+
+@slow
+def test_an_oracle_made_of_it(interpreted):
+    """Every output of `Oracle` by class, and the Jacobian: those of the portable implementation, which are checked against float64."""
+    rng = np.random.default_rng(3)
+    data, labels = rng.standard_normal((600, 6, 10)).astype(np.float32), rng.integers(0, 5, 600)
+    t = np.linspace(0.02, 0.98, 24).astype(np.float32)
+    x = t[:, None, None] * data[:24] + (1 - t)[:, None, None] * rng.standard_normal((24, 6, 10)).astype(np.float32)
+    label = np.where(np.arange(24) % 2, labels[:24], -1)
+    fused, portable = Oracle(data, labels, implementation=interpreted), Oracle(data, labels)
+    found, want = fused(x, t, label), portable(x, t, label)
+    for name in ("velocity", "denoised", "log_density", "top1_weight", "entropy", "effective_samples", "variance", "divergence"):
+        a, b = (np.asarray(getattr(out, name), np.float64).reshape(24, -1) for out in (found, want))
+        assert (np.linalg.norm(a - b, axis=1) <= 1e-4 * np.linalg.norm(b, axis=1) + 1e-5).all(), name
+    assert (found.top1_index == want.top1_index).all()
+    diameter = 2 * np.linalg.norm(data.reshape(600, -1), axis=1).max()
+    assert (np.asarray(found.error_bound) <= 2.0**-24 * diameter).all()
+    v = rng.standard_normal(x.shape).astype(np.float32)
+    np.testing.assert_allclose(fused.jvp(x, t, v, label), portable.jvp(x, t, v, label), rtol=1e-4, atol=1e-4)
+    loose = Oracle(data, implementation=interpreted, tolerance=0.01)(x, t)
+    error = np.linalg.norm((np.asarray(loose.denoised) - np.asarray(portable(x, t).denoised)).reshape(24, -1), axis=1)
+    assert (error <= np.asarray(loose.error_bound) + 1e-4).all()
+
+
+def test_it_is_the_default_on_tpus_alone():
+    """And says so where it does not run."""
+    assert [name for name, one in api.IMPLEMENTATIONS.items() if "tpu" in one.default_on] == ["pallas_tpu"]
+    with pytest.raises(NotImplementedError, match=r"'pallas_tpu' does not run on cpu: it is a TPU kernel; have: streaming"):
+        Oracle(np.zeros((2, 2), np.float32), implementation="pallas_tpu")
+    with pytest.raises(ValueError, match=r"TpuBlocks are those of pallas_tpu, and streaming takes BlockSizes"):
+        Oracle(np.zeros((2, 2), np.float32), block_sizes=SMALL)
 
 
 @slow
@@ -306,10 +350,8 @@ def test_blocks_that_do_not_fit_are_refused_with_the_numbers():
         kernel(p, generation=dataclasses.replace(GENERATIONS["v5e"], vmem=2**18))
 
 
-def test_a_bad_block_range_or_tolerance_is_refused():
+def test_a_bad_tolerance_is_refused():
     p = problem()
-    with pytest.raises(ValueError, match=r"block_range must be \[2, 2\]"):
-        kernel(p, block_range=jnp.zeros((3, 2), jnp.int32))
     with pytest.raises(ValueError, match=r"tolerance must be in \[0, 1\), got 1.5"):
         kernel(p, tolerance=1.5)
 
