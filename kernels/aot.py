@@ -117,9 +117,14 @@ def compile_pass(
     assert hlo is not None
     item = jnp.dtype(dtype).itemsize
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
-    once = rows * -(-d // LANES) * LANES * item
-    by_end = (once * (2 if phases > 1 else 1),) if None in schedule.copies else ()
-    reads = tiles * sum((_every_step(schedule.copies, 4 * LANES * tile) * steps * phases, *by_end))
+    padded = -(-d // LANES) * LANES
+    reads = _bytes_read(
+        schedule.copies,
+        block=blocks.samples * (blocks.columns or padded) * item,
+        per_tile=4 * LANES * tile,
+        steps=tiles * steps * phases,
+        data=tiles * rows * padded * item * (2 if phases > 1 else 1),
+    )
     return Report(
         topology=topology,
         useful_mxu=round(flops / schedule.cycles / generation.mxu_flops_per_cycle, 4),
@@ -137,13 +142,18 @@ def compile_pass(
     )
 
 
-def _every_step(copies: tuple[int | None, ...], per_query: int) -> int:
-    """Bytes of known size copied in each step: all but the two blocks that change with the query tile only."""
-    left = [size for size in copies if size is not None]
-    for _ in range(2):
-        if per_query in left:
-            left.remove(per_query)
-    return sum(left)
+def _bytes_read(copies: tuple[int | None, ...], *, block: int, per_tile: int, steps: int, data: int) -> int:
+    """Bytes that a pass copies from HBM: the data, and what else is copied in each step.
+
+    Args:
+      copies: of a step, see `Schedule`.
+      block: bytes of a block of data. A copy that the end of the data may cut short is one: in all, `data` bytes.
+      per_tile: bytes of a block that changes with the query tile only, and does not count.
+    """
+    known = [size for size in copies if size is not None and size != per_tile]
+    if block == per_tile and per_tile in copies:
+        known.append(block)
+    return steps * sum(known) + (data if None in copies else 0)
 
 
 def roofline(generation: Generation, flops: float, bytes_read: float) -> dict[str, str | float]:

@@ -87,26 +87,27 @@ class Step:
                         here = jax.lax.broadcasted_iota(jnp.int32, (32, LANES), 0) + j * 32 < at.n % at.samples
                         data[rows_at(j * 32, 32), cols] = _keep(here, data[rows_at(j * 32, 32), cols])
 
-    def convert(self) -> None:
-        """The block as bfloat16 parts."""
-        at, refs = self.at, self.refs
-        if at.direct:
-            if at.chunks == 1:
-                self.keeping.start()
-            return
+    def convert(self, start: Any, columns: range) -> None:
+        """32 rows of the block as bfloat16 parts."""
+        at, refs, rows = self.at, self.refs, rows_at(start, 32)
+        for c in columns[:: 4 * LANES]:
+            cols = pl.ds(c, min(4 * LANES, columns.stop - c))
+            y = _float(refs.data[rows, cols])
+            if at.shifted:
+                y = y - refs.center[0:1, cols]
+            for part, value in enumerate(split(y, at.data_parts)):
+                refs.parts[self.now, part, rows, cols] = value
 
-        @pl.loop(0, at.samples // 32)
+    def convert_block(self) -> None:
+        """All of it, in a loop."""
+
+        @pl.loop(0, 0 if self.at.direct else self.at.samples // 32)
         def _(j: Array) -> None:
-            for c in range(0, at.columns, 4 * LANES):
-                cols = pl.ds(c, min(4 * LANES, at.columns - c))
-                y = _float(refs.data[rows_at(j * 32, 32), cols])
-                if at.shifted:
-                    y = y - refs.center[0:1, cols]
-                for part, value in enumerate(split(y, at.data_parts)):
-                    refs.parts[self.now, part, rows_at(j * 32, 32), cols] = value
+            self.convert(j * 32, range(self.at.columns))
 
     @property
     def keeping(self) -> Any:
+        """The copy of a block that needs no conversion, for the next step."""
         return pltpu.make_async_copy(self.refs.data, self.refs.parts.at[self.now, 0], self.refs.kept)
 
     def data(self, part: int, rows: Any, cols: Any) -> Array:
@@ -117,14 +118,18 @@ class Step:
 
     # The matmuls
 
-    def score_pieces(self, start: Any, size: int, chunk: Array | int = 0) -> list[Piece]:
-        """Products of `size` rows of queries with the block, or with a chunk of its columns, some of each at a time."""
+    def score_pieces(self, start: Any, size: int, chunk: Array | int = 0, convert: bool = False) -> list[Piece]:
+        """Products of `size` rows of queries with the block, or with a chunk of its columns, some of each at a time; `convert`: and
+        before what is used for the first time, its conversion."""
         at, refs = self.at, self.refs
         some, samples, depth = at.score_tile
 
         def piece(r: int, s: int, c: int, parts: tuple[int, int], first: bool) -> None:
-            rows, group = rows_at(start + r, min(some, size - r)), pl.ds(s, min(samples, at.samples - s))
-            cols = pl.ds(c, min(depth, at.columns - c))
+            rows, wide, deep = rows_at(start + r, min(some, size - r)), min(samples, at.samples - s), min(depth, at.columns - c)
+            if convert and r == 0 and parts == (0, 0):
+                for j in range(s, s + wide, 32):
+                    self.convert(j, range(c, c + deep))
+            group, cols = pl.ds(s, wide), pl.ds(c, deep)
             product = _dot(refs.direction[chunk, parts[0], rows, cols], self.data(parts[1], group, cols), 1)
             refs.tile[self.now, rows, group] = product if first else refs.tile[self.now, rows, group] + product
 
@@ -186,8 +191,8 @@ class Step:
         refs.state[BEST, rows, :], refs.state[SECOND, rows, :], refs.index[rows, :] = best, second, index
         refs.peak[rows, :] = peak
 
-    def weigh(self, start: Any, counted: Sequence[int] = ()) -> None:
-        """Weights of ROWS rows on the block before, and their sums by lane."""
+    def weigh(self, start: Any, skipped: bool = False) -> None:
+        """Weights of ROWS rows on the block before, and their sums by lane; `skipped`: its second matmul is left out."""
         at, refs = self.at, self.refs
         rows = rows_at(start)
         reference = refs.state[REFERENCE, rows, :]
@@ -203,8 +208,11 @@ class Step:
                 refs.weights[part, rows, cols] = value
         for k, value in enumerate(sums):
             refs.state[SUMS + k, rows, :] = value
-        for k in counted:
-            refs.state[k, rows, :] += sums[0] - old
+        if skipped:
+            refs.state[SKIPPED, rows, :] += sums[0] - old
+
+    def weigh_skipped(self) -> None:
+        self.each_rows(lambda start: self.weigh(start, skipped=True))
 
     def rise(self) -> None:
         """How far the block's highest score lies above its row's reference: what the next step decides by."""
@@ -306,20 +314,24 @@ def whole_step(step: Step, first: Array, last: Array) -> None:
     @pl.when(more)
     def _() -> None:
         step.clean(0)
-        step.convert()
+        if at.direct:
+            step.keeping.start()
 
     @pl.when(more & matters)
     def _() -> None:
-        matmul = step.score_pieces(0, at.queries)
-        in_turns(matmul, spread(pieces_of(step.weigh, at.queries), len(matmul), 0, len(matmul) - 1))
-        turns = min(TURNS, at.columns // at.sum_tile)
-        step.beside_sum(spread(pieces_of(step.rank, at.queries), turns, 0, turns - 1))
+        matmul = step.score_pieces(0, at.queries, convert=not at.direct)
+        for piece, beside in zip(matmul, spread(pieces_of(step.weigh, at.queries), len(matmul)), strict=True):
+            for other in beside:
+                other()
+            piece()
+        step.beside_sum(spread(pieces_of(step.rank, at.queries), min(TURNS, at.columns // at.sum_tile)))
         step.rise()
 
     @pl.when(more & ~matters)
     def _() -> None:
         some = 256 if at.queries % 256 == 0 else at.queries
-        pl.when(before)(lambda: step.each_rows(lambda r: step.weigh(r, (SKIPPED,))))
+        step.convert_block()
+        pl.when(before)(step.weigh_skipped)
 
         @pl.loop(0, at.queries // some)
         def _(k: Array) -> None:
@@ -334,7 +346,7 @@ def whole_step(step: Step, first: Array, last: Array) -> None:
         step.each_rows(step.weigh)
         step.sum_up()
 
-    pl.when(last & ~matters)(lambda: step.each_rows(lambda r: step.weigh(r, (SKIPPED,))))
+    pl.when(last & ~matters)(step.weigh_skipped)
     if at.direct:
         pl.when(more)(step.keeping.wait)
 
@@ -344,7 +356,7 @@ def split_step(step: Step, phase: Array) -> None:
     at, refs = step.at, step.refs
     chunk = phase % at.chunks
     step.clean(chunk)
-    step.convert()
+    step.convert_block()
 
     @pl.when(phase == 0)
     def _() -> None:
@@ -363,7 +375,7 @@ def split_step(step: Step, phase: Array) -> None:
         step.rise()
         pl.when(refs.rise[0] > HEADROOM)(step.raise_reference)
         pl.when(refs.rise[0] >= -at.cut)(lambda: step.each_rows(step.weigh))
-        pl.when(refs.rise[0] < -at.cut)(lambda: step.each_rows(lambda r: step.weigh(r, (SKIPPED,))))
+        pl.when(refs.rise[0] < -at.cut)(step.weigh_skipped)
 
     @pl.when((phase >= at.chunks) & (refs.rise[0] >= -at.cut))
     def _() -> None:
@@ -375,21 +387,10 @@ def pieces_of(f: Callable[[int], Any], rows: int) -> list[Piece]:
     return [_bind(f, r) for r in range(0, rows, ROWS)]
 
 
-def spread(pieces: list[Piece], slots: int, first: int, last: int) -> list[list[Piece]]:
-    """`pieces` dealt evenly over the slots from `first` to before `last`."""
-    out: list[list[Piece]] = [[] for _ in range(slots)]
-    last = max(last, first + 1)
-    for k, piece in enumerate(pieces):
-        out[min(first + k * (last - first) // len(pieces), slots - 1)].append(piece)
-    return out
-
-
-def in_turns(pieces: list[Piece], beside: list[list[Piece]]) -> None:
-    """Each piece, and before it those that go beside it."""
-    for piece, others in zip(pieces, beside, strict=True):
-        for other in others:
-            other()
-        piece()
+def spread(pieces: list[Piece], slots: int) -> list[list[Piece]]:
+    """`pieces` dealt evenly over all slots but the last, in which what was dealt before comes to its end."""
+    used = max(1, slots - 1)
+    return [pieces[k * len(pieces) // used : (k + 1) * len(pieces) // used] if k < used else [] for k in range(slots)]
 
 
 def _bind(f: Callable[..., Any], *args: Any) -> Piece:

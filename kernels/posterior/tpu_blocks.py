@@ -177,7 +177,8 @@ def default_blocks(
             break
         passes = max(parts) * (max(parts) + 1) // 2 if parts[1] > 1 else parts[0]
         long = generation.step_products // (2 * queries * padded * passes)
-        for samples in range(max(256, min(1024, long // 256 * 256)), 0, -generation.width):
+        width = generation.width
+        for samples in range(max(width, min(1024, long // 256 * 256)), 0, -width):
             if fits(queries, samples, padded):
                 return TpuBlocks(queries, samples, score_tile=generation.score_tile(queries))
     for queries in (q for q in tiles if q <= 256):
