@@ -89,3 +89,17 @@ def test_roofline_names_what_bounds():
     chip = GENERATIONS["v5e"]
     assert aot.roofline(chip, chip.bf16_flops, chip.hbm_bytes / 2) == {"bound": "compute", "seconds": 1.0, "compute": 1.0, "bandwidth": 0.5}
     assert aot.roofline(chip, 0.0, chip.hbm_bytes)["bound"] == "bandwidth"
+
+
+@pytest.mark.parametrize(
+    ("copies", "read"),
+    [
+        ((4096, 64), 10 * 4160),  # a block and its norms, ten steps
+        ((4096, 64, 512, 512), 10 * 4160),  # what changes with the query tile only is left out
+        ((None, 64), 10 * 64 + 40000),  # the last block is shorter: all the data, once
+        ((512, 512, 512), 10 * 512),  # a block as large as what changes with the tile
+    ],
+)
+def test_bytes_read_in_a_pass(copies, read):
+    block = 512 if 4096 not in copies and None not in copies else 4096
+    assert aot._bytes_read(copies, block=block, per_tile=512, steps=10, data=40000) == read
