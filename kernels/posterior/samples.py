@@ -90,7 +90,7 @@ def statistics(values: Num[Array, "N D"], counts: Float[Array, " N"] | None, sha
 def by_class(data: Num[Array, "N D"], labels: Int[Array, " N"], counts: Float[Array, " N"] | None = None) -> Samples:
     """`prepare`, with the rows sorted by label, so that a query reads the blocks of its class only. Takes a copy where they are not yet."""
     order = jnp.argsort(labels, stable=True).astype(jnp.int32)
-    if not isinstance(order, jax.core.Tracer) and bool((order == jnp.arange(len(order))).all()):
+    if not isinstance(order, jax.core.Tracer) and bool((order == jnp.arange(len(order), dtype=jnp.int32)).all()):
         return dataclasses.replace(prepare(data, labels, counts), by_class=True)
     samples = prepare(data[order], labels[order], None if counts is None else counts[order])
     return dataclasses.replace(samples, index=order, by_class=True)

@@ -23,6 +23,8 @@ VARIANCE_TOLERANCE = 6e-5
 """Error estimate up to which the float32 part of a posterior stands, set by measurement against float64 so that what it lets through
 keeps the errors promised (1e-5 of the velocity, 1e-4 nats, 1e-4 of the variance): on digits, MNIST and Fashion-MNIST at most 4.2e-6 of
 the velocity and 1.3e-5 nats (`python -m tests.exactness`); the sets of `tests/flowjax/oracle_test.py` attack it."""
+ENOUGH, LEAST_OF_ESTIMATE = 8, 1 / 32
+"""So many candidates tell how large the rounding of a score is; they may not put it below this share of the a-priori estimate."""
 NEGLIGIBLE = 1e-7
 """A rest is left out where its whole effect, on any of the moments, is below this: float32 rounding hides it."""
 
@@ -154,7 +156,9 @@ class _Errors(NamedTuple):
 
     negligible: Bool[Array, " B"]
     score: Float[Array, " B"]
-    """Error of a score, nats."""
+    """Largest error of a score, nats."""
+    typical: Float[Array, " B"]
+    """The same as the candidates show it, whose scores are known both ways: twice their root mean square."""
     residual: Float[Array, " B"]
     """‖x - α y‖ for the heaviest y: the noise that the query carries."""
     radius: Float[Array, ""]
@@ -166,7 +170,7 @@ class _Errors(NamedTuple):
 
     def exceeds(self, rest_share: Array, variance: Array, moving: Array) -> Bool[Array, " B"]:
         """Whether the rest's rounding could spoil a moment; `moving` is ‖E[y | x] - κ x‖, the velocity but for a factor."""
-        moved = rest_share * self.score
+        moved = rest_share * self.typical
         velocity = moved * jnp.sqrt(variance) + 8 * self.unit * self.reach
         # Σw‖y‖² - ‖Σwy‖² cancels; what is left must be right relative to itself or, if larger, to the noise that x still carries.
         cancelled = (0.5 + 20 / self.d**0.5) * self.unit * self.reach * self.radius + moved * variance
@@ -186,6 +190,11 @@ def _errors(partial: Partial, queries: Queries, samples: Samples, top: Candidate
     aligned = jnp.abs(peak + queries.offset) + 2 * queries.curvature * largest
     direction = jnp.sqrt(jnp.sum(queries.direction**2, axis=1))
     score = unit * (0.25 * samples.d**0.5 * aligned + direction * reach)
+    there = jnp.isfinite(top.exact)
+    known = to64(there.sum(axis=1))
+    gap = jnp.where(there, top.approximate - jnp.where(there, top.exact, 0), 0)
+    measured = 2 * jnp.sqrt(jnp.sum(gap**2, axis=1) / jnp.maximum(known, 1))
+    typical = shards.max(jnp.where(known < ENOUGH, score, jnp.clip(measured, score * LEAST_OF_ESTIMATE, score)))
     best = jnp.take_along_axis(top.rows, argmax64(top.exact)[:, None, None], axis=1)[:, 0] + to64(samples.center)
     here = top.exact.max(axis=1) == peak
 
@@ -199,4 +208,4 @@ def _errors(partial: Partial, queries: Queries, samples: Samples, top: Candidate
     heaviest_rest = jnp.where(jnp.isneginf(last), 0, (samples.n - top.exact.shape[1]) * jnp.exp(jnp.minimum(last, 600.0)))
     width = 2 * jnp.sqrt(largest) / jnp.maximum(jnp.minimum(moving, residual), 1e-30)
     negligible = heaviest_rest * jnp.maximum(1, width**2) <= NEGLIGIBLE / shards.count
-    return _Errors(negligible, score, residual, jnp.sqrt(largest), reach, unit, samples.d)
+    return _Errors(negligible, score, typical, residual, jnp.sqrt(largest), reach, unit, samples.d)
