@@ -13,7 +13,7 @@ from kernels import aot
 from kernels.posterior.tpu_blocks import GENERATIONS
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install '.[tpu]'")
-USEFUL_MXU = {"v5e:2x2": 0.98, "v5p:2x2x1": 0.975, "v6e:2x2": 0.94, "tpu7x:2x2x1": 0.925}
+USEFUL_MXU = {"v5e:2x2": 0.98, "v5p:2x2x1": 0.97, "v6e:2x2": 0.94, "tpu7x:2x2x1": 0.92}
 """Least share of the MXU: 1,024 queries, D = 3,072, bfloat16 data, `default`, all moments. Longer D come out higher: docs/kernel.md."""
 
 
