@@ -21,6 +21,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import oracle_grid, runner
+from experiments.data_flags import load_data
 from flowjax import data, stages
 from flowjax.intervals import Curve, mean_curve
 from flowjax.oracle import Oracle
@@ -87,20 +88,13 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 
 def _load(config: ConfigDict) -> tuple[data.DataSet, data.DataSet]:
     """The oracle's data set, and the one whose samples are noised."""
-    wanted = config.data
-    if wanted.path or wanted.source == "arrays":
-        if not wanted.path:
-            raise ValueError("no data given: set --config.data.path=FILE.npy (samples [N, *shape])")
-        whole = data.load("arrays", path=wanted.path, labels=wanted.labels or None, normalize=wanted.normalize)
-    elif wanted.labels:
-        raise ValueError("--config.data.labels needs --config.data.path, the samples that it labels")
-    else:
-        whole = data.load(wanted.source)
+    whole = load_data(config.data)
     if config.query == "train":
         return whole, whole
     if config.query == "heldout":
         return whole.split(config.heldout_fraction, config.seed)
-    queried = data.load("arrays", path=config.query, normalize=wanted.normalize)
+    block = ConfigDict(config.data.to_dict() | {"source": "", "path": config.query, "labels": "", "classes": (), "max_samples": 0})
+    queried = load_data(block)
     if queried.shape != whole.shape:
         raise ValueError(f"query: {config.query} holds samples of shape {queried.shape}, the data {whole.shape}")
     if config.by_class and whole.labels is not None and queried.labels is None:

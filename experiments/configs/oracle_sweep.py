@@ -13,6 +13,8 @@ import difflib
 
 from ml_collections import ConfigDict
 
+from experiments.configs.data import data_config
+
 PRESETS = ("digits", "digits_by_class", "gaussian_grid", "arrays")
 
 
@@ -26,14 +28,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     if preset == "gaussian_grid":
         return _grid()
     config = ConfigDict()
-    config.data = ConfigDict(
-        {
-            "source": "arrays" if preset == "arrays" else "digits",
-            "path": "",  # .npy or .npz with your samples [N, *shape]: takes the place of the source
-            "labels": "",  # .npy or .npz with their classes [N]
-            "normalize": "auto",  # auto: uint8 to [-1, 1], other types as they are; none: as they are
-        }
-    )
+    config.data = data_config("" if preset == "arrays" else "digits")
     # Whether each query is conditioned on its own class, where the data have labels.
     config.by_class = preset != "digits"
     config.path = "rectified_flow"  # or cosine, variance_preserving

@@ -5,12 +5,14 @@ import threading
 from typing import NamedTuple
 
 import grain
+import ml_dtypes
 import numpy as np
 
 from flowjax.data.normalization import Normalization
 from flowjax.data.record import DataSet
 from flowjax.data.records import Records
 
+_DEVICE_DTYPES = tuple(np.dtype(dtype) for dtype in (np.uint8, np.float32, np.float16, ml_dtypes.bfloat16))  # others become float32
 _ORDER, _DRAWS = 0, 1  # what a random stream is for
 
 
@@ -18,7 +20,8 @@ class Batch(NamedTuple):
     """The part of one training batch that a process feeds to its devices; a pytree.
 
     Attributes:
-      data: `[b, *shape]` as stored (uint8 stays uint8): `Batches.normalization` makes a model's values of it on the device.
+      data: `[b, *shape]` as stored (uint8, float16, bfloat16; others as float32); `Batches.normalization` makes a model's values of it on
+        the device.
       label: `[b]` int32, `num_classes` where it was dropped for guidance; None for data without labels.
     """
 
@@ -104,6 +107,8 @@ class Batches:
         dropped = (draws.random(self.batch_size) < self.label_dropout)[self._own]
         index = self.index(step)
         data = self.records.read(index, mirror if self.flips else None)
+        if data.dtype not in _DEVICE_DTYPES:
+            data = data.astype(np.float32)
         if self.records.labels is None:
             return Batch(data, None)
         assert self.null_label is not None

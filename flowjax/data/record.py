@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import ml_dtypes
 import numpy as np
 
 
@@ -66,7 +67,7 @@ class DataSet(SampleSet):
 
     Attributes:
       name: what a reader calls it, for titles.
-      data: `[N, *shape]` float32, finite, N >= 1 and D = Π shape >= 1.
+      data: `[N, *shape]` float32 or bfloat16, finite, N >= 1 and D = Π shape >= 1.
       labels: `[N]` int32 >= 0, or None. Any integer dtype is taken and kept as int32.
       class_names: one for each label 0..num_classes - 1, or None.
       value_range: (low, high) that the values lie in, for showing them; None takes the least and the greatest value.
@@ -132,16 +133,19 @@ class DataSet(SampleSet):
 
 
 def _check_data(name: str, data: np.ndarray) -> None:
-    if data.dtype != np.float32:
-        raise ValueError(f"{name}: data are {data.dtype}, expected float32")
+    if data.dtype not in (np.float32, ml_dtypes.bfloat16):
+        raise ValueError(f"{name}: data are {data.dtype}, expected float32 or bfloat16")
     if data.ndim < 2 or data.size == 0:
         raise ValueError(f"{name}: data have shape {data.shape}, expected [N, *shape] with at least one sample of at least one value")
-    finite = np.isfinite(data)
-    if not finite.all():
-        first = tuple(int(i) for i in np.unravel_index(np.argmin(finite), data.shape))
-        raise ValueError(
-            f"{name}: {data.size - np.count_nonzero(finite)} values are NaN or infinite (in float32), the first at index {first}"
-        )
+    step = max(1, 2**26 // (data.size // len(data)))
+    for start in range(0, len(data), step):  # by blocks: no mask of the size of the data
+        finite = np.isfinite(data[start : start + step])
+        if not finite.all():
+            first = tuple(int(i) for i in np.unravel_index(np.argmin(finite), finite.shape))
+            count = sum(data[s : s + step].size - np.count_nonzero(np.isfinite(data[s : s + step])) for s in range(start, len(data), step))
+            raise ValueError(
+                f"{name}: {count} values are NaN or infinite (in float32), the first at index {(start + first[0], *first[1:])}"
+            )
 
 
 def checked_labels(name: str, labels: np.ndarray | None, n: int, class_names: tuple[str, ...] | None) -> np.ndarray | None:

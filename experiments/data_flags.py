@@ -1,0 +1,35 @@
+"""From the `data` block of a configuration to the data; the same for every binary."""
+
+import inspect
+
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.configs.data import data_config
+from flowjax import data
+from flowjax.data.recognize import recognize
+
+_OF_MEMORY = ("flips", "dtype")  # keys of how samples are kept, not of where they come from
+
+
+def open_data(block: ConfigDict) -> data.Records:
+    """The samples that a block names, as stored: for training and for what reads them once.
+
+    Raises:
+      FileNotFoundError, ValueError: as the source raises them; a key that is set and that the source does not take.
+    """
+    defaults = data_config()
+    settings = {key: value for key, value in block.items() if key not in ("source", *_OF_MEMORY) and value != defaults[key]}
+    source = block.source
+    if block.path and (not source or (source in data.SOURCES and "path" not in inspect.signature(data.SOURCES[source]).parameters)):
+        source = recognize(block.path)
+    if not source:
+        raise ValueError("no data given: set --config.data.path=FILE_OR_FOLDER, or --config.data.source=NAME")
+    if block.labels and not block.path:
+        raise ValueError("--config.data.labels needs --config.data.path, the samples that it labels")
+    return data.open_records(source, progress=runner.progress, **settings)
+
+
+def load_data(block: ConfigDict) -> data.DataSet:
+    """The same, in memory: for the oracle."""
+    return open_data(block).load(flips=block.flips, dtype=block.dtype, progress=runner.progress("reading"))
