@@ -4,7 +4,10 @@
     digits           python -m experiments.oracle_sweep                                              15 s            t* = 0.53
     digits_by_class  ... --config=experiments/configs/oracle_sweep.py:digits_by_class                20 s            t* = 0.52
     gaussian_grid    ... --config=experiments/configs/oracle_sweep.py:gaussian_grid                  long            predictions within 8 %
+    fashion_mnist    ... --config=experiments/configs/oracle_sweep.py:fashion_mnist                  TIME            t* = 0.31
     arrays           ... --config=experiments/configs/oracle_sweep.py:arrays --config.data.path=FILE  as N and D      yours
+
+`fashion_mnist` reads the four original files where `apt-get install dataset-fashion-mnist` puts them, or in --config.data.manual_dir.
 
 `--config.data.path=FILE.npy` alone does the same as `arrays` for data without labels.
 """
@@ -15,7 +18,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs.data import data_config
 
-PRESETS = ("digits", "digits_by_class", "gaussian_grid", "arrays")
+PRESETS = ("digits", "digits_by_class", "fashion_mnist", "gaussian_grid", "arrays")
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
@@ -28,9 +31,9 @@ def get_config(preset: str = "digits") -> ConfigDict:
     if preset == "gaussian_grid":
         return _grid()
     config = ConfigDict()
-    config.data = data_config("" if preset == "arrays" else "digits")
+    config.data = data_config({"arrays": "", "fashion_mnist": "fashion_mnist"}.get(preset, "digits"))
     # Whether each query is conditioned on its own class, where the data have labels.
-    config.by_class = preset != "digits"
+    config.by_class = preset in ("digits_by_class", "arrays")
     config.path = "rectified_flow"  # or cosine, variance_preserving
     config.query = "train"  # what is noised: train, heldout, or a .npy/.npz file of clean samples
     config.heldout_fraction = 0.1  # held out of the oracle's data when query=heldout

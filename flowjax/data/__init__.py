@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from flowjax.data import arrays, digits, gaussian
+from flowjax.data import arrays, digits, gaussian, image_folder, latents, tfds_images
 from flowjax.data.record import DataSet
 from flowjax.data.records import Progress, Records
 
@@ -15,6 +15,10 @@ SOURCES: dict[str, Callable[..., Records]] = {
     "arrays": arrays.records,
     "digits": digits.records,
     "gaussian": gaussian.records,
+    "images": image_folder.records,
+    "latents": latents.records,
+    "repa": latents.repa_records,
+    "tfds": tfds_images.records,
 }
 
 
@@ -38,7 +42,7 @@ def open_records(
     """The samples of a source by name, as stored; those that lie on disk are read when they are asked for.
 
     Args:
-      source: one of `SOURCES`.
+      source: one of `SOURCES`, or the name of a TFDS data set, `cifar10`.
       classes, max_samples: as in `Records.subset`.
       progress: makes a progress bar of a few words; None: none is shown.
       settings: what the source takes; its function says what they mean.
@@ -48,7 +52,10 @@ def open_records(
         source raises itself.
     """
     if source not in SOURCES:
-        raise ValueError(f"unknown data source {source!r}{_nearest(source, SOURCES)}; there are {', '.join(SOURCES)}")
+        near = _nearest(source, SOURCES)
+        if near:
+            raise ValueError(f"unknown data source {source!r}{near}; there are {', '.join(SOURCES)}, and the names of TFDS")
+        source, settings = "tfds", {"name": source, **settings}
     signature = inspect.signature(SOURCES[source])
     for setting in settings:
         if setting not in signature.parameters:

@@ -2,27 +2,20 @@
 
 import os
 import pathlib
-import zipfile
-import zlib
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from flowjax.data.normalization import BYTES, IDENTITY
+from flowjax.data.normalization import BYTES, IDENTITY, Normalization
+from flowjax.data.numpy_file import read_numpy
 from flowjax.data.records import Records
 from flowjax.data.safetensors_file import read_safetensors
 
 DATA_KEYS = ("data", "images", "latents", "x", "arr_0")
 LABEL_KEYS = ("labels", "y")
-# What NumPy and zipfile raise for a file that is cut short, damaged, or something else altogether.
-_UNREADABLE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, MemoryError, SyntaxError)
 
 
-_MAPPED_FROM = 2**26  # bytes; a larger .npy stays on disk until it is read
-
-
-def records(path: str | os.PathLike, labels: str | os.PathLike | None = None, normalize: str = "auto") -> Records:
+def records(path: str | os.PathLike, labels: str | os.PathLike | None = None, normalize: str = "auto", multiplier: float = 0.0) -> Records:
     """Samples `[N, *shape]`, and labels `[N]` if there are any.
 
     Nothing is ever unpickled: a file that holds Python objects is refused. Large `.npy` and all `.safetensors` files are memory-mapped.
@@ -34,6 +27,7 @@ def records(path: str | os.PathLike, labels: str | os.PathLike | None = None, no
         has them under `LABEL_KEYS`.
       normalize: "auto" scales uint8 by `x / 127.5 - 1` to [-1, 1] and leaves other types as they are; "none" leaves all as
         they are.
+      multiplier: of values that are not scaled otherwise, like 0.18215 of latents of SD-VAE; 0 is 1.
 
     Raises:
       FileNotFoundError: no such file.
@@ -49,11 +43,12 @@ def records(path: str | os.PathLike, labels: str | os.PathLike | None = None, no
     if samples.dtype.kind not in "buif" and samples.dtype != ml_dtypes.bfloat16:
         raise ValueError(f"{path}: the values are {samples.dtype}, expected real numbers")
     scaled = normalize == "auto" and samples.dtype == np.uint8
+    scale = Normalization(multiplier=multiplier, formula=f"x * {multiplier:g}") if multiplier else IDENTITY
     return Records(
         name=path.stem,
         rows=samples,
         labels=found,
-        normalization=BYTES if scaled else IDENTITY,
+        normalization=BYTES if scaled else scale,
         value_range=(-1.0, 1.0) if scaled else None,
         provenance={
             "source": "arrays",
@@ -70,40 +65,10 @@ def read_array(path: pathlib.Path, keys: tuple[str, ...]) -> tuple[np.ndarray, n
     Raises:
       FileNotFoundError, ValueError: as `records`.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file; give the path of a .npy, .npz or .safetensors file, relative to {pathlib.Path.cwd()}"
-        )
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path}: the file is empty")
-    try:
-        if path.suffix == ".safetensors":
-            return _chosen(path, read_safetensors(path), keys)
-        with open(path, "rb") as file:  # opened here, so that it is closed whatever NumPy makes of it
-            if file.read(6) == b"\x93NUMPY" and path.stat().st_size >= _MAPPED_FROM:
-                return np.lib.format.open_memmap(path, mode="r"), None
-            file.seek(0)
-            loaded = np.load(file, allow_pickle=False)
-            return (loaded, None) if isinstance(loaded, np.ndarray) else _chosen(path, loaded, keys)
-    except _UNREADABLE as error:
-        if isinstance(error, _Told) or path.suffix == ".safetensors":
-            raise
-        if "pickle" in str(error) or "Python objects" in str(error):
-            reason = "it holds pickled Python objects or is no NumPy file, and nothing is unpickled here"
-        else:
-            reason = f"it is cut short or damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        raise ValueError(f"{path}: not readable: {reason}; write plain numbers with numpy.save") from error
-
-
-class _Told(ValueError):
-    """An error that says already what is wrong."""
-
-
-def _chosen(path: pathlib.Path, held: Any, keys: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray | None]:
-    """`read_array` of a mapping, or of an archive that NumPy reads when it is asked for a key."""
+    held = read_safetensors(path) if path.suffix == ".safetensors" else read_numpy(path)
     names = list(held)
     key = names[0] if len(names) == 1 else next((key for key in keys if key in names), None)
     if key is None:
-        raise _Told(f"{path}: holds the arrays {', '.join(names) or '(none)'}; expected one called {', '.join(keys)}")
+        raise ValueError(f"{path}: holds the arrays {', '.join(names) or '(none)'}; expected one called {', '.join(keys)}")
     beside = next((name for name in LABEL_KEYS if name in names and name != key), None)
     return held[key], None if beside is None else held[beside]
