@@ -46,7 +46,7 @@ def test_duplicates_are_counted_and_near_ones_found():
     assert found.near_duplicates == 1
     direct = np.sum((rows[found.nearest_pairs[:, 0]].astype(float) - rows[found.nearest_pairs[:, 1]]) ** 2, axis=(1, 2, 3))
     np.testing.assert_allclose(found.nearest, direct / (2 * found.eigenvalues.sum()), rtol=1e-6)
-    assert set(found.nearest_pairs.ravel() // 100) == {0, 1, 2}
+    assert set(found.nearest_pairs.ravel() // 100) == {0, 2}  # of equal samples the first
     assert any("100 samples repeat" in text for text in found.warnings)
     assert any("equal to one of another class" in text for text in found.warnings)
     assert any("near duplicate" in text for text in found.warnings)
