@@ -15,6 +15,8 @@ from flowjax.data import latent_stats
 from flowjax.data.latents import SD_VAE_MULTIPLIER
 from flowjax.data.recognize import recognize
 from flowjax.data.safetensors_file import read_safetensors
+from flowjax.oracle import Oracle
+from kernels.posterior.sharded import rows_of_process, shard_samples
 
 STATS_PT = pathlib.Path(__file__).parents[1] / "files" / "latents_stats.pt"  # of 32 channels, written by PyTorch
 SIZES = (5, 3, 4)
@@ -79,6 +81,15 @@ def test_only_the_rows_that_are_asked_for_are_read(tmp_path):
     part = found.load(np.array([0, 2, 9]))  # what one of several processes does
     np.testing.assert_array_equal(part.data, expected)
     np.testing.assert_array_equal(part.labels, found.labels[[0, 2, 9]])
+
+
+def test_the_part_of_a_process_is_what_a_sharded_oracle_takes(tmp_path):
+    found = data.open_records("latents", path=write(tmp_path / "vavae", arrays()))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]).reshape(4, 1), ("samples", "queries"))
+    own = found.load(rows_of_process(found.n, mesh))
+    oracle = Oracle(shard_samples(own.data, mesh, labels=own.labels, n=found.n))
+    np.testing.assert_array_equal(oracle.data, found.load().data)
+    np.testing.assert_array_equal(oracle.labels, found.labels)
 
 
 def test_missing_statistics_are_computed_stored_and_said(tmp_path):
