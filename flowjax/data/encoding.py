@@ -58,8 +58,8 @@ def encode_records(
         raise ValueError(
             f"shard_size={shard_size}, batch_size={batch_size}, process {process_index} of {process_count}: expected sizes above 0"
         )
-    if flips and not records.can_mirror:
-        raise ValueError(f"flips: samples of {records.name} have shape {records.shape} and no width to mirror; set it to False")
+    if flips:
+        records.check_can_mirror()
     root = pathlib.Path(folder).expanduser()
     settings = json.loads(
         json.dumps(

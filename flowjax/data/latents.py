@@ -164,6 +164,7 @@ def repa_records(path: str | os.PathLike, multiplier: float = 0.0, normalize: st
         rows=rows,
         labels=np.array(labels, np.int64) if labels else None,
         normalization=normalization,
+        mirrored=None,
         provenance={"source": "repa", "path": str(root), "stats": origin, "multiplier": normalization.multiplier},
     )
 

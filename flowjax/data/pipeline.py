@@ -75,10 +75,8 @@ class Batches:
             raise ValueError(f"label_dropout={label_dropout}: expected a probability, 0 to 1")
         if label_dropout > 0 and self.records.labels is None:
             raise ValueError(f"label_dropout={label_dropout}: {self.records.name} has no labels to drop; set it to 0")
-        if flips and not self.records.can_mirror:
-            raise ValueError(
-                f"flips: samples of {self.records.name} have shape {self.records.shape} and no width to mirror; set it to False"
-            )
+        if flips:
+            self.records.check_can_mirror()
         if seed < 0:
             raise ValueError(f"seed={seed}: expected a whole number, 0 or more")
         self.batch_size, self.seed, self.flips, self.label_dropout = batch_size, seed, flips, label_dropout

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -29,7 +29,8 @@ class Records(SampleSet):
       labels: `[N]` int32 >= 0, or None.
       class_names: one for each label 0..num_classes - 1, or None.
       normalization: from stored values to a model's.
-      mirrored: the stored mirror image of each row, where an encoder made it; None: mirroring reverses the width.
+      mirrored: the mirror image of each row: "by width", the row with its width reversed; or stored ones, where an encoder made them (the
+        latent of a mirrored image is not the mirrored latent); None: there are none.
       value_range: (low, high) of the model's values, or None for their own.
       provenance: plain JSON values that say where the data came from.
 
@@ -42,7 +43,7 @@ class Records(SampleSet):
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
     normalization: Normalization = IDENTITY
-    mirrored: Rows | None = None
+    mirrored: Rows | Literal["by width"] | None = "by width"
     value_range: tuple[float, float] | None = None
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -50,10 +51,9 @@ class Records(SampleSet):
         if len(self.rows.shape) < 2 or 0 in self.rows.shape:
             shape = tuple(self.rows.shape)
             raise ValueError(f"{self.name}: data have shape {shape}, expected [N, *shape] with at least one sample of at least one value")
-        if self.mirrored is not None and self.mirrored.shape != self.rows.shape:
-            raise ValueError(
-                f"{self.name}: mirror images have shape {self.mirrored.shape}, expected that of the samples, {self.rows.shape}"
-            )
+        stored = None if isinstance(self.mirrored, str) else self.mirrored
+        if stored is not None and stored.shape != self.rows.shape:
+            raise ValueError(f"{self.name}: mirror images have shape {stored.shape}, expected that of the samples, {self.rows.shape}")
         object.__setattr__(self, "labels", checked_labels(self.name, self.labels, self.n, self.class_names))
 
     def _kept(self) -> Rows:
@@ -66,8 +66,16 @@ class Records(SampleSet):
 
     @property
     def can_mirror(self) -> bool:
-        """Whether there are mirror images: stored ones, or samples that have a width."""
-        return self.mirrored is not None or len(self.shape) in (2, 3)
+        """Whether there are mirror images: stored ones, or samples that have a width to reverse."""
+        return len(self.shape) in (2, 3) if isinstance(self.mirrored, str) else self.mirrored is not None
+
+    def check_can_mirror(self) -> None:
+        """A ValueError that says why, if there are no mirror images."""
+        if not self.can_mirror:
+            without = (
+                "latents without stored mirror images" if self.mirrored is None else f"of shape {self.shape}, neither [H, W] nor [H, W, C]"
+            )
+            raise ValueError(f"flips: samples of {self.name} are {without}; set it to False")
 
     def read(self, index: Int[np.ndarray, " M"], mirror: Bool[np.ndarray, " M"] | None = None) -> Shaped[np.ndarray, "M ..."]:
         """The stored rows `index`, `[M, *shape]` in the dtype of the source; where `mirror` is set, their mirror images.
@@ -77,9 +85,9 @@ class Records(SampleSet):
         """
         if mirror is None or not mirror.any():
             return self.rows[index]
-        if not self.can_mirror:
-            raise ValueError(f"{self.name}: samples of shape {self.shape} have no mirror image: expected [H, W] or [H, W, C]")
-        if self.mirrored is None:
+        self.check_can_mirror()
+        assert self.mirrored is not None
+        if isinstance(self.mirrored, str):
             found = self.rows[index]
             width = 2  # of [M, H, W, ...]
             found[mirror] = np.flip(found[mirror], width)
@@ -117,7 +125,7 @@ class Records(SampleSet):
         return dataclasses.replace(
             self,
             rows=_Chosen(self.rows, index),
-            mirrored=None if self.mirrored is None else _Chosen(self.mirrored, index),
+            mirrored=self.mirrored if self.mirrored is None or isinstance(self.mirrored, str) else _Chosen(self.mirrored, index),
             labels=None if self.labels is None else self.labels[index],
             provenance={**self.provenance, "classes": [int(label) for label in classes] or None, "max_samples": max_samples or None},
         )

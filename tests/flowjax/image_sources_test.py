@@ -1,11 +1,9 @@
 """Images from TFDS and from folders: real files, decoded by Pillow alone, cached whole or not at all."""
 
 import gzip
-import multiprocessing
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +15,7 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from flowjax import data
-from flowjax.data import cache, tfds_builders
+from flowjax.data import tfds_builders
 from flowjax.data.decoding import center_crop
 from flowjax.data.recognize import recognize
 
@@ -195,23 +193,26 @@ def test_nothing_recognised_says_what_is_expected(tmp_path):
         recognize(tmp_path / "x.csv")
 
 
-def _fill(directory: str, pause: float) -> None:
-    def make(folder: pathlib.Path) -> None:
-        (folder / "half").write_text("half")
-        time.sleep(pause)
-        (folder / "rest").write_text("rest")
+FILL = """
+import pathlib, sys, time
+from flowjax.data.cache import cached
 
-    cache.cached(directory, "x", {"a": 1}, make)
+def make(folder):
+    (folder / "half").write_text("half")
+    time.sleep(float(sys.argv[2]))
+    (folder / "rest").write_text("rest")
+
+cached(sys.argv[1], "x", {"a": 1}, make)
+"""
 
 
 def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(tmp_path):
-    process = multiprocessing.get_context("fork").Process(target=_fill, args=(str(tmp_path), 60))
-    process.start()
-    while not list(tmp_path.glob("x-*.partial/half")):
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    with subprocess.Popen([sys.executable, "-c", FILL, str(tmp_path), "60"]) as process:
+        while not list(tmp_path.glob("x-*.partial/half")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
     assert not [entry for entry in tmp_path.glob("x-*") if not entry.name.endswith(".partial")]
-    _fill(str(tmp_path), 0)
+    subprocess.run([sys.executable, "-c", FILL, str(tmp_path), "0"], check=True)
     assert sorted(file.name for file in next(tmp_path.glob("x-*")).iterdir()) == ["half", "key.json", "rest"]
     assert len(list(tmp_path.glob("x-*"))) == 1

@@ -138,6 +138,12 @@ def test_statistics_of_every_format(tmp_path, suffix):
         np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
+def test_latents_without_stored_mirror_images_are_never_mirrored_by_their_width(tmp_path):
+    shards = [{key: array for key, array in shard.items() if key != "latents_flip"} for shard in arrays()]
+    with pytest.raises(ValueError, match="flips: samples of vavae are latents without stored mirror images; set it to False"):
+        data.load("latents", path=write(tmp_path / "vavae", shards), flips=True)
+
+
 def test_classes_and_a_number_of_samples_are_chosen(tmp_path):
     found = data.open_records("latents", path=write(tmp_path / "vavae", arrays()), classes=(1, 3))
     whole = data.open_records("latents", path=tmp_path / "vavae")

@@ -79,7 +79,7 @@ def test_half_of_all_samples_are_mirrored_along_the_width_or_replaced_by_the_sto
     stored = 255 - IMAGES
     plain, flipped, own = (
         np.concatenate([Batches(records(mirrored=mirrored), N, seed=1, flips=flips)[step].data for step in range(40)])
-        for flips, mirrored in ((False, None), (True, None), (True, stored))
+        for flips, mirrored in ((False, "by width"), (True, "by width"), (True, stored))
     )
     turned = (flipped != plain).any(axis=(1, 2, 3))
     np.testing.assert_array_equal(flipped[turned], plain[turned][:, :, ::-1])
@@ -140,7 +140,7 @@ def test_impossible_settings_are_named(settings, message):
 def test_labels_and_mirror_images_that_are_not_there_cannot_be_asked_for():
     with pytest.raises(ValueError, match="no labels to drop"):
         Batches(records(labels=None), 4, seed=0, label_dropout=0.1)
-    with pytest.raises(ValueError, match="no width to mirror"):
+    with pytest.raises(ValueError, match="neither"):
         Batches(Records("rows", np.ones((4, 5), np.float32)), 4, seed=0, flips=True)
     with pytest.raises(ValueError, match="mirror images have shape"):
         records(mirrored=IMAGES[:, :1])
