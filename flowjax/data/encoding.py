@@ -61,19 +61,11 @@ def encode_records(
     if flips:
         records.check_can_mirror()
     root = pathlib.Path(folder).expanduser()
-    settings = json.loads(
-        json.dumps(
-            {
-                "data": dict(records.provenance),
-                "n": records.n,
-                "encoder": dict(encoder.settings),
-                "flips": flips,
-                "dtype": dtype,
-                "shard_size": shard_size,
-                "processes": process_count,
-            }
-        )
-    )
+    described = {"data": dict(records.provenance), "n": records.n, "encoder": dict(encoder.settings), "flips": flips, "dtype": dtype}
+    try:
+        settings = json.loads(json.dumps(described | {"shard_size": shard_size, "processes": process_count}))
+    except TypeError as error:
+        raise ValueError(f"encoder: its settings are to be plain JSON values ({error})") from error
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / ENCODING):
         _begin(root, settings)

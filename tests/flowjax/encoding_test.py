@@ -163,6 +163,8 @@ def test_an_encoder_of_ones_own(images, tmp_path):
     expected = images.normalization(images.rows).reshape(60, 8, 2, 8).max((1, 3))[:, None, :, None] * 3
     np.testing.assert_allclose(data.open_records("latents", path=folder).read(np.arange(60)), expected, rtol=1e-6)
     assert (folder / "own.json").exists()
+    with pytest.raises(ValueError, match="settings are to be plain JSON"):
+        encode_records(tmp_path / "bad", images, Own(np.float32(1)), flips=False)
     with pytest.raises(ValueError, match="the latent of sample 0 is NaN or infinite"):
         encode_records(tmp_path / "bad", images, Own(float("nan")), flips=False)
     assert not list((tmp_path / "bad").glob("latents_rank*"))
