@@ -149,7 +149,7 @@ def test_hostile_and_broken_programs_run_nothing(program, tmp_path, monkeypatch)
     assert [file.name for file in tmp_path.iterdir()] == ["x.pt"]
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_programs_damaged_anywhere_are_refused_or_hold_tensors(data, tmp_path_factory):
     program = bytearray(tensor_program(6, (2, 3), (3, 1)))
