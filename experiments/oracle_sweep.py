@@ -21,6 +21,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import oracle_grid, runner
+from experiments.data_flags import load_beside, load_data
 from flowjax import data, stages
 from flowjax.intervals import Curve, mean_curve
 from flowjax.oracle import Oracle
@@ -87,20 +88,10 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 
 def _load(config: ConfigDict) -> tuple[data.DataSet, data.DataSet]:
     """The oracle's data set, and the one whose samples are noised."""
-    wanted = config.data
-    if wanted.path or wanted.source == "arrays":
-        if not wanted.path:
-            raise ValueError("no data given: set --config.data.path=FILE.npy (samples [N, *shape])")
-        whole = data.load("arrays", path=wanted.path, labels=wanted.labels or None, normalize=wanted.normalize)
-    elif wanted.labels:
-        raise ValueError("--config.data.labels needs --config.data.path, the samples that it labels")
-    else:
-        whole = data.load(wanted.source)
-    if config.query == "train":
-        return whole, whole
-    if config.query == "heldout":
-        return whole.split(config.heldout_fraction, config.seed)
-    queried = data.load("arrays", path=config.query, normalize=wanted.normalize)
+    if config.query in ("train", "heldout"):
+        whole = load_data(config.data)
+        return (whole, whole) if config.query == "train" else whole.split(config.heldout_fraction, config.seed)
+    whole, queried = load_beside(config.data, config.query)
     if queried.shape != whole.shape:
         raise ValueError(f"query: {config.query} holds samples of shape {queried.shape}, the data {whole.shape}")
     if config.by_class and whole.labels is not None and queried.labels is None:

@@ -1,28 +1,61 @@
-"""Data sets: one function per source, each of which returns a `DataSet`."""
+"""Data sets: one function per source, each of which returns `Records`; `load` makes a `DataSet` in memory of them."""
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from flowjax.data import arrays, digits, gaussian
+from flowjax.data import arrays, digits, gaussian, image_folder, latents, tfds_images
 from flowjax.data.record import DataSet
+from flowjax.data.records import Progress, Records
 
-__all__ = ["SOURCES", "DataSet", "load"]
+__all__ = ["SOURCES", "DataSet", "Records", "load", "open_records"]
 
-SOURCES: dict[str, Callable[..., DataSet]] = {"arrays": arrays.load, "digits": digits.load, "gaussian": gaussian.load}
+SOURCES: dict[str, Callable[..., Records]] = {
+    "arrays": arrays.records,
+    "digits": digits.records,
+    "gaussian": gaussian.records,
+    "images": image_folder.records,
+    "latents": latents.records,
+    "repa": latents.repa_records,
+    "tfds": tfds_images.records,
+}
 
 
-def load(source: str, **settings: Any) -> DataSet:
-    """Loads a data set from a source by name: `load("digits")`, `load("gaussian", n=1024, d=64, seed=0)`,
+def load(source: str, *, flips: bool = False, dtype: str = "float32", **settings: Any) -> DataSet:
+    """Loads a data set into memory, from a source by name: `load("digits")`, `load("gaussian", n=1024, d=64, seed=0)`,
     `load("arrays", path="images.npy", labels="labels.npy", normalize="auto")`.
+
+    Args:
+      source, settings: as in `open_records`.
+      flips, dtype: as in `Records.load`.
+
+    Raises:
+      ValueError: as both.
+    """
+    return open_records(source, **settings).load(flips=flips, dtype=dtype)
+
+
+def open_records(
+    source: str, *, classes: Sequence[int] = (), max_samples: int = 0, progress: Progress | None = None, **settings: Any
+) -> Records:
+    """The samples of a source by name, as stored; those that lie on disk are read when they are asked for.
+
+    Args:
+      source: one of `SOURCES`, or the name of a TFDS data set, `cifar10`.
+      classes, max_samples: as in `Records.subset`.
+      progress: makes a progress bar of a few words; None: none is shown.
+      settings: what the source takes; its function says what they mean.
 
     Raises:
       ValueError: an unknown source, or settings that this source does not take or cannot do without; and whatever the
         source raises itself.
     """
     if source not in SOURCES:
-        raise ValueError(f"unknown data source {source!r}{_nearest(source, SOURCES)}; there are {', '.join(SOURCES)}")
+        near = _nearest(source, SOURCES)
+        if near:
+            raise ValueError(f"unknown data source {source!r}{near}; there are {', '.join(SOURCES)}, and the names of TFDS")
+        source, settings = "tfds", {"name": source, **settings}
     signature = inspect.signature(SOURCES[source])
     for setting in settings:
         if setting not in signature.parameters:
@@ -33,7 +66,9 @@ def load(source: str, **settings: Any) -> DataSet:
     missing = [p.name for p in signature.parameters.values() if p.default is p.empty and settings.get(p.name) in (None, "")]
     if missing:
         raise ValueError(f"data source {source!r} needs {', '.join(missing)}")
-    return SOURCES[source](**settings)
+    if progress is not None and "progress" in signature.parameters:
+        settings["progress"] = progress
+    return SOURCES[source](**settings).subset(classes, max_samples)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

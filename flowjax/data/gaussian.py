@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from flowjax.data.record import DataSet
+from flowjax.data.records import Records
 
 
-def load(n: int, d: int, seed: int = 0) -> DataSet:
+def records(n: int, d: int, seed: int = 0) -> Records:
     """`n` independent draws from N(0, I) in `d` dimensions; shape (d,), no labels. The same seed gives the same data.
 
     Raises:
@@ -14,8 +14,8 @@ def load(n: int, d: int, seed: int = 0) -> DataSet:
     for argument, value, least in (("n", n, 1), ("d", d, 1), ("seed", seed, 0)):
         if value < least:
             raise ValueError(f"gaussian: {argument}={value}, expected at least {least}")
-    return DataSet(
+    return Records(
         name=f"unit Gaussian, D = {d:,}, N = {n:,}",
-        data=np.random.default_rng(seed).standard_normal((n, d), np.float32),
-        provenance={"source": "gaussian", "scaling": "none", "seed": seed},
+        rows=np.random.default_rng(seed).standard_normal((n, d), np.float32),
+        provenance={"source": "gaussian", "seed": seed},
     )

@@ -3,18 +3,71 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import ml_dtypes
 import numpy as np
 
 
+@runtime_checkable
+class Rows(Protocol):
+    """Samples that can be read some at a time: a NumPy array, a memory map, shards on disk.
+
+    Attributes:
+      shape: `[N, *shape]`.
+      dtype: as stored.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __getitem__(self, index: np.ndarray, /) -> np.ndarray:
+        """The rows `index` `[M]` (integers, any order, repeats allowed) as an array `[M, *shape]` of its own."""
+
+
+class SampleSet:
+    """What every set of N samples can say of itself, whether it is held in memory or lies on disk."""
+
+    labels: np.ndarray | None
+    class_names: tuple[str, ...] | None
+
+    def _kept(self) -> Rows:
+        """The samples as they are kept, `[N, *shape]`."""
+        raise NotImplementedError
+
+    @property
+    def n(self) -> int:
+        """N, the number of samples."""
+        return self._kept().shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(self._kept().shape[1:])
+
+    @property
+    def d(self) -> int:
+        """D, the number of values in one sample."""
+        return int(np.prod(self.shape))
+
+    @property
+    def num_classes(self) -> int | None:
+        """One more than the greatest label (or the number of class names); None without labels."""
+        if self.labels is None:
+            return None
+        return len(self.class_names) if self.class_names is not None else int(self.labels.max()) + 1
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class DataSet:
+class DataSet(SampleSet):
     """A finite set of samples x_1^(i), i = 1..N, held in memory.
 
     Attributes:
       name: what a reader calls it, for titles.
-      data: `[N, *shape]` float32, finite, N >= 1 and D = Π shape >= 1.
+      data: `[N, *shape]` float32 or bfloat16, finite, N >= 1 and D = Π shape >= 1.
       labels: `[N]` int32 >= 0, or None. Any integer dtype is taken and kept as int32.
       class_names: one for each label 0..num_classes - 1, or None.
       value_range: (low, high) that the values lie in, for showing them; None takes the least and the greatest value.
@@ -40,35 +93,12 @@ class DataSet:
             object.__setattr__(self, "value_range", (low, high))
         elif not self.value_range[0] <= low <= high <= self.value_range[1]:
             raise ValueError(f"{self.name}: the values span [{low:g}, {high:g}], outside of value_range={self.value_range}")
-        if self.labels is not None:
-            object.__setattr__(self, "labels", _checked_labels(self.name, self.labels, len(self.data)))
-        if self.class_names is not None and (self.labels is None or len(self.class_names) <= self.labels.max()):
-            most = "none" if self.labels is None else int(self.labels.max())
-            raise ValueError(f"{self.name}: {len(self.class_names)} class_names do not fit the labels (the greatest is {most})")
+        object.__setattr__(self, "labels", checked_labels(self.name, self.labels, len(self.data), self.class_names))
         sha256, duplicates = _fingerprint(self.data)
         object.__setattr__(self, "provenance", {**self.provenance, "sha256": sha256, "duplicates": duplicates})
 
-    @property
-    def n(self) -> int:
-        """N, the number of samples."""
-        return len(self.data)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one sample."""
-        return self.data.shape[1:]
-
-    @property
-    def d(self) -> int:
-        """D, the number of values in one sample."""
-        return int(np.prod(self.shape))
-
-    @property
-    def num_classes(self) -> int | None:
-        """One more than the greatest label (or the number of class names); None without labels."""
-        if self.labels is None:
-            return None
-        return len(self.class_names) if self.class_names is not None else int(self.labels.max()) + 1
+    def _kept(self) -> Rows:
+        return self.data
 
     def split(self, heldout_fraction: float, seed: int) -> tuple["DataSet", "DataSet"]:
         """Splits into (train, heldout), the same for the same seed; samples keep their order.
@@ -103,26 +133,35 @@ class DataSet:
 
 
 def _check_data(name: str, data: np.ndarray) -> None:
-    if data.dtype != np.float32:
-        raise ValueError(f"{name}: data are {data.dtype}, expected float32")
+    if data.dtype not in (np.float32, ml_dtypes.bfloat16):
+        raise ValueError(f"{name}: data are {data.dtype}, expected float32 or bfloat16")
     if data.ndim < 2 or data.size == 0:
         raise ValueError(f"{name}: data have shape {data.shape}, expected [N, *shape] with at least one sample of at least one value")
-    finite = np.isfinite(data)
-    if not finite.all():
-        first = tuple(int(i) for i in np.unravel_index(np.argmin(finite), data.shape))
-        raise ValueError(
-            f"{name}: {data.size - np.count_nonzero(finite)} values are NaN or infinite (in float32), the first at index {first}"
-        )
+    step = max(1, 2**26 // (data.size // len(data)))
+    for start in range(0, len(data), step):  # by blocks: no mask of the size of the data
+        finite = np.isfinite(data[start : start + step])
+        if not finite.all():
+            first = tuple(int(i) for i in np.unravel_index(np.argmin(finite), finite.shape))
+            count = sum(data[s : s + step].size - np.count_nonzero(np.isfinite(data[s : s + step])) for s in range(start, len(data), step))
+            raise ValueError(
+                f"{name}: {count} values are NaN or infinite (in float32), the first at index {(start + first[0], *first[1:])}"
+            )
 
 
-def _checked_labels(name: str, labels: np.ndarray, n: int) -> np.ndarray:
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{name}: labels are {labels.dtype}, expected whole numbers of an integer dtype")
-    if labels.shape != (n,):
-        raise ValueError(f"{name}: labels have shape {labels.shape}, expected ({n},), one for each sample")
-    if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
-        raise ValueError(f"{name}: labels span [{labels.min()}, {labels.max()}], expected 0 to {np.iinfo(np.int32).max}")
-    return labels.astype(np.int32, copy=False)
+def checked_labels(name: str, labels: np.ndarray | None, n: int, class_names: tuple[str, ...] | None) -> np.ndarray | None:
+    """The labels of `n` samples as int32, or None; a ValueError that begins with `name` says what does not fit."""
+    if labels is not None:
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(f"{name}: labels are {labels.dtype}, expected whole numbers of an integer dtype")
+        if labels.shape != (n,):
+            raise ValueError(f"{name}: labels have shape {labels.shape}, expected ({n},), one for each sample")
+        if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
+            raise ValueError(f"{name}: labels span [{labels.min()}, {labels.max()}], expected 0 to {np.iinfo(np.int32).max}")
+        labels = labels.astype(np.int32, copy=False)
+    if class_names is not None and (labels is None or len(class_names) <= labels.max()):
+        most = "none" if labels is None else int(labels.max())
+        raise ValueError(f"{name}: {len(class_names)} class_names do not fit the labels (the greatest is {most})")
+    return labels
 
 
 def _fingerprint(data: np.ndarray) -> tuple[str, int]:

@@ -1,0 +1,54 @@
+"""From the `data` block of a configuration to the data; the same for every binary."""
+
+import dataclasses
+import inspect
+
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.configs.data import data_config
+from flowjax import data
+from flowjax.data.latent_stats import COMPUTED
+from flowjax.data.recognize import recognize
+
+_OF_MEMORY = ("flips", "dtype")  # keys of how samples are kept, not of where they come from
+
+
+def open_data(block: ConfigDict) -> data.Records:
+    """The samples that a block names, as stored: for training and for what reads them once.
+
+    Raises:
+      FileNotFoundError, ValueError: as the source raises them; a key that is set and that the source does not take.
+    """
+    defaults = data_config()
+    settings = {key: value for key, value in block.items() if key not in ("source", *_OF_MEMORY) and value != defaults[key]}
+    source = block.source
+    if block.path and (not source or (source in data.SOURCES and "path" not in inspect.signature(data.SOURCES[source]).parameters)):
+        source = recognize(block.path)
+    if not source:
+        raise ValueError("no data given: set --config.data.path=FILE_OR_FOLDER, or --config.data.source=NAME")
+    if block.labels and not block.path:
+        raise ValueError("--config.data.labels needs --config.data.path, the samples that it labels")
+    records = data.open_records(source, progress=runner.progress, **settings)
+    if str(records.provenance.get("stats")).startswith(COMPUTED):
+        print(f"{records.name}: no statistics were found; they were {records.provenance['stats']}")
+    return records
+
+
+def load_data(block: ConfigDict) -> data.DataSet:
+    """The same, in memory: for the oracle."""
+    return _loaded(open_data(block), block)
+
+
+def load_beside(block: ConfigDict, path: str) -> tuple[data.DataSet, data.DataSet]:
+    """The data of a block, and other samples of their kind at `path`, in memory. Latents there are normalised as the data are."""
+    records = open_data(block)
+    changes = {"source": "", "path": path, "labels": "", "classes": (), "max_samples": 0}
+    if "stats" not in records.provenance:
+        return _loaded(records, block), load_data(ConfigDict(block.to_dict() | changes))
+    beside = open_data(ConfigDict(block.to_dict() | changes | {"stats": "", "multiplier": 0.0, "normalize": "none"}))
+    return _loaded(records, block), _loaded(dataclasses.replace(beside, normalization=records.normalization), block)
+
+
+def _loaded(records: data.Records, block: ConfigDict) -> data.DataSet:
+    return records.load(flips=block.flips, dtype=block.dtype, progress=runner.progress("reading"))

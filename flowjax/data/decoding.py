@@ -1,0 +1,131 @@
+"""Encoded images (PNG, JPEG, WebP) as rows of uint8, decoded in parallel, and kept decoded."""
+
+import io
+import os
+import pathlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from jaxtyping import UInt8
+
+from flowjax.data.cache import cached
+from flowjax.data.records import Progress
+
+THREADS = os.cpu_count() or 1  # Pillow decodes and resizes outside of Python's lock
+_DEEP = ("I", "I;16", "I;16B", "F")  # which would be clipped to 8 bits, not scaled
+_BLOCK = 1024  # images that are decoded and written at once
+
+Fetch = Callable[[np.ndarray], tuple[list[bytes], np.ndarray | None]]
+"""Of indices `[M]`: the encoded images, and their labels `[M]` if there are any."""
+
+
+def center_crop(image: PIL.Image.Image, resolution: int) -> PIL.Image.Image:
+    """The square of `resolution` pixels that diffusion models are trained on: ADM's crop.
+
+    While both sides are at least twice too long they are halved by averaging; then the shorter side is resized to `resolution`
+    (bicubic), and the middle is kept.
+
+    Source: Dhariwal and Nichol, Diffusion Models Beat GANs (arXiv 2105.05233), data loading of their code; used by DiT, SiT, LightningDiT.
+    """
+    while min(image.size) >= 2 * resolution:
+        image = image.resize((image.width // 2, image.height // 2), PIL.Image.Resampling.BOX)
+    scale = resolution / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), PIL.Image.Resampling.BICUBIC)
+    left, top = (image.width - resolution) // 2, (image.height - resolution) // 2
+    return image.crop((left, top, left + resolution, top + resolution))
+
+
+def decode(encoded: bytes, mode: str, resolution: int = 0) -> UInt8[np.ndarray, "H W C"]:
+    """An image as an array, in Pillow's mode "L" (C = 1) or "RGB".
+
+    Args:
+      resolution: the side of ADM's centre crop; 0: as it is.
+
+    Raises:
+      ValueError: bytes that are no whole image, or one of more than 8 bits for each value.
+    """
+    try:
+        image: PIL.Image.Image = PIL.Image.open(io.BytesIO(encoded))
+        if image.mode in _DEEP:
+            raise ValueError(f"more than 8 bits for each value (Pillow's mode {image.mode}), which are not read")
+        if image.mode != mode:
+            image = image.convert(mode)
+        array = np.array(center_crop(image, resolution) if resolution else image)
+    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise ValueError(f"no whole image of PNG, JPEG or WebP format ({error})") from error
+    return array[..., None] if array.ndim == 2 else array
+
+
+class EncodedRows:
+    """Encoded images as rows: each is decoded when it is asked for.
+
+    Args:
+      fetch: gives the encoded images.
+      n: how many there are.
+      mode, resolution: as in `decode`.
+      named: names an image in an error.
+
+    Raises:
+      ValueError: when read: an image that cannot be decoded, or one of another size than the first.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, fetch: Fetch, n: int, mode: str, resolution: int, named: Callable[[int], str]):
+        self._fetch, self._mode, self._resolution, self._named = fetch, mode, resolution, named
+        self._pool = ThreadPoolExecutor(THREADS)
+        first = self._decode(0, fetch(np.arange(1))[0][0])
+        self.shape = (n, *first.shape)
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        return self.read(index)[0]
+
+    def read(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Images `[M, H, W, C]` uint8, and labels."""
+        encoded, labels = self._fetch(index)
+        out = np.empty((len(index), *self.shape[1:]), np.uint8)
+
+        def fill(part: range) -> None:
+            for k in part:
+                image = self._decode(int(index[k]), encoded[k])
+                if image.shape != out.shape[1:]:
+                    sizes = f"{image.shape[:2]}, the first {out.shape[1:3]}"
+                    raise ValueError(f"{self._named(int(index[k]))} is of size {sizes}; set --config.data.resolution to bring all to one")
+                out[k] = image
+
+        step = -(-len(index) // (4 * THREADS))
+        list(self._pool.map(fill, [range(start, min(start + step, len(index))) for start in range(0, len(index), max(step, 1))]))
+        return out, labels
+
+    def _decode(self, i: int, encoded: bytes) -> np.ndarray:
+        try:
+            return decode(encoded, self._mode, self._resolution)
+        except ValueError as error:
+            raise ValueError(f"{self._named(i)}: {error}") from error
+
+
+def decoded(
+    rows: EncodedRows, cache_dir: str, name: str, key: dict[str, Any], progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """All images decoded, and their labels, memory-mapped from the cache; made at the first call, block by block."""
+
+    def make(folder: pathlib.Path) -> None:
+        images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, rows.shape)
+        with open(folder / "images.npy", "r+b") as file:  # a full disk is an error now, and would end the process at a write to the map
+            os.posix_fallocate(file.fileno(), 0, images.offset + images.nbytes)
+        labels: list[np.ndarray] = []
+        starts = range(0, len(images), _BLOCK)
+        for start in progress(f"decoding {name}")(starts) if progress else starts:
+            stop = min(start + _BLOCK, len(images))
+            images[start:stop], found = rows.read(np.arange(start, stop))
+            labels += [] if found is None else [found]
+        images.flush()
+        if labels:
+            np.save(folder / "labels.npy", np.concatenate(labels))
+
+    folder = cached(cache_dir, name, {**key, "shape": list(rows.shape)}, make)
+    labels = folder / "labels.npy"
+    return np.lib.format.open_memmap(folder / "images.npy", mode="r"), np.load(labels) if labels.exists() else None

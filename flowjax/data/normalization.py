@@ -1,0 +1,59 @@
+"""How values on disk become the ones that a model sees."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Normalization:
+    """`x = (stored - mean) / std * multiplier`, LightningDiT's form, which uint8 images take too.
+
+    Called on a NumPy array it answers with one, float32; called on a JAX array (under jit as well) it runs on the device. Both agree to
+    float32 rounding. The identity returns the values untouched, in float32.
+
+    Attributes:
+      mean, std: a number, or one for each channel, the last axis; std > 0.
+      multiplier: by how much the standardised values are scaled; not 0.
+      formula: the same in words a reader knows, for reports.
+
+    Raises:
+      ValueError: values that are not finite, a std that is not above 0, a multiplier of 0.
+    """
+
+    mean: float | np.ndarray = 0.0
+    std: float | np.ndarray = 1.0
+    multiplier: float = 1.0
+    formula: str = "none"
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            value = np.asarray(getattr(self, name), np.float32)
+            if value.ndim > 1 or not np.isfinite(value).all() or (name == "std" and not (value > 0).all()):
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: expected a finite number{' above 0' * (name == 'std')}, or one per channel"
+                )
+            object.__setattr__(self, name, value)
+        if not np.isfinite(self.multiplier) or self.multiplier == 0:
+            raise ValueError(f"multiplier={self.multiplier}: expected a finite number other than 0")
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether values stay as they are."""
+        return bool(np.all(self.mean == 0) and np.all(self.std == 1) and self.multiplier == 1)
+
+    def __call__(self, stored: Any) -> Any:
+        """Stored values `[..., C]` of any real dtype, as float32 values of the model."""
+        values = stored.astype(np.float32)
+        return values if self.is_identity else (values - self.mean) / self.std * np.float32(self.multiplier)
+
+    def inverse(self, values: Any) -> Any:
+        """The model's values `[..., C]` on the scale of the stored ones, float32: what a decoder is given."""
+        values = values.astype(np.float32)
+        return values if self.is_identity else values / np.float32(self.multiplier) * self.std + self.mean
+
+
+IDENTITY = Normalization()
+BYTES = Normalization(127.5, 127.5, formula="x / 127.5 - 1")
+"""uint8 to [-1, 1]."""

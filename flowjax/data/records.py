@@ -1,0 +1,189 @@
+"""Samples as a source stores them: read some rows at a time, in their own dtype, with what turns them into a model's values."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Bool, Int, Shaped
+
+from flowjax.data.normalization import IDENTITY, Normalization
+from flowjax.data.record import DataSet, Rows, SampleSet, checked_labels
+
+Progress = Callable[[str], Callable[[Iterable[Any]], Iterable[Any]]]
+"""Of a few words, what wraps an iterable and shows how far it has come."""
+
+BLOCK_BYTES = 2**24  # of stored values that are read and normalised at once
+KEPT_DTYPES = {"float32": np.dtype("f4"), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Records(SampleSet):
+    """N samples as stored, which need not fit in memory.
+
+    Attributes:
+      name: what a reader calls it, for titles.
+      rows: `[N, *shape]` in the dtype of the source; images are `[H, W, C]` or `[H, W]`.
+      labels: `[N]` int32 >= 0, or None.
+      class_names: one for each label 0..num_classes - 1, or None.
+      normalization: from stored values to a model's.
+      mirrored: the mirror image of each row: "by width", the row with its width reversed; or stored ones, where an encoder made them (the
+        latent of a mirrored image is not the mirrored latent); None: there are none.
+      value_range: (low, high) of the model's values, or None for their own.
+      provenance: plain JSON values that say where the data came from.
+
+    Raises:
+      ValueError: no samples, no values, or labels or mirror images that do not fit.
+    """
+
+    name: str
+    rows: Rows
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
+    normalization: Normalization = IDENTITY
+    mirrored: Rows | Literal["by width"] | None = "by width"
+    value_range: tuple[float, float] | None = None
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.rows.shape) < 2 or 0 in self.rows.shape:
+            shape = tuple(self.rows.shape)
+            raise ValueError(f"{self.name}: data have shape {shape}, expected [N, *shape] with at least one sample of at least one value")
+        stored = None if isinstance(self.mirrored, str) else self.mirrored
+        if stored is not None and stored.shape != self.rows.shape:
+            raise ValueError(f"{self.name}: mirror images have shape {stored.shape}, expected that of the samples, {self.rows.shape}")
+        object.__setattr__(self, "labels", checked_labels(self.name, self.labels, self.n, self.class_names))
+
+    def _kept(self) -> Rows:
+        return self.rows
+
+    @classmethod
+    def of(cls, data: DataSet) -> "Records":
+        """A data set in memory as records: its values are the model's already."""
+        return cls(data.name, data.data, data.labels, data.class_names, value_range=data.value_range, provenance=data.provenance)
+
+    @property
+    def can_mirror(self) -> bool:
+        """Whether there are mirror images: stored ones, or samples that have a width to reverse."""
+        return len(self.shape) in (2, 3) if isinstance(self.mirrored, str) else self.mirrored is not None
+
+    def check_can_mirror(self) -> None:
+        """A ValueError that says why, if there are no mirror images."""
+        if not self.can_mirror:
+            without = (
+                "latents without stored mirror images" if self.mirrored is None else f"of shape {self.shape}, neither [H, W] nor [H, W, C]"
+            )
+            raise ValueError(f"flips: samples of {self.name} are {without}; set it to False")
+
+    def read(self, index: Int[np.ndarray, " M"], mirror: Bool[np.ndarray, " M"] | None = None) -> Shaped[np.ndarray, "M ..."]:
+        """The stored rows `index`, `[M, *shape]` in the dtype of the source; where `mirror` is set, their mirror images.
+
+        Raises:
+          ValueError: mirror images of samples that have neither a width nor stored ones.
+        """
+        if mirror is None or not mirror.any():
+            return self.rows[index]
+        self.check_can_mirror()
+        assert self.mirrored is not None
+        if isinstance(self.mirrored, str):
+            found = self.rows[index]
+            width = 2  # of [M, H, W, ...]
+            found[mirror] = np.flip(found[mirror], width)
+            return found
+        found = np.empty((len(index), *self.shape), self.rows.dtype)
+        found[~mirror] = self.rows[index[~mirror]]
+        found[mirror] = self.mirrored[index[mirror]]
+        return found
+
+    def subset(self, classes: Sequence[int] = (), max_samples: int = 0, seed: int = 0) -> "Records":
+        """The samples of some classes, or some samples at random, in their order; labels and class names stay as they are.
+
+        Args:
+          classes: labels to keep; none: all.
+          max_samples: keep as many of those, drawn without replacement; 0: all.
+          seed: of the draw.
+
+        Raises:
+          ValueError: classes of data without labels, a class without samples, a negative number.
+        """
+        index = np.arange(self.n)
+        if len(classes):
+            if self.labels is None:
+                raise ValueError(f"classes={tuple(classes)}: {self.name} has no labels")
+            missing = np.setdiff1d(classes, self.labels)
+            if missing.size:
+                raise ValueError(f"classes={tuple(classes)}: {self.name} has no samples of class {missing[0]}")
+            index = np.flatnonzero(np.isin(self.labels, classes))
+        if max_samples < 0:
+            raise ValueError(f"max_samples={max_samples}: expected a whole number, 0 for all")
+        if 0 < max_samples < len(index):
+            index = np.sort(np.random.default_rng(seed).choice(index, max_samples, replace=False))
+        if len(index) == self.n:
+            return self
+        return dataclasses.replace(
+            self,
+            rows=_Chosen(self.rows, index),
+            mirrored=self.mirrored if self.mirrored is None or isinstance(self.mirrored, str) else _Chosen(self.mirrored, index),
+            labels=None if self.labels is None else self.labels[index],
+            provenance={**self.provenance, "classes": [int(label) for label in classes] or None, "max_samples": max_samples or None},
+        )
+
+    def load(
+        self,
+        index: Int[np.ndarray, " M"] | None = None,
+        *,
+        flips: bool = False,
+        dtype: str = "float32",
+        threads: int = 4,
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> DataSet:
+        """The model's values of all samples, in memory: the empirical set that an oracle is about.
+
+        Args:
+          index: `[M]`, those samples only: on each of several processes, `rows_of_process(n, mesh)`. None: all.
+          flips: the mirror images too, after the samples: training that mirrors at random has 2N samples.
+          dtype: "float32", or "bfloat16", which takes half the memory; the oracle is exact about the rounded values.
+          threads: that read and normalise.
+          progress: wraps the blocks, for a progress bar.
+
+        Raises:
+          ValueError: values that are NaN or infinite; mirror images that cannot be; another dtype.
+        """
+        if dtype not in KEPT_DTYPES:
+            raise ValueError(f"dtype={dtype!r}: expected {' or '.join(KEPT_DTYPES)}")
+        index = np.arange(self.n) if index is None else np.asarray(index)
+        whole = np.concatenate([index, index]) if flips else index
+        mirror = np.arange(len(whole)) >= len(index)
+        data = np.empty((len(whole), *self.shape), KEPT_DTYPES[dtype])
+        size = max(1, BLOCK_BYTES // (self.d * self.rows.dtype.itemsize))
+
+        def fill(start: int) -> None:
+            part = slice(start, start + size)
+            with np.errstate(over="ignore"):  # DataSet says where a value is too large
+                data[part] = self.normalization(self.read(whole[part], mirror[part]))
+
+        starts = range(0, len(whole), size)
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in zip(progress(starts), pool.map(fill, starts), strict=True):
+                pass
+        return DataSet(
+            self.name,
+            data,
+            None if self.labels is None else self.labels[whole],
+            self.class_names,
+            self.value_range,
+            {**self.provenance, "scaling": self.normalization.formula, "stored_dtype": str(self.rows.dtype), "flips": flips},
+        )
+
+
+class _Chosen:
+    """Some rows of others."""
+
+    def __init__(self, rows: Rows, index: np.ndarray):
+        self._rows, self._index = rows, index
+        self.shape, self.dtype = (len(index), *rows.shape[1:]), rows.dtype
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        return self._rows[self._index[index]]

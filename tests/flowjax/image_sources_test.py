@@ -1,0 +1,218 @@
+"""Images from TFDS and from folders: real files, decoded by Pillow alone, cached whole or not at all."""
+
+import gzip
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow_datasets as tfds
+from sklearn.datasets import load_digits
+
+from flowjax import data
+from flowjax.data import tfds_builders
+from flowjax.data.decoding import center_crop
+from flowjax.data.recognize import recognize
+
+
+@pytest.fixture(scope="module")
+def fashion_mnist() -> pathlib.Path:
+    """The four original files, as Debian's package has them; in CI (FLOWJAX_CI) they must be there."""
+    if not tfds_builders.DEBIAN_FOLDER.is_dir() and not os.environ.get("FLOWJAX_CI"):
+        pytest.skip("needs apt-get install dataset-fashion-mnist")
+    return tfds_builders.DEBIAN_FOLDER
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> pathlib.Path:
+    """A folder of TFDS with our digits in it."""
+    folder = tmp_path_factory.mktemp("tfds")
+    tfds_builders.Digits(data_dir=folder, file_format="array_record").download_and_prepare()
+    return folder
+
+
+def gradient(width: int, height: int) -> np.ndarray:
+    """An RGB image that tells its places apart."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 / width, y * 255 / height, np.full_like(x, 7)], -1).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+    root = tmp_path / "pets"
+    for k, (name, size) in enumerate(
+        [("cat/a.png", (40, 30)), ("cat/b.jpg", (64, 64)), ("dog/deep/c.webp", (25, 90)), ("dog/d.PNG", (33, 32))]
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(gradient(*size) // (k + 1)).save(root / name, quality=95)
+    return root
+
+
+def test_a_registered_builder_of_ours_is_read_without_tensorflow(prepared, tmp_path):
+    raw = load_digits()
+    for cache_dir in (str(tmp_path), str(tmp_path), "none"):  # decoded, from the cache, decoded anew
+        found = data.open_records("tfds", path=str(prepared / "digits" / "1.0.0"), cache_dir=cache_dir)
+        assert found.rows.dtype == np.uint8
+        np.testing.assert_array_equal(found.rows[np.arange(1797)][..., 0], raw.images)
+        np.testing.assert_array_equal(found.labels, raw.target)
+    assert recognize(prepared / "digits" / "1.0.0") == "tfds"
+    assert tfds.builder("digits", data_dir=prepared).info.splits["train"].num_examples == 1797
+    part = data.open_records("tfds", path=str(prepared / "digits" / "1.0.0"), split="train[10:30]", cache_dir=str(tmp_path))
+    np.testing.assert_array_equal(part.labels, raw.target[10:30])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": "cifar01"}, "did you mean 'cifar10'"),
+        ({"source": "fashion_mnist", "manual_dir": "/nowhere"}, "apt-get install dataset-fashion-mnist"),
+        ({"source": "fashion_mnist", "manual_dir": "/usr"}, "no train-images-idx3-ubyte.gz there.*apt-get install dataset-fashion-mnist"),
+        ({"source": "imagenet2012"}, "ILSVRC2012_img_train.tar"),
+        ({"source": "tfds", "name": "digits", "normalize": "yes"}, "normalize='yes'"),
+    ],
+)
+def test_what_tfds_cannot_do_here_is_said_in_one_line(settings, message, tmp_path):
+    settings = dict(settings)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        data.open_records(settings.pop("source"), data_dir=str(tmp_path), **settings)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_split_is_named(prepared, tmp_path):
+    with pytest.raises(ValueError, match="split='val': digits has the splits train"):
+        data.open_records("tfds", path=str(prepared / "digits" / "1.0.0"), split="val", cache_dir=str(tmp_path))
+
+
+def test_the_original_files_of_fashion_mnist_are_read(fashion_mnist):
+    images = tfds_builders.read_idx(fashion_mnist / "t10k-images-idx3-ubyte.gz")
+    labels = tfds_builders.read_idx(fashion_mnist / "t10k-labels-idx1-ubyte.gz")
+    assert (images.shape, labels.shape) == ((10000, 28, 28), (10000,))
+    np.testing.assert_array_equal(np.bincount(labels), [1000] * 10)
+    assert (images.min(), images.max()) == (0, 255)
+
+
+@pytest.mark.slow
+def test_fashion_mnist_is_prepared_from_its_files_and_read_under_its_stock_name(fashion_mnist, tmp_path):
+    settings = {"data_dir": str(tmp_path / "tfds"), "cache_dir": str(tmp_path / "cache"), "manual_dir": str(fashion_mnist)}
+    killed = f"from flowjax import data; data.open_records('fashion_mnist', **{settings})"
+    with subprocess.Popen([sys.executable, "-c", killed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not list((tmp_path / "tfds").glob("fashion_mnist/incomplete*/*")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (tmp_path / "tfds" / "fashion_mnist" / "3.0.1").exists()
+    train = data.open_records("fashion_mnist", **settings)
+    with gzip.open(fashion_mnist / "train-images-idx3-ubyte.gz") as file:
+        raw = np.frombuffer(file.read(), np.uint8, offset=16).reshape(60000, 28, 28)
+    with gzip.open(fashion_mnist / "train-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    # TFDS shuffles what it prepares: the same images with the same labels, in another order.
+    expected = np.concatenate([raw.reshape(60000, -1), labels[:, None]], 1)
+    found = np.concatenate([np.asarray(train.rows).reshape(60000, -1), train.labels[:, None].astype(np.uint8)], 1)
+    np.testing.assert_array_equal(np.sort(found.view("V785").ravel()), np.sort(np.ascontiguousarray(expected).view("V785").ravel()))
+    assert train.class_names[:2] == ("T-shirt/top", "Trouser")
+    assert tfds.builder("fashion_mnist:3.0.1", data_dir=tmp_path / "tfds").info.splits["test"].num_examples == 10000
+    started = time.perf_counter()
+    assert data.load("fashion_mnist", **settings).n == 60000
+    assert time.perf_counter() - started < 10  # 2.1 s on two quiet cores
+
+
+@pytest.mark.parametrize("damage", ["short", "header", "not gzip"])
+def test_damaged_idx_files_are_named(tmp_path, damage):
+    whole = b"\0\0\x08\x01\0\0\0\x05" + bytes(5)
+    content = {"short": gzip.compress(whole[:-1]), "header": gzip.compress(b"\0\0\x0d" + whole[3:]), "not gzip": whole}[damage]
+    (tmp_path / "x.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.gz: not read"):
+        tfds_builders.read_idx(tmp_path / "x.gz")
+
+
+def test_a_folder_of_images_has_its_classes_cropped_as_adm_does(folder, tmp_path):
+    assert recognize(folder) == "images"
+    found = data.open_records("images", path=folder, resolution=16, cache_dir=str(tmp_path / "cache"))
+    assert (found.n, found.shape, found.class_names, found.name) == (4, (16, 16, 3), ("cat", "dog"), "pets")
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    again = data.open_records("images", path=folder, resolution=16, cache_dir="none")
+    np.testing.assert_array_equal(again.rows[np.array([3, 0, 3])], found.rows[np.array([3, 0, 3])])
+    # The 40 x 30 image becomes 21 x 16, of which columns 2 to 17 are kept, and all rows: red tells the columns, green the rows.
+    wide = found.rows[np.arange(1)][0].astype(float)
+    assert wide[:, 0, 0].mean() == pytest.approx(255 * 2.5 / 21, abs=8)
+    assert wide[:, -1, 0].mean() == pytest.approx(255 * 17.5 / 21, abs=8)
+    assert wide[0, :, 1].mean() < 12
+    assert wide[-1, :, 1].mean() > 235
+
+
+def test_the_crop_halves_large_images_by_averages():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    averaged = noise.reshape(16, 4, 16, 4).astype(float).mean((1, 3))
+    np.testing.assert_allclose(np.asarray(center_crop(PIL.Image.fromarray(noise), 16)), averaged, atol=2)
+
+
+def test_grey_folders_stay_grey_and_changed_ones_are_read_anew(folder, tmp_path):
+    PIL.Image.fromarray(gradient(8, 8)[..., 0]).save(folder / "cat" / "0.png")
+    settings = {"path": folder, "resolution": 8, "cache_dir": str(tmp_path / "cache")}
+    assert data.open_records("images", **settings).shape == (8, 8, 1)
+    shutil.rmtree(folder / "dog" / "deep")
+    assert data.open_records("images", **settings).n == 4
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: (root / "bird").mkdir(), "bird: a class without images"),
+        (lambda root: (root / "cat" / "a.png").write_bytes(b"GIF89a"), r"a\.png: no image"),
+        (lambda root: (root / "dog" / "d.PNG").write_bytes((root / "dog" / "d.PNG").read_bytes()[:-40]), r"d\.PNG: no whole image"),
+        (lambda root: [shutil.rmtree(root / name) for name in ("cat", "dog")], "no images in folders"),
+        (lambda root: PIL.Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(root / "cat" / "b.png"), r"b\.png: more than 8 bits"),
+        (shutil.rmtree, "no such folder"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_named_and_leaves_no_cache(folder, tmp_path, spoil, message):
+    spoil(folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        data.open_records("images", path=folder, resolution=16, cache_dir=str(tmp_path / "cache"))
+    assert not [entry for entry in (tmp_path / "cache").glob("pets-*") if not entry.name.endswith(".partial")]
+
+
+def test_images_of_several_sizes_need_a_resolution(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"b\.jpg is of size .*set --config.data.resolution"):
+        data.open_records("images", path=folder, cache_dir=str(tmp_path / "cache"))
+
+
+def test_nothing_recognised_says_what_is_expected(tmp_path):
+    with pytest.raises(ValueError, match="none of latents_rank"):
+        recognize(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nothing lies there"):
+        recognize(tmp_path / "nowhere")
+    (tmp_path / "x.csv").touch()
+    with pytest.raises(ValueError, match=r"a \.csv file"):
+        recognize(tmp_path / "x.csv")
+
+
+FILL = """
+import pathlib, sys, time
+from flowjax.data.cache import cached
+
+def make(folder):
+    (folder / "half").write_text("half")
+    time.sleep(float(sys.argv[2]))
+    (folder / "rest").write_text("rest")
+
+cached(sys.argv[1], "x", {"a": 1}, make)
+"""
+
+
+def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", FILL, str(tmp_path), "60"]) as process:
+        while not list(tmp_path.glob("x-*.partial/half")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not [entry for entry in tmp_path.glob("x-*") if not entry.name.endswith(".partial")]
+    subprocess.run([sys.executable, "-c", FILL, str(tmp_path), "0"], check=True)
+    assert sorted(file.name for file in next(tmp_path.glob("x-*")).iterdir()) == ["half", "key.json", "rest"]
+    assert len(list(tmp_path.glob("x-*"))) == 1
