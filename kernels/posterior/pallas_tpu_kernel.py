@@ -100,8 +100,10 @@ class Step:
 
     def convert_block(self) -> None:
         """All of it, in a loop."""
+        if self.at.direct:
+            return
 
-        @pl.loop(0, 0 if self.at.direct else self.at.samples // 32)
+        @pl.loop(0, self.at.samples // 32)
         def _(j: Array) -> None:
             self.convert(j * 32, range(self.at.columns))
 
