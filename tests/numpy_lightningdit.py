@@ -1,4 +1,4 @@
-"""LightningDiT once more, in NumPy and float64, from the published description and the published tensors' names: [B, C, H, W] in and out."""
+"""LightningDiT again, in NumPy and float64, from the published description and the tensors' names: [B, C, H, W] in and out."""
 
 import numpy as np
 
