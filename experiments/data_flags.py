@@ -1,5 +1,6 @@
 """From the `data` block of a configuration to the data; the same for every binary."""
 
+import dataclasses
 import inspect
 
 from ml_collections import ConfigDict
@@ -32,4 +33,18 @@ def open_data(block: ConfigDict) -> data.Records:
 
 def load_data(block: ConfigDict) -> data.DataSet:
     """The same, in memory: for the oracle."""
-    return open_data(block).load(flips=block.flips, dtype=block.dtype, progress=runner.progress("reading"))
+    return _loaded(open_data(block), block)
+
+
+def load_beside(block: ConfigDict, path: str) -> tuple[data.DataSet, data.DataSet]:
+    """The data of a block, and other samples of their kind at `path`, in memory. Latents there are normalised as the data are."""
+    records = open_data(block)
+    changes = {"source": "", "path": path, "labels": "", "classes": (), "max_samples": 0}
+    if "stats" not in records.provenance:
+        return _loaded(records, block), load_data(ConfigDict(block.to_dict() | changes))
+    beside = open_data(ConfigDict(block.to_dict() | changes | {"stats": "", "multiplier": 0.0, "normalize": "none"}))
+    return _loaded(records, block), _loaded(dataclasses.replace(beside, normalization=records.normalization), block)
+
+
+def _loaded(records: data.Records, block: ConfigDict) -> data.DataSet:
+    return records.load(flips=block.flips, dtype=block.dtype, progress=runner.progress("reading"))

@@ -21,7 +21,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import oracle_grid, runner
-from experiments.data_flags import load_data
+from experiments.data_flags import load_beside, load_data
 from flowjax import data, stages
 from flowjax.intervals import Curve, mean_curve
 from flowjax.oracle import Oracle
@@ -88,13 +88,10 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 
 def _load(config: ConfigDict) -> tuple[data.DataSet, data.DataSet]:
     """The oracle's data set, and the one whose samples are noised."""
-    whole = load_data(config.data)
-    if config.query == "train":
-        return whole, whole
-    if config.query == "heldout":
-        return whole.split(config.heldout_fraction, config.seed)
-    block = ConfigDict(config.data.to_dict() | {"source": "", "path": config.query, "labels": "", "classes": (), "max_samples": 0})
-    queried = load_data(block)
+    if config.query in ("train", "heldout"):
+        whole = load_data(config.data)
+        return (whole, whole) if config.query == "train" else whole.split(config.heldout_fraction, config.seed)
+    whole, queried = load_beside(config.data, config.query)
     if queried.shape != whole.shape:
         raise ValueError(f"query: {config.query} holds samples of shape {queried.shape}, the data {whole.shape}")
     if config.by_class and whole.labels is not None and queried.labels is None:

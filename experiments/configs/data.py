@@ -1,5 +1,7 @@
 """The `data` block, the same in every configuration: what to read, and how. `docs/data.md` has a command for each source."""
 
+import difflib
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -28,3 +30,12 @@ def data_config(source: str = "", **settings: Any) -> ConfigDict:
     )
     config.update(settings)
     return config
+
+
+def preset_among(preset: str, presets: Sequence[str]) -> None:
+    """A ValueError, with the nearest name, if there is no such preset."""
+    if preset not in presets:
+        near = difflib.get_close_matches(preset, presets, n=1)
+        raise ValueError(
+            f"unknown preset {preset!r}" + (f" (did you mean {near[0]!r}?)" if near else "") + f"; there are {', '.join(presets)}"
+        )

@@ -12,22 +12,16 @@
 `--config.data.path=FILE.npy` alone does the same as `arrays` for data without labels.
 """
 
-import difflib
-
 from ml_collections import ConfigDict
 
-from experiments.configs.data import data_config
+from experiments.configs.data import data_config, preset_among
 
 PRESETS = ("digits", "digits_by_class", "fashion_mnist", "gaussian_grid", "arrays")
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
     """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
-    if preset not in PRESETS:
-        near = difflib.get_close_matches(preset, PRESETS, n=1)
-        raise ValueError(
-            f"unknown preset {preset!r}" + (f" (did you mean {near[0]!r}?)" if near else "") + f"; there are {', '.join(PRESETS)}"
-        )
+    preset_among(preset, PRESETS)
     if preset == "gaussian_grid":
         return _grid()
     config = ConfigDict()

@@ -54,10 +54,11 @@ def cached(directory: str | os.PathLike, name: str, key: Mapping[str, Any], make
     return final
 
 
-def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
+def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
     """Has `write` write a file beside `path`, and moves it there when it is whole."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
+        partial.touch()  # with the permissions that the user's new files have: some writers would give their own
         write(partial)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())

@@ -49,7 +49,7 @@ def decode(encoded: bytes, mode: str, resolution: int = 0) -> UInt8[np.ndarray, 
     """
     try:
         with warnings.catch_warnings(action="error", category=PIL.Image.DecompressionBombWarning):
-            image = PIL.Image.open(io.BytesIO(encoded))
+            image: PIL.Image.Image = PIL.Image.open(io.BytesIO(encoded))
             if image.mode != mode:
                 image = image.convert(mode)
             array = np.array(center_crop(image, resolution) if resolution else image)
@@ -113,14 +113,14 @@ def decoded(
 
     def make(folder: pathlib.Path) -> None:
         images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, rows.shape)
-        labels = []
+        labels: list[np.ndarray] = []
         starts = range(0, len(images), _BLOCK)
         for start in progress(f"decoding {name}")(starts) if progress else starts:
             stop = min(start + _BLOCK, len(images))
             images[start:stop], found = rows.read(np.arange(start, stop))
-            labels.append(found)
+            labels += [] if found is None else [found]
         images.flush()
-        if labels[0] is not None:
+        if labels:
             np.save(folder / "labels.npy", np.concatenate(labels))
 
     folder = cached(cache_dir, name, {**key, "shape": list(rows.shape)}, make)

@@ -11,7 +11,7 @@ import numpy as np
 from flowjax.data.latent_stats import latent_normalization
 from flowjax.data.normalization import IDENTITY, Normalization
 from flowjax.data.numpy_file import read_numpy
-from flowjax.data.recognize import SHARDS
+from flowjax.data.recognize import ENCODING, SHARDS
 from flowjax.data.records import Progress, Records
 from flowjax.data.safetensors_file import read_safetensors
 
@@ -43,15 +43,9 @@ def records(
     files = [root] if root.is_file() else sorted(root.glob(SHARDS))
     if not files:
         raise FileNotFoundError(f"path={root}: no {SHARDS} there; expected LightningDiT's latents")
-    with ThreadPoolExecutor(THREADS) as pool:
-        shards = list(pool.map(_shard, files))
-    for key in ("latents_flip", "labels"):
-        having = [key in shard for shard in shards]
-        if any(having) and not all(having):
-            raise ValueError(f"{files[having.index(False)]}: has no {key}, which {files[having.index(True)].name} has")
-    rows = ShardedRows([shard["latents"] for shard in shards], files)
-    mirrored = ShardedRows([shard["latents_flip"] for shard in shards], files) if "latents_flip" in shards[0] else None
-    labels = np.concatenate([shard["labels"] for shard in shards]) if "labels" in shards[0] else None
+    if root.is_dir() and (root / ENCODING).is_file() and not json.loads((root / ENCODING).read_text(encoding="utf-8"))["finished"]:
+        raise ValueError(f"{root}: an encoding that was interrupted; run encode_latents again with the same settings to finish it")
+    rows, mirrored, labels = open_shards(files)
     folder = root if root.is_dir() else root.parent
     normalization, origin = latent_normalization(rows, folder, stats, multiplier or 1.0, normalize, progress)
     return Records(
@@ -62,6 +56,19 @@ def records(
         mirrored=mirrored,
         provenance={"source": "latents", "path": str(root), "shards": len(files), "stats": origin, "multiplier": normalization.multiplier},
     )
+
+
+def open_shards(files: Sequence[pathlib.Path]) -> tuple["ShardedRows", "ShardedRows | None", np.ndarray | None]:
+    """Latents, their mirror images and labels of some shards; nothing but headers and labels is read."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        shards = list(pool.map(_shard, files))
+    for key in ("latents_flip", "labels"):
+        having = [key in shard for shard in shards]
+        if any(having) and not all(having):
+            raise ValueError(f"{files[having.index(False)]}: has no {key}, which {files[having.index(True)].name} has")
+    rows, mirrored = (ShardedRows([s[key] for s in shards], files) if key in shards[0] else None for key in ("latents", "latents_flip"))
+    assert rows is not None
+    return rows, mirrored, np.concatenate([shard["labels"] for shard in shards]) if "labels" in shards[0] else None
 
 
 def _shard(file: pathlib.Path) -> dict[str, np.ndarray]:

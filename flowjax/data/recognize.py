@@ -5,6 +5,7 @@ import pathlib
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 SHARDS = "latents_rank*.safetensors"
+ENCODING = "encoding.json"  # beside shards that were encoded here: of what, and whether to the end
 
 
 def recognize(path: str | os.PathLike) -> str:

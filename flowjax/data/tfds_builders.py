@@ -15,7 +15,7 @@ DEBIAN_FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
 _PARTS = {"train": "train", "test": "t10k"}
 
 
-class FashionMnist(mnist.FashionMNIST, skip_registration=True):
+class FashionMnist(mnist.FashionMNIST, skip_registration=True):  # type: ignore[call-arg]
     """Fashion-MNIST from its four IDX files in `manual_dir`, under the stock name and version: the stock builder reads it too.
 
     Source: H. Xiao, K. Rasul and R. Vollgraf, arXiv 1708.07747.

@@ -1,9 +1,11 @@
 """The strip of images: what a noisy query looks like, and what the oracle makes of it, from noise to data."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowjax.reporting import style
@@ -26,26 +28,11 @@ def strip_figure(
       value_range: (low, high), shown as black and white; what lies beyond is clipped.
       turning_point: a line between the columns on its two sides; None draws none.
     """
-    low, high = value_range
-    images = np.stack([[as_image(x) for x in row] for pair in zip(queries, predictions, strict=True) for row in pair])
-    images = np.nan_to_num(np.clip((images - low) / ((high - low) or 1.0), 0, 1), nan=1.0)  # [2 S, T, H, W, 3]; empty cells white
-    height, width = images.shape[2:4]
-    gap = max(1, round(0.06 * width))
-    mosaic = np.ones((len(images) * (height + gap), len(t) * (width + gap), 3), images.dtype)
-    # One picture, not one per cell: it draws in a tenth of the time.
-    for row, column in np.ndindex(images.shape[:2]):
-        top, left = row * (height + gap), column * (width + gap)
-        mosaic[top : top + height, left : left + width] = images[row, column]
-
-    inches = 12.0
-    figure, (axes,) = style.new_figure(inches, 1.0 + (inches - 1.4) * mosaic.shape[0] / mosaic.shape[1])
-    axes.imshow(mosaic)
+    rows = np.stack([row for pair in zip(queries, predictions, strict=True) for row in pair])
+    figure, axes, (height, width, gap) = _mosaic_figure(rows, value_range)
     axes.set_xticks(np.arange(len(t)) * (width + gap) + (width - 1) / 2, [f"{value:.2g}" for value in t])
     labels = ["$x_t$", "one step"] * len(queries)
-    axes.set_yticks(np.arange(len(images)) * (height + gap) + (height - 1) / 2, labels)
-    axes.tick_params(length=0)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
+    axes.set_yticks(np.arange(len(rows)) * (height + gap) + (height - 1) / 2, labels)
     axes.set_xlabel("t   (0: noise, 1: data)")
     for sample in range(1, len(queries)):
         axes.axhline(2 * sample * (height + gap) - (gap + 1) / 2, color=style.GREY, linewidth=1)
@@ -54,6 +41,42 @@ def strip_figure(
         axes.axvline(boundary, color=style.VERMILION, linewidth=2.5)
         axes.text(boundary, -0.6, f"turning point {turning_point:.3f}", color=style.VERMILION, ha="center", va="bottom", fontsize=14)
     return figure
+
+
+@style.context()
+def rows_figure(rows: Mapping[str, Float[np.ndarray, "K *shape"]], value_range: tuple[float, float]) -> Figure:
+    """Rows of samples, one below the other, each with its name: images and their reconstructions, samples and their nearest ones.
+
+    Args:
+      rows: name → samples `[K, *shape]`, shown as `as_image` has them.
+      value_range: (low, high), shown as black and white; what lies beyond is clipped.
+    """
+    figure, axes, (height, _, gap) = _mosaic_figure(np.stack(list(rows.values())), value_range)
+    axes.set_xticks([])
+    axes.set_yticks(np.arange(len(rows)) * (height + gap) + (height - 1) / 2, list(rows))
+    return figure
+
+
+def _mosaic_figure(samples: Float[np.ndarray, "R K *shape"], value_range: tuple[float, float]) -> tuple[Figure, Axes, tuple[int, int, int]]:
+    """Samples in rows and columns, as one picture, and the height, width and gap of its cells."""
+    low, high = value_range
+    images = np.stack([[as_image(x) for x in row] for row in samples])
+    images = np.nan_to_num(np.clip((images - low) / ((high - low) or 1.0), 0, 1), nan=1.0)  # [R, K, H, W, 3]; empty cells white
+    height, width = images.shape[2:4]
+    gap = max(1, round(0.06 * width))
+    mosaic = np.ones((images.shape[0] * (height + gap), images.shape[1] * (width + gap), 3), images.dtype)
+    # One picture, not one per cell: it draws in a tenth of the time.
+    for row, column in np.ndindex(images.shape[:2]):
+        top, left = row * (height + gap), column * (width + gap)
+        mosaic[top : top + height, left : left + width] = images[row, column]
+
+    inches = 12.0
+    figure, (axes,) = style.new_figure(inches, 1.0 + (inches - 1.4) * mosaic.shape[0] / mosaic.shape[1])
+    axes.imshow(mosaic)
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    return figure, axes, (height, width, gap)
 
 
 def as_image(sample: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "H W 3"]:

@@ -6,6 +6,8 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -99,6 +101,13 @@ def test_the_original_files_of_fashion_mnist_are_read(fashion_mnist):
 @pytest.mark.slow
 def test_fashion_mnist_is_prepared_from_its_files_and_read_under_its_stock_name(fashion_mnist, tmp_path):
     settings = {"data_dir": str(tmp_path / "tfds"), "cache_dir": str(tmp_path / "cache"), "manual_dir": str(fashion_mnist)}
+    killed = f"from flowjax import data; data.open_records('fashion_mnist', **{settings})"
+    with subprocess.Popen([sys.executable, "-c", killed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not list((tmp_path / "tfds").glob("fashion_mnist/incomplete*/*")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (tmp_path / "tfds" / "fashion_mnist" / "3.0.1").exists()
     train = data.open_records("fashion_mnist", **settings)
     with gzip.open(fashion_mnist / "train-images-idx3-ubyte.gz") as file:
         raw = np.frombuffer(file.read(), np.uint8, offset=16).reshape(60000, 28, 28)

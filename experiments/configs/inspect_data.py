@@ -1,0 +1,26 @@
+"""Presets of `python -m experiments.inspect_data`.
+
+    preset         command                                                                     two CPU cores   expect
+    digits         python -m experiments.inspect_data                                          TIME_D          no warning
+    fashion_mnist  ... --config=experiments/configs/inspect_data.py:fashion_mnist              TIME_F          FM
+
+`--config.data.path=FILE_OR_FOLDER` looks at yours.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs.data import data_config, preset_among
+
+PRESETS = ("digits", "fashion_mnist")
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
+    preset_among(preset, PRESETS)
+    config = ConfigDict()
+    config.data = data_config(preset)
+    config.max_compared = 20_000  # samples of the spectrum, and among which neighbours are looked for
+    config.num_queries = 512  # samples whose nearest neighbour is looked for
+    config.strip_samples = 10  # shown, with the nearest pairs
+    config.seed = 0
+    return config

@@ -1,0 +1,162 @@
+"""Latents of a data set, written to disk in LightningDiT's layout, shard by shard: an interrupted encoding is resumed."""
+
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from flowjax.data import latents
+from flowjax.data.cache import locked, write_whole
+from flowjax.data.encoder import Encoder
+from flowjax.data.latent_stats import STATS, compute_stats, save_stats
+from flowjax.data.recognize import ENCODING, SHARDS
+from flowjax.data.records import KEPT_DTYPES, Progress, Records
+from flowjax.data.safetensors_file import read_safetensors
+
+DTYPES = {**KEPT_DTYPES, "float16": np.dtype("f2")}
+
+
+def encode_records(
+    folder: str | os.PathLike,
+    records: Records,
+    encoder: Encoder,
+    *,
+    flips: bool = True,
+    dtype: str = "float32",
+    shard_size: int = 10_000,
+    batch_size: int = 256,
+    process_index: int = 0,
+    process_count: int = 1,
+    progress: Progress | None = None,
+) -> pathlib.Path:
+    """Writes `latents_rank{RR}_shard{SSS}.safetensors`: `latents`, `latents_flip` `[n, C, H, W]`, `labels` `[n]`; and `latents_stats`.
+
+    Un-normalised, as LightningDiT's are. Each process encodes a contiguous part of the samples, in order, under its own rank; call it with
+    process 0 last, or once all others have returned: that one computes the statistics and marks the folder as finished. Every file is
+    whole or not there; a second call with the same settings goes on where the first was interrupted.
+
+    Args:
+      folder: made if need be.
+      flips: encode each mirror image too.
+      dtype: "float32", "float16" or "bfloat16".
+      shard_size: samples in a file.
+      batch_size: images encoded at once.
+      process_index, process_count: this process, and how many there are.
+
+    Raises:
+      ValueError: a folder that holds other latents, latents that are NaN or infinite, unknown dtype or sizes.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}: expected {', '.join(DTYPES)}")
+    if shard_size < 1 or batch_size < 1 or not 0 <= process_index < process_count:
+        raise ValueError(
+            f"shard_size={shard_size}, batch_size={batch_size}, process {process_index} of {process_count}: expected sizes above 0"
+        )
+    if flips and not records.can_mirror:
+        raise ValueError(f"flips: samples of {records.name} have shape {records.shape} and no width to mirror; set it to False")
+    root = pathlib.Path(folder).expanduser()
+    settings = json.loads(
+        json.dumps(
+            {
+                "data": dict(records.provenance),
+                "n": records.n,
+                "encoder": dict(encoder.settings),
+                "flips": flips,
+                "dtype": dtype,
+                "shard_size": shard_size,
+                "processes": process_count,
+            }
+        )
+    )
+    root.mkdir(parents=True, exist_ok=True)
+    with locked(root / ENCODING):
+        _begin(root, settings)
+    for left in root.glob(f".latents_rank{process_index:02d}_*.partial-*"):  # of this process, when it was killed
+        left.unlink()
+    bounds = np.linspace(0, records.n, process_count + 1).astype(int)
+    begin, end = int(bounds[process_index]), int(bounds[process_index + 1])
+    starts = range(begin, end, shard_size)
+    encode = jax.jit(encoder.encode)
+    for k, start in enumerate(progress("shards")(starts) if progress else starts):
+        file = root / f"latents_rank{process_index:02d}_shard{k:03d}.safetensors"
+        index = np.arange(start, min(start + shard_size, end))
+        if not _is_whole(file, len(index)):
+            shard = _shard(records, index, encode, flips, DTYPES[dtype], batch_size)
+            note = {"total_size": str(len(index)), "dtype": dtype, "device": jax.devices()[0].platform}
+            write_whole(file, functools.partial(_save, shard, note))
+    if process_index == 0:
+        _finish(root, settings, records.n, encoder, progress)
+    return root
+
+
+def _begin(root: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Claims the folder for these settings, or finds that it was."""
+    manifest = root / ENCODING
+    if manifest.exists():
+        earlier = json.loads(manifest.read_text(encoding="utf-8"))["settings"]
+        changed = sorted(key for key in settings if earlier.get(key) != settings[key])
+        if changed:
+            raise ValueError(f"{root}: holds latents of other settings ({', '.join(changed)} differ); remove the folder or give another")
+        return
+    if next(root.glob(SHARDS), None) is not None:
+        raise ValueError(f"{root}: holds latents that were not written here; give another folder")
+    _write(manifest, {"finished": False, "settings": settings})
+
+
+def _finish(root: pathlib.Path, settings: Mapping[str, Any], n: int, encoder: Encoder, progress: Progress | None) -> None:
+    rows = latents.open_shards(sorted(root.glob(SHARDS)))[0]
+    if rows.shape[0] != n:
+        raise ValueError(f"{root}: holds {rows.shape[0]:,} of {n:,} latents; run process 0 again when the others have ended")
+    encoder.save(root)
+    save_stats(root / f"{STATS}.safetensors", *compute_stats(rows, progress))
+    _write(root / ENCODING, {"finished": True, "settings": settings})
+
+
+def _write(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def _save(arrays: dict[str, np.ndarray], note: dict[str, str], path: pathlib.Path) -> None:
+    save_file(arrays, path, note)
+
+
+def _is_whole(file: pathlib.Path, n: int) -> bool:
+    try:
+        return len(read_safetensors(file)["latents"]) == n
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
+
+
+def _shard(records: Records, index: np.ndarray, encode: Any, flips: bool, dtype: np.dtype, batch_size: int) -> dict[str, np.ndarray]:
+    shard = {"latents": _encoded(records, index, False, encode, dtype, batch_size)}
+    if flips:
+        shard["latents_flip"] = _encoded(records, index, True, encode, dtype, batch_size)
+    if records.labels is not None:
+        shard["labels"] = records.labels[index].astype(np.int64)
+    return shard
+
+
+def _encoded(records: Records, index: np.ndarray, mirror: bool, encode: Any, dtype: np.dtype, batch_size: int) -> np.ndarray:
+    """Latents `[n, C, H, W]` of samples or of their mirror images."""
+    parts = []
+    for start in range(0, len(index), batch_size):
+        batch = index[start : start + batch_size]
+        padded = np.concatenate([batch, np.repeat(batch[-1:], batch_size - len(batch))])  # one shape, one program
+        values = records.normalization(records.read(padded, np.full(batch_size, mirror)))
+        found = np.asarray(encode(values))[: len(batch)]
+        if found.ndim != 4:
+            raise ValueError(f"encoder: gives latents of shape {found.shape}, expected [B, H, W, C]")
+        with np.errstate(over="ignore"):
+            found = np.moveaxis(found, -1, 1).astype(dtype)
+        finite = np.isfinite(found).all((1, 2, 3))
+        if not finite.all():
+            raise ValueError(f"encoder: the latent of sample {batch[np.argmin(finite)]} is NaN or infinite in {dtype}")
+        parts.append(found)
+    return np.ascontiguousarray(np.concatenate(parts))

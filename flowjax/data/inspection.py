@@ -1,0 +1,212 @@
+"""What a data set looks like before anything is trained on it, and what people get wrong."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from flowjax.data.records import Progress, Records
+from flowjax.spectrum import covariance_spectrum
+
+NEAR = 0.02
+"""Samples nearer than this share of 2 tr Cov, the mean squared distance of two samples, are near duplicates: a seventh of the distance."""
+SD_VAE_STD = 1 / 0.18215  # what the convention's multiplier is the inverse of
+_BLOCK_BYTES = 2**25
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """What was found. All values are a model's, after normalisation; statistics are over all samples."""
+
+    n: int
+    shape: tuple[int, ...]
+    low: float
+    high: float
+    mean: Float[np.ndarray, " C"]
+    """By channel: the last axis of `[H, W, C]`; of other shapes, of all values together."""
+    std: Float[np.ndarray, " C"]
+    class_counts: Int[np.ndarray, " K"] | None
+    """How many samples each label 0..K-1 has."""
+    duplicates: int
+    """Samples that repeat an earlier one exactly."""
+    duplicates_across_classes: int
+    """Those of them whose label is another than the earlier one's."""
+    eigenvalues: Float[np.ndarray, " E"]
+    """Of the covariance of `compared` samples, falling."""
+    compared: int
+    nearest: Float[np.ndarray, " Q"]
+    """Squared distance of some samples to the nearest other that is not equal, over 2 tr Cov."""
+    nearest_pairs: Int[np.ndarray, "Q 2"]
+    """The samples in question, and those nearest to them."""
+
+    @property
+    def d(self) -> int:
+        """D, the number of values in one sample."""
+        return int(np.prod(self.shape))
+
+    @property
+    def effective_dimension(self) -> float:
+        """(Σλ)² / Σλ², the participation ratio: D for a unit Gaussian; 0 if all samples are equal."""
+        return float(self.eigenvalues.sum() ** 2 / max((self.eigenvalues**2).sum(), 1e-300))
+
+    def components_for(self, share: float) -> int:
+        """How many principal components hold this share of the variance."""
+        held = np.cumsum(self.eigenvalues)
+        return int(np.searchsorted(held, share * held[-1] * (1 - 1e-9)) + 1) if len(held) and held[-1] > 0 else 0
+
+    @property
+    def near_duplicates(self) -> float:
+        """The share of the samples looked at that have another within `NEAR`."""
+        return float(np.mean(self.nearest < NEAR)) if len(self.nearest) else 0.0
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is likely to be wrong, each in one sentence with the remedy."""
+        return [text for text in (*self._of_values(), *self._of_labels(), *self._of_samples()) if text]
+
+    def _of_values(self) -> list[str]:
+        channels, spread, found = self.shape[-1], float(np.sqrt(np.mean(self.std**2))), []
+        latents = len(self.shape) == 3 and channels not in (1, 3)
+        if latents and channels == 4 and 0.7 * SD_VAE_STD < spread < 1.4 * SD_VAE_STD:
+            found.append(
+                f"the standard deviation is {spread:.2f}, near 1/0.18215: SD-VAE's latents without their multiplier; set multiplier=0.18215"
+            )
+        elif latents and spread < 0.5:
+            found.append(
+                f"the standard deviation is {spread:.3f}, far below 1: a multiplier on top of normalised latents? "
+                "LightningDiT's is 1 with statistics, 0.18215 without"
+            )
+        elif latents and (spread > 2 or (np.abs(self.mean) > 0.5 * self.std + 0.25).any()):
+            worst = int(np.argmax(np.abs(self.mean)))
+            found.append(
+                f"latents look un-normalised: standard deviation {spread:.2f}, mean of channel {worst} {self.mean[worst]:.2f}; "
+                "give their statistics (stats=...), or let them be computed (normalize=auto)"
+            )
+        if not latents and self.low >= 0 and 1 < self.high <= 255 and spread > 2:
+            found.append(
+                f"values span [{self.low:g}, {self.high:g}], grey levels as they are: store them as uint8, which is scaled to [-1, 1]"
+            )
+        if not latents and self.low >= 0 and 0.5 < self.high <= 1:
+            found.append(f"values span [{self.low:g}, {self.high:g}]: models are trained on [-1, 1]; use 2 x - 1")
+        if len(self.shape) == 3 and self.shape[1] == self.shape[2] > self.shape[0]:
+            found.append(f"samples of shape {self.shape} look channels-first; [H, W, C] is expected here, and flips mirror the second axis")
+        constant = np.flatnonzero(self.std == 0)
+        if constant.size:
+            found.append(f"channel {constant[0]} has the same value everywhere")
+        return found
+
+    def _of_labels(self) -> list[str]:
+        if self.class_counts is None:
+            return []
+        empty, found = np.flatnonzero(self.class_counts == 0), []
+        if empty.size:
+            hint = "; labels count from 0" if empty[0] == 0 else ""
+            listed = ", ".join(map(str, empty[:5])) + (", ..." if empty.size > 5 else "")
+            found.append(f"{empty.size} of {len(self.class_counts)} classes have no sample: {listed}{hint}")
+        there = self.class_counts[self.class_counts > 0]
+        if len(there) == 1:
+            found.append("all samples have one label: a model cannot be guided by it")
+        if len(there) > 1 and there.mean() < 2:
+            found.append(f"{len(there):,} labels for {self.n:,} samples: are they indices instead of classes?")
+        elif there.max() > 20 * there.min():
+            found.append(f"classes are of very different sizes, {there.min():,} to {there.max():,} samples")
+        return found
+
+    def _of_samples(self) -> list[str]:
+        found = []
+        if self.duplicates:
+            found.append(
+                f"{self.duplicates:,} samples repeat an earlier one exactly: what a model memorises is then a matter of counts "
+                "(oracle_sweep merges them)"
+            )
+        if self.duplicates_across_classes:
+            found.append(f"{self.duplicates_across_classes:,} samples are equal to one of another class")
+        if self.near_duplicates > 0.01:
+            found.append(f"{self.near_duplicates:.1%} of samples have a near duplicate: memorisation is to be judged against those too")
+        return found
+
+
+def inspect(
+    records: Records, *, max_compared: int = 20_000, num_queries: int = 512, seed: int = 0, progress: Progress | None = None
+) -> Inspection:
+    """Reads all samples once for ranges, statistics and exact duplicates, and some of them for spectrum and near duplicates.
+
+    Args:
+      max_compared: samples that enter the spectrum, and among which neighbours are looked for.
+      num_queries: samples whose nearest neighbour is looked for.
+      seed: of both draws.
+
+    Raises:
+      ValueError: NaN or infinity; fewer than two samples.
+    """
+    if records.n < 2:
+        raise ValueError(f"{records.name}: one sample; expected at least two to compare")
+    channels = records.shape[-1] if len(records.shape) == 3 else 1
+    low, high, total, square = np.inf, -np.inf, np.zeros(channels), np.zeros(channels)
+    first: dict[bytes, int] = {}
+    duplicates = across = 0
+    step = max(1, _BLOCK_BYTES // (8 * records.d))
+    center = None
+    starts = range(0, records.n, step)
+    for start in progress("reading")(starts) if progress else starts:
+        stored = records.read(np.arange(start, min(start + step, records.n)))
+        values = records.normalization(stored)
+        finite = np.isfinite(values.reshape(len(values), -1)).all(1)
+        if not finite.all():
+            raise ValueError(f"{records.name}: sample {start + int(np.argmin(finite))} has NaN or infinity")
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        flat = values.reshape(-1, channels).astype(np.float64)
+        center = flat.mean(0) if center is None else center  # so that squares do not cancel
+        total, square = total + (flat - center).sum(0), square + ((flat - center) ** 2).sum(0)
+        for i, row in enumerate(values, start):
+            digest = hashlib.blake2b((row + 0).tobytes(), digest_size=16).digest()  # + 0: -0.0 equals 0.0
+            earlier = first.setdefault(digest, i)
+            if earlier != i:
+                duplicates += 1
+                across += records.labels is not None and records.labels[i] != records.labels[earlier]
+    count = records.n * records.d // channels
+    assert center is not None
+    std = np.sqrt(np.maximum(square - total**2 / count, 0) / max(count - 1, 1))
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(records.n, min(records.n, max_compared), replace=False))
+    rows = records.normalization(records.read(chosen)).reshape(len(chosen), -1)
+    eigenvalues = covariance_spectrum(rows)
+    distinct = np.flatnonzero(np.isin(chosen, list(first.values())))
+    queries = rng.choice(len(distinct), min(len(distinct), num_queries), replace=False)
+    distances, pairs = _nearest(rows[distinct], queries, 2 * float(eigenvalues.sum()))
+    return Inspection(
+        n=records.n,
+        shape=records.shape,
+        low=low,
+        high=high,
+        mean=center + total / count,
+        std=std,
+        class_counts=None if records.labels is None else np.bincount(records.labels, minlength=records.num_classes or 0),
+        duplicates=duplicates,
+        duplicates_across_classes=int(across),
+        eigenvalues=eigenvalues,
+        compared=len(chosen),
+        nearest=distances,
+        nearest_pairs=chosen[distinct[pairs]],
+    )
+
+
+def _nearest(
+    rows: Float[np.ndarray, "N D"], queries: Int[np.ndarray, " Q"], scale: float
+) -> tuple[Float[np.ndarray, " R"], Int[np.ndarray, "R 2"]]:
+    """Each query's squared distance to the nearest other of some distinct rows, over `scale`, rising; and which two they are."""
+    if len(rows) < 2:
+        return np.zeros(0), np.zeros((0, 2), np.int64)
+    centred = rows - rows.mean(0, dtype=np.float64).astype(np.float32)
+    norms = np.einsum("nd,nd->n", centred, centred, dtype=np.float64)
+    squares = norms[queries, None] - 2 * (centred[queries] @ centred.T) + norms
+    squares[np.arange(len(queries)), queries] = np.inf
+    # What is expanded is right to rounding only: the nearest few are measured from differences.
+    few = np.argpartition(squares, min(8, len(rows) - 1) - 1, axis=1)[:, : min(8, len(rows) - 1)]
+    exact = np.stack([np.sum((rows[few[:, k]].astype(np.float64) - rows[queries]) ** 2, axis=1) for k in range(few.shape[1])], 1)
+    best = exact.argmin(1)
+    each = np.arange(len(queries))
+    found = exact[each, best] / (scale or 1.0)
+    order = np.argsort(found)
+    return found[order], np.stack([queries, few[each, best]], 1)[order]
