@@ -9,7 +9,9 @@ from jaxtyping import Array, Float, Int
 Field = Callable[[Array, Array, Array | None], Array]
 
 
-def heun(field: Field, x_0: Float[Array, "B *shape"], t: Float[Array, " T"], label: Int[Array, " B"] | None = None) -> Float[Array, "B *shape"]:
+def heun(
+    field: Field, x_0: Float[Array, "B *shape"], t: Float[Array, " T"], label: Int[Array, " B"] | None = None
+) -> Float[Array, "B *shape"]:
     """Integrate `dx/dt = field(x, t, label)` by Heun's method, of second order; the last step is Euler's: t[-1] is never evaluated.
 
     Args:

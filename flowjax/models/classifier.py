@@ -1,5 +1,7 @@
 """A small convolutional classifier, whose features serve where Inception's would be out of place: digits, Fashion-MNIST."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -23,7 +25,7 @@ class Classifier(nnx.Module):
         self.convolutions = nnx.List(
             [
                 nnx.Conv(inputs, outputs, (3, 3), strides=1 if i == 0 else 2, rngs=rngs)
-                for i, (inputs, outputs) in enumerate(zip(channels[:-1], channels[1:], strict=True))
+                for i, (inputs, outputs) in enumerate(itertools.pairwise(channels))
             ]
         )
         area = -(-image_shape[0] // 4) * -(-image_shape[1] // 4)

@@ -1,6 +1,7 @@
 """Checkpoints: saved aside by Orbax while training goes on, moved into place when whole, a few of them kept."""
 
 import contextlib
+import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ class Checkpointer:
         if every < 1 or keep < 1:
             raise ValueError(f"checkpoint_every = {every}, keep_checkpoints = {keep}: expected at least 1")
         self._every, self._meta = every, dict(meta)
+        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file that it renames
         latest = ocp.training.preservation_policies.LatestN(keep)
         self._orbax = ocp.training.Checkpointer(folder.absolute(), preservation_policy=latest, cleanup_tmp_directories=True)
 

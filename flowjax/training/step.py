@@ -54,7 +54,9 @@ def make_optimizer(
     if decay_steps:
         rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, max(decay_steps, warmup + 1))
     else:
-        rate = optax.join_schedules([optax.linear_schedule(0.0, learning_rate, max(warmup, 1)), optax.constant_schedule(learning_rate)], [warmup])
+        rate = optax.join_schedules(
+            [optax.linear_schedule(0.0, learning_rate, max(warmup, 1)), optax.constant_schedule(learning_rate)], [warmup]
+        )
     adamw = optax.adamw(rate, b1=0.9, b2=beta2, weight_decay=weight_decay)
     return optax.chain(optax.clip_by_global_norm(clip), adamw) if clip else adamw
 
@@ -108,8 +110,8 @@ class Trainer:
         return jax.eval_shape(functools.partial(self._first, 0))
 
     def model(self, parameters: Any) -> Any:
-        """The model with these parameters; they must be whole."""
-        definition, rest = self._static()
+        """The model with these parameters, whole ones; for use under `jit`, where making the first ones for nothing costs nothing."""
+        definition, _, rest = nnx.split(self.task.build(nnx.Rngs(0)), nnx.Param, ...)
         return nnx.merge(definition, parameters, rest)
 
     def step(self) -> Callable[[State, Batch, Any], tuple[State, Metrics]]:
@@ -133,7 +135,6 @@ class Trainer:
 
     def _gradient(self, parameters: Any, examples: Any, constants: Any) -> tuple[Any, Metrics]:
         """The mean gradient over the batch, dealt like the parameters, and the mean metrics."""
-        definition, rest = self._static()
         axes = self._axes(parameters)
         layer_axes = None if self.task.stacked is None else jax.tree.map(lambda a: a - (a > 0), axes[self.task.stacked])
         dealt = self.mesh.shape["fsdp"] > 1
@@ -145,7 +146,7 @@ class Trainer:
                 if self.task.stacked is not None:
                     whole[self.task.stacked] = own[self.task.stacked]
                 own = whole
-            value, metrics = self.task.loss(nnx.merge(definition, own, rest), part, constants, gather)
+            value, metrics = self.task.loss(self.model(own), part, constants, gather)
             return value, {"loss": value, **metrics}
 
         def share(own: Any, examples: Any, constants: Any) -> tuple[Any, Metrics]:
@@ -169,12 +170,6 @@ class Trainer:
         parameters = nnx.state(model, nnx.Param)
         root = jax.random.key_data(jax.random.fold_in(key, 1))
         return State(jnp.int32(0), root, parameters, jax.tree.map(jnp.copy, parameters), self.optimizer.init(parameters))
-
-    @functools.lru_cache(maxsize=1)  # noqa: B019
-    def _static(self) -> tuple[Any, Any]:
-        """The model's definition, and what it keeps besides parameters."""
-        definition, _, rest = nnx.split(self.task.build(nnx.Rngs(0)), nnx.Param, ...)
-        return definition, rest
 
     def _axes(self, parameters: Any) -> Any:
         return sharding.dealt_axes(parameters, self.mesh.shape["fsdp"], self.task.stacked)

@@ -235,7 +235,8 @@ def test_a_run_leaves_its_files_and_nothing_else(tmp_path):
     with open_workdir(root) as workdir:
         svg = workdir.save_figure("top1", figures.top1_figure(T, RISING, 0.3, None, {}))
         workdir.write_report("Title", "Sentence.", [page.Section("First", "Text.", svg, "curve")], {})
-        assert list(tree(root)) == [".flowjax-partial/" + name for name in ("figures/top1.png", "figures/top1.svg", "report.html")]
+        aside = [".flowjax-partial/" + name for name in ("figures/top1.png", "figures/top1.svg", "report.html")]
+        assert list(tree(root)) == [*aside, ".flowjax.lock"]
     assert set(tree(root)) == {".flowjax.json", "figures/top1.png", "figures/top1.svg", "report.html"}
 
 
