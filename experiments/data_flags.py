@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from experiments import runner
 from experiments.configs.data import data_config
 from flowjax import data
+from flowjax.data.latent_stats import COMPUTED
 from flowjax.data.recognize import recognize
 
 _OF_MEMORY = ("flips", "dtype")  # keys of how samples are kept, not of where they come from
@@ -28,7 +29,10 @@ def open_data(block: ConfigDict) -> data.Records:
         raise ValueError("no data given: set --config.data.path=FILE_OR_FOLDER, or --config.data.source=NAME")
     if block.labels and not block.path:
         raise ValueError("--config.data.labels needs --config.data.path, the samples that it labels")
-    return data.open_records(source, progress=runner.progress, **settings)
+    records = data.open_records(source, progress=runner.progress, **settings)
+    if str(records.provenance.get("stats")).startswith(COMPUTED):
+        print(f"{records.name}: no statistics were found; they were {records.provenance['stats']}")
+    return records
 
 
 def load_data(block: ConfigDict) -> data.DataSet:

@@ -1,8 +1,8 @@
 """Presets of `python -m experiments.inspect_data`.
 
     preset         command                                                                     two CPU cores   expect
-    digits         python -m experiments.inspect_data                                          TIME_D          no warning
-    fashion_mnist  ... --config=experiments/configs/inspect_data.py:fashion_mnist              TIME_F          FM
+    digits         python -m experiments.inspect_data                                          7 s             no warning
+    fashion_mnist  ... --config=experiments/configs/inspect_data.py:fashion_mnist              10 s            no warning (once prepared)
 
 `--config.data.path=FILE_OR_FOLDER` looks at yours.
 """

@@ -4,7 +4,7 @@
     digits           python -m experiments.oracle_sweep                                              15 s            t* = 0.53
     digits_by_class  ... --config=experiments/configs/oracle_sweep.py:digits_by_class                20 s            t* = 0.52
     gaussian_grid    ... --config=experiments/configs/oracle_sweep.py:gaussian_grid                  long            predictions within 8 %
-    fashion_mnist    ... --config=experiments/configs/oracle_sweep.py:fashion_mnist                  TIME            t* = 0.31
+    fashion_mnist    ... --config=experiments/configs/oracle_sweep.py:fashion_mnist                  2 min           t* = 0.31
     arrays           ... --config=experiments/configs/oracle_sweep.py:arrays --config.data.path=FILE  as N and D      yours
 
 `fashion_mnist` reads the four original files where `apt-get install dataset-fashion-mnist` puts them, or in --config.data.manual_dir.

@@ -3,7 +3,6 @@
 import io
 import os
 import pathlib
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +15,7 @@ from flowjax.data.cache import cached
 from flowjax.data.records import Progress
 
 THREADS = os.cpu_count() or 1  # Pillow decodes and resizes outside of Python's lock
+_DEEP = ("I", "I;16", "I;16B", "F")  # which would be clipped to 8 bits, not scaled
 _BLOCK = 1024  # images that are decoded and written at once
 
 Fetch = Callable[[np.ndarray], tuple[list[bytes], np.ndarray | None]]
@@ -45,15 +45,16 @@ def decode(encoded: bytes, mode: str, resolution: int = 0) -> UInt8[np.ndarray, 
       resolution: the side of ADM's centre crop; 0: as it is.
 
     Raises:
-      ValueError: bytes that are no whole image.
+      ValueError: bytes that are no whole image, or one of more than 8 bits for each value.
     """
     try:
-        with warnings.catch_warnings(action="error", category=PIL.Image.DecompressionBombWarning):
-            image: PIL.Image.Image = PIL.Image.open(io.BytesIO(encoded))
-            if image.mode != mode:
-                image = image.convert(mode)
-            array = np.array(center_crop(image, resolution) if resolution else image)
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError) as error:
+        image: PIL.Image.Image = PIL.Image.open(io.BytesIO(encoded))
+        if image.mode in _DEEP:
+            raise ValueError(f"more than 8 bits for each value (Pillow's mode {image.mode}), which are not read")
+        if image.mode != mode:
+            image = image.convert(mode)
+        array = np.array(center_crop(image, resolution) if resolution else image)
+    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         raise ValueError(f"no whole image of PNG, JPEG or WebP format ({error})") from error
     return array[..., None] if array.ndim == 2 else array
 
@@ -113,6 +114,8 @@ def decoded(
 
     def make(folder: pathlib.Path) -> None:
         images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, rows.shape)
+        with open(folder / "images.npy", "r+b") as file:  # a full disk is an error now, and would end the process at a write to the map
+            os.posix_fallocate(file.fileno(), 0, images.offset + images.nbytes)
         labels: list[np.ndarray] = []
         starts = range(0, len(images), _BLOCK)
         for start in progress(f"decoding {name}")(starts) if progress else starts:

@@ -13,7 +13,7 @@ from flowjax.data.normalization import BYTES, IDENTITY
 from flowjax.data.recognize import IMAGE_SUFFIXES
 from flowjax.data.records import Progress, Records
 
-GREY_MODES = ("1", "L", "I", "I;16", "F")
+GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "F")
 
 
 def records(

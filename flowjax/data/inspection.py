@@ -28,6 +28,8 @@ class Inspection:
     std: Float[np.ndarray, " C"]
     class_counts: Int[np.ndarray, " K"] | None
     """How many samples each label 0..K-1 has."""
+    classes_chosen: bool
+    """Whether only some classes were asked for, so that the others are empty rightly."""
     duplicates: int
     """Samples that repeat an earlier one exactly."""
     duplicates_across_classes: int
@@ -47,8 +49,16 @@ class Inspection:
 
     @property
     def effective_dimension(self) -> float:
-        """(Σλ)² / Σλ², the participation ratio: D for a unit Gaussian; 0 if all samples are equal."""
-        return float(self.eigenvalues.sum() ** 2 / max((self.eigenvalues**2).sum(), 1e-300))
+        """(Σλ)² / Σλ² of the distribution, the participation ratio: D for a unit Gaussian; 0 if all samples are equal.
+
+        The eigenvalues of a finite sample spread more than the distribution's own, which would make this come out at 1 / (1/D + 1/n) for a
+        Gaussian: their Σλ² is corrected by its expected excess (unbiased for Gaussians; Srivastava 2005).
+        """
+        total, square, freedom = float(self.eigenvalues.sum()), float((self.eigenvalues**2).sum()), self.compared - 1
+        if total == 0 or freedom < 2:
+            return 0.0 if total == 0 else 1.0
+        corrected = freedom**2 / ((freedom - 1) * (freedom + 2)) * (square - total**2 / freedom)
+        return float(np.clip(total**2 / max(corrected, total**2 / self.d), 1, self.d))
 
     def components_for(self, share: float) -> int:
         """How many principal components hold this share of the variance."""
@@ -100,12 +110,12 @@ class Inspection:
         if self.class_counts is None:
             return []
         empty, found = np.flatnonzero(self.class_counts == 0), []
-        if empty.size:
-            hint = "; labels count from 0" if empty[0] == 0 else ""
+        if empty.size and not self.classes_chosen:
+            hint = "; labels count from 0" if empty.tolist() == [0] else ""
             listed = ", ".join(map(str, empty[:5])) + (", ..." if empty.size > 5 else "")
             found.append(f"{empty.size} of {len(self.class_counts)} classes have no sample: {listed}{hint}")
         there = self.class_counts[self.class_counts > 0]
-        if len(there) == 1:
+        if len(there) == 1 and not self.classes_chosen:
             found.append("all samples have one label: a model cannot be guided by it")
         if len(there) > 1 and there.mean() < 2:
             found.append(f"{len(there):,} labels for {self.n:,} samples: are they indices instead of classes?")
@@ -183,6 +193,7 @@ def inspect(
         mean=center + total / count,
         std=std,
         class_counts=None if records.labels is None else np.bincount(records.labels, minlength=records.num_classes or 0),
+        classes_chosen=bool(records.provenance.get("classes")),
         duplicates=duplicates,
         duplicates_across_classes=int(across),
         eigenvalues=eigenvalues,

@@ -16,6 +16,7 @@ from flowjax.data.safetensors_file import read_safetensors
 from flowjax.data.torch_file import read_torch
 
 STATS = "latents_stats"
+COMPUTED = "computed from all"  # how an origin begins that is no file
 _READERS = {".safetensors": read_safetensors, ".npz": read_numpy, ".pt": read_torch, ".pth": read_torch}
 _BLOCK_BYTES = 2**25  # of latents that one thread sums at once
 
@@ -103,7 +104,7 @@ def latent_normalization(
         target = folder / f"{STATS}.safetensors"
         try:
             save_stats(target, mean, std)
-            origin = f"computed from all {rows.shape[0]:,} latents, and written to {target}"
+            origin = f"{COMPUTED} {rows.shape[0]:,} latents, and written to {target}"
         except OSError as error:
-            origin = f"computed from all {rows.shape[0]:,} latents ({folder} cannot be written: {error.strerror})"
+            origin = f"{COMPUTED} {rows.shape[0]:,} latents ({folder} cannot be written: {error.strerror})"
     return Normalization(mean, std, multiplier, f"(z - mean) / std * {multiplier:g}"), origin

@@ -1,9 +1,11 @@
 """Any image data set of TensorFlow Datasets, without TensorFlow where TFDS allows it."""
 
+import contextlib
 import difflib
 import functools
 import logging
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -46,8 +48,8 @@ def records(
     """
     if normalize not in ("auto", "none"):
         raise ValueError(f'normalize={normalize!r}: expected "auto" or "none"')
-    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns of each folder that it is about to make
-    builder = _prepared(name, path, data_dir, manual_dir)
+    with _quiet():
+        builder = _prepared(name, path, data_dir, manual_dir)
     image_key, label_key = _features(builder)
     source = _source(builder, split, image_key)
     fetch = _Fetch(source, image_key, label_key)
@@ -75,6 +77,18 @@ def records(
             "resolution": resolution or None,
         },
     )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without TFDS's warnings, one for each folder that it is about to make."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class _Fetch:

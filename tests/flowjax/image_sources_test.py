@@ -169,6 +169,7 @@ def test_grey_folders_stay_grey_and_changed_ones_are_read_anew(folder, tmp_path)
         (lambda root: (root / "cat" / "a.png").write_bytes(b"GIF89a"), r"a\.png: no image"),
         (lambda root: (root / "dog" / "d.PNG").write_bytes((root / "dog" / "d.PNG").read_bytes()[:-40]), r"d\.PNG: no whole image"),
         (lambda root: [shutil.rmtree(root / name) for name in ("cat", "dog")], "no images in folders"),
+        (lambda root: PIL.Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(root / "cat" / "b.png"), r"b\.png: more than 8 bits"),
         (shutil.rmtree, "no such folder"),
     ],
 )
