@@ -10,7 +10,6 @@ that it would have had. Writes, as it goes, checkpoints/, metrics.jsonl, tensorb
 config.json, summary.json, loss_by_t.csv, figures/ and report.html. The keys and presets stand in experiments/configs/train.py.
 """
 
-import dataclasses
 import functools
 import time
 from typing import Any
@@ -57,6 +56,10 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     schedule = Schedule(config.steps, config.log_every, config.evaluate_every)
     batches = _batches(config, parts[0] if parts else records)
     trainer.check_batch(batches.batch_size)
+    trainer.abstract()  # whatever the model itself refuses
+    checkpointer = Checkpointer(
+        workdir.live("checkpoints"), every=config.checkpoint_every, keep=config.keep_checkpoints, meta=_meta(config, records)
+    )
     evaluation: Evaluation | NoEvaluation = NoEvaluation()
     if config.task == "flow":
         evaluation = Evaluation(config, trainer, records, parts, workdir)
@@ -66,9 +69,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         schedule,
         seed=config.seed,
         constants=_constants(config, parts),
-        checkpointer=Checkpointer(
-            workdir.live("checkpoints"), every=config.checkpoint_every, keep=config.keep_checkpoints, meta=_meta(config, records)
-        ),
+        checkpointer=checkpointer,
         writer=lambda first: MetricWriter(workdir.live("metrics.jsonl"), workdir.live("tensorboard"), first + 1),
         progress=lambda first: ProgressLine(config.steps, first),
         evaluate=evaluation,
@@ -264,11 +265,10 @@ class Evaluation(NoEvaluation):
     def _distance(self, state: State) -> dict[str, float] | None:
         """Distances from the held-out samples: of the model's, and of the training ones."""
         wanted = self._config.evaluation
-        if not wanted.frechet_samples or self._parts is None or self._parts[1] is None or self._records.num_classes is None:
+        train_set, heldout = self._parts or (None, None)
+        if not wanted.frechet_samples or train_set is None or heldout is None or self._records.num_classes is None:
             return None
-        train_set, heldout = self._parts
-        features = self._features(dataclasses.replace(train_set, data=np.concatenate([train_set.data, heldout.data]),
-                                                      labels=np.concatenate([train_set.labels, heldout.labels])))  # fmt: skip
+        features = self._features(self._records.load())
         count = wanted.frechet_samples
         samples = features(self._samples(state, count)[0])
         real, seen = features(heldout.data[:count]), features(train_set.data[:count])

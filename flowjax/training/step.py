@@ -48,7 +48,7 @@ def make_optimizer(
     """
     if not learning_rate > 0 or warmup < 0 or not 0 <= beta2 < 1 or weight_decay < 0 or clip < 0:
         raise ValueError(
-            f"optimizer: learning_rate = {learning_rate}, warmup = {warmup}, beta2 = {beta2}, weight_decay = {weight_decay}, clip = {clip}: "
+            f"optimizer.learning_rate = {learning_rate}, warmup = {warmup}, beta2 = {beta2}, weight_decay = {weight_decay}, clip = {clip}: "
             "expected a rate above 0, beta2 in [0, 1), the others 0 or more"
         )
     if decay_steps:
@@ -94,7 +94,7 @@ class Trainer:
         """The state before the first step, on the devices of the mesh."""
         return jax.jit(functools.partial(self._first, seed), out_shardings=self.shardings())()
 
-    def shardings(self) -> State:
+    def shardings(self) -> Any:
         """Where the parts of a state lie."""
         shapes = self.abstract()
         whole = NamedSharding(self.mesh, PartitionSpec())
@@ -102,7 +102,7 @@ class Trainer:
         follow = optax.tree_utils.tree_map_params(
             self.optimizer, lambda _, own: own, shapes.optimizer, layout, transform_non_params=lambda _: whole
         )
-        return State(whole, whole, layout, layout, follow)
+        return State(whole, whole, layout, layout, follow)  # type: ignore[arg-type]
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 a trainer lives as long as its run
     def abstract(self) -> State:
@@ -111,10 +111,10 @@ class Trainer:
 
     def model(self, parameters: Any) -> Any:
         """The model with these parameters, whole ones; for use under `jit`, where making the first ones for nothing costs nothing."""
-        definition, _, rest = nnx.split(self.task.build(nnx.Rngs(0)), nnx.Param, ...)
-        return nnx.merge(definition, parameters, rest)
+        definition, _, *rest = nnx.split(self.task.build(nnx.Rngs(0)), nnx.Param, ...)
+        return nnx.merge(definition, parameters, *rest)
 
-    def step(self) -> Callable[[State, Batch, Any], tuple[State, Metrics]]:
+    def step(self) -> jax.stages.Wrapped:
         """The jitted step `(state, batch, constants) -> (state, metrics)`. It takes the state's memory: do not use that again.
 
         Metrics: what the task reports, `loss`, and `gradient_norm` before clipping. `constants` are whole on every device.

@@ -14,8 +14,9 @@ Metrics = dict[str, Float[Array, ""]]
 class Task(Protocol):
     """A model and its loss. Its attributes are static; arrays that a loss needs (an oracle) are the step's `constants`."""
 
-    stacked: str | None
-    """The part of the model whose parameters have a leading axis of layers, and which gathers them itself, layer by layer."""
+    @property
+    def stacked(self) -> str | None:
+        """The part of the model whose parameters have a leading axis of layers, and which gathers them itself, layer by layer."""
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """The model, with its first parameters."""

@@ -35,7 +35,8 @@ class FlowTask:
 
     def prepare(self, batch: Batch, key: Array, constants: Any) -> Examples:
         x_1 = self.normalization(batch.data)
-        return self.objective.prepare(x_1, batch.label, key, null_label=self.shape.num_classes, oracle=constants)
+        label = None if batch.label is None else jnp.asarray(batch.label)
+        return self.objective.prepare(x_1, label, key, null_label=self.shape.num_classes, oracle=constants)
 
     def loss(self, model: LightningDiT, examples: Examples, constants: Any, gather: Gather | None) -> tuple[Float[Array, ""], Metrics]:
         losses = self.objective.losses(lambda x, t, label: model(x, t, label, gather=gather), examples)
@@ -65,7 +66,7 @@ class ClassifierTask:
     def prepare(self, batch: Batch, key: Array, constants: Any) -> Labelled:
         if batch.label is None:
             raise ValueError("a classifier needs data with labels")
-        return Labelled(self.normalization(batch.data), batch.label)
+        return Labelled(self.normalization(batch.data), jnp.asarray(batch.label))
 
     def loss(self, model: Classifier, examples: Labelled, constants: Any, gather: Gather | None) -> tuple[Float[Array, ""], Metrics]:
         logits = model(examples.x)

@@ -55,7 +55,7 @@ def test_minibatch_velocity_is_that_posterior(by_class: bool) -> None:
     batch = jnp.asarray(DATA, jnp.float32)
     found = jax.jit(minibatch_velocity, static_argnums=0)(path, x, t, batch, jnp.asarray(CLASSES, jnp.int32), label)
     for row in range(3):
-        members = DATA if label is None or label[row] == -1 else DATA[CLASSES == label[row]]
+        members = DATA if label is None or label[row] == -1 else DATA[label[row] == CLASSES]
         gamma, _ = posterior(np.asarray(x[row], np.float64), members, float(t[row]), 1 - float(t[row]))
         np.testing.assert_allclose(found[row], (gamma @ members - x[row]) / (1 - float(t[row])), rtol=2e-5, atol=1e-6)
 
