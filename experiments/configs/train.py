@@ -57,7 +57,7 @@ def _base() -> ConfigDict:
     config.heldout_fraction = 0.5  # kept from training, to compare samples with; 0: none
     config.model = ConfigDict(
         {
-            "size": "Ti/2",  # SIZE/PATCH, SIZE one of XL, L, B, S, Ti, Mi
+            "size": "Mi/2",  # SIZE/PATCH, SIZE one of XL, L, B, S, Ti, Mi
             "dtype": "float32",  # of matrix products: float32 or bfloat16
             "remat": "none",  # what the backward pass computes again: none, dots, full
             "qk_norm": False,
@@ -72,18 +72,18 @@ def _base() -> ConfigDict:
         }
     )
     config.optimizer = ConfigDict(
-        {"learning_rate": 2e-3, "warmup": 50, "decay": True, "beta2": 0.95, "weight_decay": 0.0, "clip": 1.0}  # decay: by a cosine to 0
+        {"learning_rate": 3e-3, "warmup": 50, "decay": True, "beta2": 0.95, "weight_decay": 0.0, "clip": 1.0}  # decay: by a cosine to 0
     )
     config.batch_size = 128
     config.accumulation = 1
     config.label_dropout = 0.1  # of training on labels; ignored for data without them
     config.ema_decay = 0.999
-    config.steps = 1000
+    config.steps = 1500
     config.mesh = ConfigDict({"batch": 0, "fsdp": 1})  # devices; batch=0: all there are
     config.log_every = 20
     config.checkpoint_every = 500
     config.keep_checkpoints = 3
-    config.evaluate_every = 250  # 0: at the end only
+    config.evaluate_every = 500  # 0: at the end only
     config.evaluation = ConfigDict(
         {
             "oracle": True,  # loss by t against the oracle: holds the data set in memory
