@@ -32,11 +32,17 @@ class Classifier(nnx.Module):
         self.hidden = nnx.Linear(2 * width * area, 4 * width, rngs=rngs)
         self.logits = nnx.Linear(4 * width, num_classes, rngs=rngs)
 
-    def features(self, x: Float[Array, "B H W C"]) -> Float[Array, "B F"]:
-        """What the last layer sees, `[B, 4 width]`."""
+    def maps(self, x: Float[Array, "B H W C"]) -> list[Float[Array, "B h w width"]]:
+        """What each convolution sees, at the image's size, a half and a quarter of it."""
+        found = []
         for convolution in self.convolutions:
             x = jax.nn.silu(convolution(x.astype(jnp.float32)))
-        return jax.nn.silu(self.hidden(x.reshape(len(x), -1)))
+            found.append(x)
+        return found
+
+    def features(self, x: Float[Array, "B H W C"]) -> Float[Array, "B F"]:
+        """What the last layer sees, `[B, 4 width]`."""
+        return jax.nn.silu(self.hidden(self.maps(x)[-1].reshape(len(x), -1)))
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B num_classes"]:
         return self.logits(self.features(x))

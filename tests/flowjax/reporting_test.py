@@ -340,10 +340,15 @@ def test_nothing_outside_of_the_folder_is_written_or_removed(tmp_path):
 
 def test_live_files_outlive_a_run_that_was_cut_off_and_are_gone_on_with(tmp_path):
     root = tmp_path / "run"
-    with pytest.raises(RuntimeError), open_workdir(root, live=("log", "folder")) as workdir:
-        workdir.live("log").write_text("so far")
-        workdir.write_json("summary.json", {})
-        raise RuntimeError
+
+    def cut_off() -> None:
+        with open_workdir(root, live=("log", "folder")) as workdir:
+            workdir.live("log").write_text("so far")
+            workdir.write_json("summary.json", {})
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        cut_off()
     assert set(tree(root)) == {".flowjax.json", "log"}
     with pytest.raises(ValueError, match="--resume to go on with it, --overwrite to replace it"):
         open_workdir(root, live=("log", "folder"))
