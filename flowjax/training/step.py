@@ -131,7 +131,7 @@ class Trainer:
         n = state.step.astype(jnp.float32)
         decay = jnp.minimum(jnp.float32(self.ema_decay), (1 + n) / (10 + n))
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, parameters)
-        return State(state.step + 1, state.key, parameters, ema, optimizer), metrics | {"gradient_norm": optax.global_norm(gradient)}
+        return State(state.step + 1, state.key, parameters, ema, optimizer), metrics | {"gradient_norm": optax.tree.norm(gradient)}
 
     def _gradient(self, parameters: Any, examples: Any, constants: Any) -> tuple[Any, Metrics]:
         """The mean gradient over the batch, dealt like the parameters, and the mean metrics."""
