@@ -100,9 +100,7 @@ def _data(config: ConfigDict) -> tuple[data.Records, Parts | None]:
 def _trainer(config: ConfigDict, records: data.Records) -> Trainer:
     """Everything that the configuration can get wrong is found here, before anything is allocated."""
     mesh = make_mesh(config.mesh.batch, config.mesh.fsdp)
-    chosen = config.optimizer.to_dict()
-    decay = chosen.pop("decay")
-    optimizer = make_optimizer(**chosen, decay_steps=config.steps if decay else 0)
+    optimizer = make_optimizer(**config.optimizer.to_dict())
     normalization = IDENTITY if _in_memory(config) else records.normalization
     task: FlowTask | ClassifierTask | AutoencoderTask
     if config.task == "flow":
@@ -162,8 +160,6 @@ def _evaluation(config: ConfigDict, trainer: Trainer, records: data.Records, par
 def _meta(config: ConfigDict, records: data.Records) -> dict[str, Any]:
     """What a checkpoint remembers, and what a run that resumes it must share."""
     fixed = {key: value for key, value in config.to_dict().items() if key not in FREE}
-    if config.optimizer.decay:
-        fixed["steps"] = config.steps  # the learning rate follows from them
     return {**fixed, "samples": records.n, "versions": {"jax": jax.__version__}}
 
 

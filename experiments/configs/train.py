@@ -27,20 +27,22 @@ def get_config(preset: str = "digits") -> ConfigDict:
     if preset == "classifier":
         config.task = "classifier"
         config.update(steps=400, evaluate_every=0, label_dropout=0.0)
+        config.optimizer.update(learning_rate=1e-3, decay_steps=400)
     elif preset == "autoencoder":
         config.task = "autoencoder"
         config.update(steps=600, evaluate_every=0, heldout_fraction=0.1)
+        config.optimizer.decay_steps = 600
     elif preset == "fashion_mnist":
         config.data.source = "fashion_mnist"
         config.model.size = "Ti/4"
         config.update(batch_size=128, steps=20_000, checkpoint_every=1000, evaluate_every=4000, heldout_fraction=0.1)
-        config.optimizer.learning_rate = 1e-3
+        config.optimizer.update(learning_rate=1e-3, decay_steps=20_000)
         config.evaluation.frechet_samples = 5000
     elif preset.startswith("imagenet"):
         config.data.source = "latents"
         config.data.flips = True
         config.model.update(size="XL/1" if preset.endswith("xl1") else "B/1", dtype="bfloat16", remat="dots")
-        config.optimizer.update(learning_rate=2e-4, decay=False, warmup=0)
+        config.optimizer.update(learning_rate=2e-4, decay_steps=0, warmup=0)
         config.update(batch_size=1024, steps=125_000, ema_decay=0.9999, log_every=100, checkpoint_every=5000, evaluate_every=25_000)
         config.heldout_fraction = 0.0
         config.evaluation.update(oracle=False, frechet_samples=0)
@@ -71,7 +73,14 @@ def _base() -> ConfigDict:
         }
     )
     config.optimizer = ConfigDict(
-        {"learning_rate": 3e-3, "warmup": 50, "decay": True, "beta2": 0.95, "weight_decay": 0.0, "clip": 1.0}  # decay: by a cosine to 0
+        {
+            "learning_rate": 3e-3,
+            "warmup": 50,
+            "decay_steps": 1500,  # over which a cosine brings the rate to 0, whatever `steps` is: a run can be gone on with; 0: it stays
+            "beta2": 0.95,
+            "weight_decay": 0.0,
+            "clip": 1.0,
+        }
     )
     config.autoencoder = ConfigDict(
         {

@@ -18,7 +18,7 @@ class Restored(NamedTuple):
 
     state: State
     data: Mapping[str, Any]
-    """State of the data iterator."""
+    """What the loop keeps beside the state: that of the data iterator, and the loss."""
 
 
 class Checkpointer:

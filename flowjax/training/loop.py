@@ -86,12 +86,15 @@ def train(
         first = int(state.step)
         stream = stack.enter_context(contextlib.closing(batches.iterate(first)))
         if restored is not None:
-            stream.set_state(dict(restored.data))
+            stream.set_state(restored.data["iterator"])
+        if first > schedule.steps:
+            raise ValueError(f"steps = {schedule.steps}, but the newest checkpoint is at step {first}: ask for at least as many")
         metrics = stack.enter_context(contextlib.closing(writer(first)))
         line = progress(first)
 
         program, compile_seconds = _compiled(trainer, state, batches, constants)
-        clock, window, values = _Clock(), _Window(batches, saver), {}
+        clock, window = _Clock(), _Window(batches, saver)
+        window.last_loss = math.nan if restored is None else float(restored.data["loss"])
         for step in range(first + 1, schedule.steps + 1):
             state, values = program(state, place_batch(next(stream), trainer.mesh), constants)
             window.add(step, values)
@@ -103,10 +106,11 @@ def train(
             with clock.paused():
                 if saver.due(step) or step == schedule.steps:
                     window.check()
-                    saver.save(state, stream.get_state(), step)
-                if (schedule.evaluate_every and step % schedule.evaluate_every == 0) or step == schedule.steps:
+                    saver.save(state, {"iterator": stream.get_state(), "loss": window.last_loss}, step)
+                if schedule.evaluate_every and step % schedule.evaluate_every == 0 and step < schedule.steps:
                     window.check()
                     metrics.write(step, evaluate(step, state))
+        metrics.write(schedule.steps, evaluate(schedule.steps, state))
         return Trained(state, window.last_loss, clock.rate, compile_seconds)
 
 

@@ -90,6 +90,16 @@ def test_a_run_that_was_killed_or_stopped_ends_with_the_same_parameters(
 
 
 @pytest.mark.slow
+def test_a_run_of_fewer_steps_can_be_gone_on_with(binary: Binary, undisturbed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    brief = ("--config.evaluation.oracle=False", f"--workdir={tmp_path / 'run'}", "--resume")
+    assert binary(*SMALL, *brief, "--config.steps=25").status == 0
+    finished = binary(*SMALL, *brief)
+    assert finished.status == 0, finished.output
+    assert summary(tmp_path / "run")["params_digest"] == summary(undisturbed)["params_digest"]
+    assert "at least as many" in binary(*SMALL, *brief, "--config.steps=30").error
+
+
+@pytest.mark.slow
 def test_a_finished_run_and_one_of_another_configuration_are_told(binary: Binary, undisturbed: pathlib.Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in undisturbed.rglob("*")}
     again = binary(*SMALL, f"--workdir={undisturbed}", "--resume")
