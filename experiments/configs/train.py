@@ -76,7 +76,7 @@ def _base() -> ConfigDict:
         {
             "learning_rate": 3e-3,
             "warmup": 50,
-            "decay_steps": 1500,  # over which a cosine brings the rate to 0, whatever `steps` is: a run can be gone on with; 0: it stays
+            "decay_steps": 1200,  # over which a cosine brings the rate to 0, whatever `steps` is: a run can be gone on with; 0: it stays
             "beta2": 0.95,
             "weight_decay": 0.0,
             "clip": 1.0,
@@ -96,7 +96,7 @@ def _base() -> ConfigDict:
     config.accumulation = 1
     config.label_dropout = 0.1  # of training on labels; ignored for data without them
     config.ema_decay = 0.999
-    config.steps = 1500
+    config.steps = 1200
     config.mesh = ConfigDict({"batch": 0, "fsdp": 1})  # devices; batch=0: all there are
     config.log_every = 20
     config.checkpoint_every = 500
