@@ -12,7 +12,7 @@ import runpy
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -30,8 +30,12 @@ Run = Callable[[ConfigDict, WorkDir], str]
 EXIT_USER_ERROR = 2
 
 
-def main(name: str, run: Run) -> None:
-    """Run a binary from its command line."""
+def main(name: str, run: Run, *, live: Sequence[str] = ()) -> None:
+    """Run a binary from its command line.
+
+    Args:
+      live: names in the workdir that the run writes as it goes; with `--resume` it goes on from them (`WorkDir.live`).
+    """
     config_file = pathlib.Path(__file__).parent / "configs" / f"{name}.py"
     try:
         _check_config(str(config_file), sys.argv[1:])
@@ -40,9 +44,10 @@ def main(name: str, run: Run) -> None:
     config_flags.DEFINE_config_file("config", str(config_file), "Configuration file, FILE.py:PRESET.", lock_config=True)
     flags.DEFINE_string("workdir", f"runs/{name}", "Folder for the report, the tables and the figures.")
     flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in the folder; other files are left alone.")
-    flags.DEFINE_bool("resume", False, "Keep what the folder holds, if it is a finished run of the same configuration.")
+    goes_on = "Go on with the run that the folder holds" if live else "Keep what the folder holds, if it is a finished run of the same"
+    flags.DEFINE_bool("resume", False, f"{goes_on}{'; begin where there is none.' if live else ' configuration.'}")
     flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error, for debugging.")
-    app.run(lambda _: _run(name, run), flags_parser=lambda argv: _parse(name, argv))
+    app.run(lambda _: _run(name, run, live), flags_parser=lambda argv: _parse(name, argv))
 
 
 def _parse(name: str, argv: list[str]) -> list[str]:
@@ -81,15 +86,15 @@ def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def _run(name: str, run: Run) -> None:
+def _run(name: str, run: Run, live: Sequence[str]) -> None:
     options = flags.FLAGS
     root = pathlib.Path(options.workdir).expanduser()
     config = options.config
     try:
-        if options.resume and _finished(root, config):
+        if options.resume and _finished(root, config, may_differ=bool(live)):
             print(f"{root} holds a finished run of this configuration: {root / 'report.html'}")
             return
-        with open_workdir(root, overwrite=options.overwrite) as workdir:
+        with open_workdir(root, overwrite=options.overwrite, live=live, resume=options.resume) as workdir:
             workdir.write_json("config.json", config.to_dict())
             takeaway = run(config, workdir)
     except (ValueError, OSError, NotImplementedError, MemoryError) as error:
@@ -101,11 +106,14 @@ def _run(name: str, run: Run) -> None:
     print(f"\n{takeaway}\nReport: {(root / 'report.html').resolve()}")
 
 
-def _finished(root: pathlib.Path, config: ConfigDict) -> bool:
+def _finished(root: pathlib.Path, config: ConfigDict, may_differ: bool) -> bool:
+    """Whether the folder holds all that this run would make. A run that goes on from live files sees for itself what may differ."""
     if not (root / "summary.json").exists():
         return False
     earlier = json.loads((root / "config.json").read_text(encoding="utf-8"))
     if earlier != json.loads(json.dumps(config.to_dict())):
+        if may_differ:
+            return False
         raise ValueError(f"workdir {root} holds a run of another configuration: pass --overwrite to replace it, or give another --workdir")
     return True
 

@@ -134,6 +134,11 @@ class Oracle:
         return None if self._prepared.labels is None else self._in_order("labels")
 
     @property
+    def conditional(self) -> bool:
+        """Whether a label can be given: the samples have classes."""
+        return self._prepared.labels is not None
+
+    @property
     def counts(self) -> Float[Array, " N"] | None:
         """How often each sample counts; None: once each."""
         if self._prepared.log_prior is None or (isinstance(self._samples, Sharded) and not self._samples.counted):

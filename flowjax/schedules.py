@@ -1,10 +1,13 @@
-"""Timestep grids, and the shift that moves their steps towards noise or towards data."""
+"""Timestep grids, the shift that moves their steps towards noise or towards data, and the times that training draws."""
 
+import dataclasses
 import operator
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jaxtyping import Float
 
 Times = TypeVar("Times", float, np.ndarray, jax.Array)
@@ -52,3 +55,54 @@ def shift(t: Times, s: float) -> Times:
     if not 0 < s < float("inf"):
         raise ValueError(f"s = {s!r}: expected a finite shift greater than 0")
     return s * t / (1 - t + s * t)  # in this form exactly 1 at t = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeDistribution:
+    """From which t are drawn in training: uniform or logit-normal, shifted, and restricted to a range. Static under `jax.jit`.
+
+    Shifting adds log(s) to the logit of t, as `shift` does. The range conditions the distribution on t_min <= t <= t_max: within it the
+    density keeps its shape, so a specialist for one stage is trained as a generalist is there.
+
+    Attributes:
+      kind: "uniform", or "logit_normal": logit t ~ N(mean, std²).
+      mean, std: of the logit; "uniform" ignores them.
+      shift: s of `shift`; 1 changes nothing.
+      t_min, t_max: the range.
+
+    Raises:
+      ValueError: an unknown kind, a range that is empty or reversed, a std or shift that is not above 0.
+
+    References:
+      Logit-normal: Esser et al. 2024, section 3.1. Range: the split models of arXiv 2512.02826, Table 1.
+    """
+
+    kind: str = "uniform"
+    mean: float = 0.0
+    std: float = 1.0
+    shift: float = 1.0
+    t_min: float = 0.0
+    t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("uniform", "logit_normal"):
+            raise ValueError(f"times.kind = {self.kind!r}: expected uniform or logit_normal")
+        if not 0 <= self.t_min < self.t_max <= 1:
+            raise ValueError(f"times.t_min = {self.t_min}, times.t_max = {self.t_max}: expected 0 <= t_min < t_max <= 1")
+        if not (self.std > 0 and 0 < self.shift < float("inf")):
+            raise ValueError(f"times.std = {self.std}, times.shift = {self.shift}: expected numbers above 0")
+
+    def sample(self, key: jax.Array, n: int) -> Float[jax.Array, " n"]:
+        """`n` draws, float32, by the inverse of the cumulative distribution."""
+        low, high = self._cumulative(self.t_min), self._cumulative(self.t_max)
+        u = low + (high - low) * jax.random.uniform(key, (n,), jnp.float32)
+        if self.kind == "uniform":
+            t = shift(u, self.shift)
+        else:
+            t = jax.nn.sigmoid(self.mean + float(np.log(self.shift)) + self.std * jax.scipy.special.ndtri(u))
+        return jnp.clip(t, self.t_min, self.t_max)
+
+    def _cumulative(self, t: float) -> float:
+        if self.kind == "uniform" or t in (0, 1):
+            return float(shift(t, 1 / self.shift))
+        return float(scipy.special.ndtr((np.log(t / (1 - t)) - self.mean - np.log(self.shift)) / self.std))

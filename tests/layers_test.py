@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 LAYERS = ("kernels", "flowjax", "experiments")
-TEST_ONLY = {"pytest", "hypothesis", "beartype", "mlxtend", "coverage", "ruff", "mypy", "xdist", "tests"}
+TEST_ONLY = {"pytest", "hypothesis", "beartype", "mlxtend", "coverage", "ruff", "mypy", "xdist", "tensorboard", "tests"}
 FILES = [file for layer in LAYERS for file in sorted((ROOT / layer).rglob("*.py"))]
 
 

@@ -1,5 +1,9 @@
-"""The folder that a run writes to: nothing in it changes before the run is complete, and then only what an earlier run wrote."""
+"""The folder that a run writes to: nothing in it changes before the run is complete, and then only what an earlier run wrote.
 
+A long run also keeps live files there, which grow as it goes: checkpoints, metrics. They outlive a run that was cut off.
+"""
+
+import fcntl
 import json
 import math
 import os
@@ -16,9 +20,10 @@ from flowjax.reporting import page, style, tables
 
 _MANIFEST = ".flowjax.json"  # lists the files that a run of ours wrote
 _PARTIAL = ".flowjax-partial"  # where a run writes until it is complete
+_LOCK = ".flowjax.lock"  # held by the process that writes
 
 
-def open_workdir(path: str | os.PathLike, overwrite: bool = False) -> "WorkDir":
+def open_workdir(path: str | os.PathLike, overwrite: bool = False, *, live: Sequence[str] = (), resume: bool = False) -> "WorkDir":
     """Opens `path` for one run, and creates it if need be.
 
     Use it as a context manager: everything is written aside, and moves into place when the block ends well (or at
@@ -27,9 +32,12 @@ def open_workdir(path: str | os.PathLike, overwrite: bool = False) -> "WorkDir":
     Args:
       path: the folder.
       overwrite: replace the files of an earlier run of ours. Other files are never touched.
+      live: names of files and folders that the run itself writes in place, at `WorkDir.live`.
+      resume: keep the live files of an earlier run, finished or not, and go on from them; a folder without any is begun afresh.
 
     Raises:
-      ValueError: the folder holds something, and `overwrite` is not set or what it holds is not ours.
+      ValueError: the folder holds something, and neither `overwrite` nor `resume` is set or what it holds is not ours; another process
+        is writing there.
       OSError: it cannot be created or written.
     """
     root = pathlib.Path(path).expanduser()
@@ -39,26 +47,77 @@ def open_workdir(path: str | os.PathLike, overwrite: bool = False) -> "WorkDir":
         if not created and not root.is_dir():
             raise ValueError(f"workdir {root} is a file, not a folder: {elsewhere}")
         root.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for entry in root.iterdir()}
+        names = {entry.name for entry in root.iterdir()} - {_LOCK}
         if names - {_PARTIAL} and _MANIFEST not in names:
             raise ValueError(f"workdir {root} holds files that are not of an earlier run: {elsewhere}")
-        if names and not overwrite:
-            what = "an earlier run" if _MANIFEST in names else "an unfinished run"
-            raise ValueError(f"workdir {root} holds {what}: pass --overwrite to replace it, or {elsewhere}")
-        earlier = _read_manifest(root)
-        if _PARTIAL in names:
-            shutil.rmtree(root / _PARTIAL)
-        (root / _PARTIAL).mkdir()
+        lock = _Lock(root / _LOCK)
+        try:
+            if names and not overwrite and not (resume and live):
+                what = "an earlier run" if _MANIFEST in names else "an unfinished run"
+                remedy = "--resume to go on with it, --overwrite to replace it" if live else "--overwrite to replace it"
+                raise ValueError(f"workdir {root} holds {what}: pass {remedy}, or {elsewhere}")
+            earlier, earlier_live = _read_manifest(root)
+            taken = sorted(name for name in live if name in names and name not in earlier_live)
+            if taken:
+                raise ValueError(f"workdir {root} holds a {taken[0]} of your own: move it, or {elsewhere}")
+            if _PARTIAL in names:
+                shutil.rmtree(root / _PARTIAL)
+            if not resume:
+                for name in earlier_live:
+                    _remove(root / name)
+            (root / _PARTIAL).mkdir()
+            workdir = WorkDir(root, created, earlier, tuple(live), lock)
+            if live:
+                workdir.claim()
+        except BaseException:
+            lock.release()
+            raise
     except OSError as error:
         raise type(error)(f"workdir {root} cannot be written ({error.strerror}): {elsewhere}") from error
-    return WorkDir(root, created, earlier)
+    return workdir
+
+
+class _Lock:
+    """A file that one process at a time can hold; the system lets go of it when the process ends, however it ends."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path, self._file = path, os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._file, 32).decode(errors="replace").strip()
+            os.close(self._file)
+            self._file = -1
+            raise ValueError(
+                f"workdir {path.parent} is being written by process {holder or '?'}: wait for it to end, or give another --workdir"
+            ) from None
+        os.truncate(self._file, 0)
+        os.write(self._file, str(os.getpid()).encode())
+
+    def release(self) -> None:
+        if self._file >= 0:
+            self._path.unlink(missing_ok=True)
+            self.__del__()
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 class WorkDir:
     """One run's folder, open for writing; made by `open_workdir`. Names are relative to the folder, `figures/top1.png`."""
 
-    def __init__(self, root: pathlib.Path, created: bool, earlier: set[str]):
+    def __init__(self, root: pathlib.Path, created: bool, earlier: set[str], live: tuple[str, ...], lock: _Lock):
         self.root = root
+        self._live, self._lock = live, lock
         self._created = created
         self._partial = root / _PARTIAL
         self._earlier = earlier  # the files of an earlier run, which this one may replace
@@ -85,6 +144,16 @@ class WorkDir:
         partial = self._partial / name
         partial.parent.mkdir(parents=True, exist_ok=True)
         return partial
+
+    def live(self, name: str) -> pathlib.Path:
+        """Where the live file or folder `name` lies. It is written in place, and stays if the run is cut off."""
+        if name not in self._live:
+            raise ValueError(f"live file {name!r} was not announced to open_workdir; there are {', '.join(self._live) or 'none'}")
+        return self.root / name
+
+    def claim(self) -> None:
+        """Let the folder say, from now on, which files in it are a run's."""
+        self._write_manifest(self._earlier)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes `value` as strict JSON: see `plain`."""
@@ -127,19 +196,25 @@ class WorkDir:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None and self._partial.is_dir():
-            self.commit()
-        elif kind is not None:
-            self._discard()
+        try:
+            if kind is None and self._partial.is_dir():
+                self.commit()
+            elif kind is not None:
+                self._discard()
+        finally:
+            self._lock.release()
 
     def _discard(self) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
-        if self._created and not any(self.root.iterdir()):
+        left = {entry.name for entry in self.root.iterdir()}
+        if self._created and left <= {_LOCK, _MANIFEST}:
+            (self.root / _MANIFEST).unlink(missing_ok=True)
+            self._lock.release()
             self.root.rmdir()
 
     def _write_manifest(self, names: set[str]) -> None:
         aside = self._partial / _MANIFEST
-        aside.write_text(json.dumps({"files": sorted(names)}, indent=2) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps({"files": sorted(names), "live": sorted(self._live)}, indent=2) + "\n", encoding="utf-8")
         os.replace(aside, self.root / _MANIFEST)
 
 
@@ -158,17 +233,19 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _read_manifest(root: pathlib.Path) -> set[str]:
+def _read_manifest(root: pathlib.Path) -> tuple[set[str], set[str]]:
+    """The files, and the live ones, of an earlier run."""
     if not (root / _MANIFEST).exists():
-        return set()
+        return set(), set()
     try:
-        names = json.loads((root / _MANIFEST).read_text(encoding="utf-8"))["files"]
-        sound = isinstance(names, list) and all(isinstance(name, str) and _is_inside(name) for name in names)
-    except (ValueError, KeyError, TypeError):
+        found = json.loads((root / _MANIFEST).read_text(encoding="utf-8"))
+        files, live = found["files"], found.get("live", [])
+        sound = all(isinstance(names, list) and all(isinstance(n, str) and _is_inside(n) for n in names) for names in (files, live))
+    except (ValueError, KeyError, TypeError, AttributeError):
         sound = False
     if not sound:  # these files may be deleted: nothing is guessed
         raise ValueError(f"workdir {root}: its list of files {_MANIFEST} is damaged; delete it, or give another --workdir")
-    return set(names)
+    return set(files), set(live)
 
 
 def _is_inside(name: str) -> bool:

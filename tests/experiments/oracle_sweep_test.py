@@ -1,10 +1,7 @@
 """The binary as its user runs it: a real process, real files, and what stands in the folder afterwards."""
 
 import json
-import multiprocessing
-import os
 import pathlib
-import sys
 from typing import Any
 
 import numpy as np
@@ -13,51 +10,9 @@ import pytest
 from experiments import oracle_sweep
 from experiments.configs import oracle_sweep as presets
 from flowjax.reporting.workdir import open_workdir
+from tests.binary import Binary
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs" / "oracle_sweep.py"
-
-
-def _command(arguments: tuple[str, ...], output: str) -> None:
-    """In the child: what `python -m experiments.oracle_sweep ARGUMENTS` does, its output in a file."""
-    file = os.open(output, os.O_WRONLY | os.O_CREAT)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    sys.argv = ["oracle_sweep", *arguments]
-    from experiments import runner
-
-    runner.main("oracle_sweep", oracle_sweep.run)
-
-
-class Finished:
-    """A process that has ended: its exit status and all it printed."""
-
-    def __init__(self, status: int, output: str):
-        self.status, self.output = status, output
-
-    @property
-    def error(self) -> str:
-        """The one line of a user's error."""
-        lines = self.output.strip().splitlines()
-        assert self.status == 2, self.output
-        assert len(lines) == 1, self.output
-        assert lines[0].startswith("oracle_sweep: error: ")
-        return lines[0]
-
-
-class Binary:
-    """Runs the binary in processes forked from one that has imported it: a fresh process each, without the seconds of importing."""
-
-    def __init__(self, context: multiprocessing.context.ForkServerContext, scratch: pathlib.Path):
-        self._context, self._scratch = context, scratch
-
-    def __call__(self, *arguments: str) -> Finished:
-        output = self._scratch / "output.txt"
-        output.unlink(missing_ok=True)
-        process = self._context.Process(target=_command, args=(arguments, str(output)))
-        process.start()
-        process.join(120)
-        assert process.exitcode is not None, "the binary did not end within two minutes"
-        return Finished(process.exitcode, output.read_text() if output.exists() else "")
 
 
 def swept(workdir: pathlib.Path, preset: str = "digits", **settings: Any) -> dict[str, Any]:
@@ -73,9 +28,7 @@ def swept(workdir: pathlib.Path, preset: str = "digits", **settings: Any) -> dic
 
 @pytest.fixture(scope="module")
 def binary(tmp_path_factory: pytest.TempPathFactory) -> Binary:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["experiments.oracle_sweep"])
-    return Binary(context, tmp_path_factory.mktemp("binary"))
+    return Binary("oracle_sweep", tmp_path_factory.mktemp("binary"))
 
 
 @pytest.fixture(scope="module")

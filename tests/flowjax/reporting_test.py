@@ -235,7 +235,8 @@ def test_a_run_leaves_its_files_and_nothing_else(tmp_path):
     with open_workdir(root) as workdir:
         svg = workdir.save_figure("top1", figures.top1_figure(T, RISING, 0.3, None, {}))
         workdir.write_report("Title", "Sentence.", [page.Section("First", "Text.", svg, "curve")], {})
-        assert list(tree(root)) == [".flowjax-partial/" + name for name in ("figures/top1.png", "figures/top1.svg", "report.html")]
+        aside = [".flowjax-partial/" + name for name in ("figures/top1.png", "figures/top1.svg", "report.html")]
+        assert list(tree(root)) == [*aside, ".flowjax.lock"]
     assert set(tree(root)) == {".flowjax.json", "figures/top1.png", "figures/top1.svg", "report.html"}
 
 
@@ -335,3 +336,42 @@ def test_nothing_outside_of_the_folder_is_written_or_removed(tmp_path):
             open_workdir(root, overwrite=True)
     assert victim.read_text() == "mine"
     assert ".flowjax-partial" not in os.listdir(root)
+
+
+def test_live_files_outlive_a_run_that_was_cut_off_and_are_gone_on_with(tmp_path):
+    root = tmp_path / "run"
+
+    def cut_off() -> None:
+        with open_workdir(root, live=("log", "folder")) as workdir:
+            workdir.live("log").write_text("so far")
+            workdir.write_json("summary.json", {})
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        cut_off()
+    assert set(tree(root)) == {".flowjax.json", "log"}
+    with pytest.raises(ValueError, match="--resume to go on with it, --overwrite to replace it"):
+        open_workdir(root, live=("log", "folder"))
+    with open_workdir(root, live=("log", "folder"), resume=True) as workdir:
+        assert workdir.live("log").read_text() == "so far"
+        workdir.write_json("summary.json", {})
+    assert set(tree(root)) == {".flowjax.json", "log", "summary.json"}
+    with open_workdir(root, overwrite=True, live=("log",)) as workdir:
+        assert not workdir.live("log").exists()
+        workdir.write_json("summary.json", {})
+
+
+def test_a_live_file_of_the_users_own_is_left_alone(tmp_path):
+    small_run(tmp_path, 1)
+    (tmp_path / "log").write_text("mine")
+    with pytest.raises(ValueError, match="a log of your own"):
+        open_workdir(tmp_path, overwrite=True, live=("log",))
+    assert (tmp_path / "log").read_text() == "mine"
+
+
+def test_a_folder_that_is_being_written_is_refused(tmp_path):
+    with open_workdir(tmp_path / "run") as workdir:
+        workdir.write_json("summary.json", {})
+        with pytest.raises(ValueError, match=f"being written by process {os.getpid()}"):
+            open_workdir(tmp_path / "run", overwrite=True)
+    small_run(tmp_path / "run", 2, overwrite=True)

@@ -1,0 +1,68 @@
+"""The squared error of a field at fixed times, against the CFM target and against the oracle: where it still has something to learn."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from flowjax.objective import squared_error
+from flowjax.oracle import Oracle
+from flowjax.path import Path
+from flowjax.sweep import Pairs
+
+
+class LossByTime(NamedTuple):
+    """Mean squared error, per value of a sample, at each t."""
+
+    t: Float[np.ndarray, " T"]
+    cfm: Float[np.ndarray, " T"]
+    """Against x_1 - x_0 of the pair: never below `cfm - oracle`, what no field can know."""
+    oracle: Float[np.ndarray, " T"]
+    """Against the oracle: 0 for a field that has learnt the data set by heart."""
+
+    def split(self, turning_point: float | None) -> dict[str, float]:
+        """Means over navigation (t below the turning point) and refinement; over all t where there is none."""
+        if turning_point is None:
+            return {"cfm/all": float(self.cfm.mean()), "oracle/all": float(self.oracle.mean())}
+        found = {}
+        for stage, chosen in (("navigation", self.t < turning_point), ("refinement", self.t >= turning_point)):
+            for target, values in (("cfm", self.cfm), ("oracle", self.oracle)):
+                found[f"{target}/{stage}"] = float(values[chosen].mean()) if chosen.any() else float("nan")
+        return found
+
+
+class LossByTimeMeter:
+    """Measures a field again and again on the same pairs and times.
+
+    The targets do not depend on the field: they are made once.
+
+    Args:
+      oracle: of the data that the field is trained on; with labels, if the field is told them.
+      pairs: what is looked at.
+      t: `[T]` times in [0, 1).
+    """
+
+    def __init__(self, oracle: Oracle, pairs: Pairs, t: Float[np.ndarray, " T"]):
+        self._path: Path = oracle.path
+        self._pairs, self._t = pairs, np.asarray(t, np.float32)
+        self._targets = [_targets(oracle, pairs, jnp.float32(time)) for time in self._t]
+
+    def __call__(self, field: Callable[[Array, Array, Array | None], Array]) -> LossByTime:
+        """`field(x, t, label)`, jitted by the caller."""
+        cfm, exact = [], []
+        for time, (conditional, marginal) in zip(self._t, self._targets, strict=True):
+            t = jnp.full(len(self._pairs.x_0), time)
+            velocity = field(self._path.interpolate(self._pairs.x_0, self._pairs.x_1, t), t, self._pairs.labels)
+            cfm.append(float(squared_error(velocity, conditional).mean()))
+            exact.append(float(squared_error(velocity, marginal).mean()))
+        return LossByTime(self._t.astype(np.float64), np.array(cfm), np.array(exact))
+
+
+@jax.jit
+def _targets(oracle: Oracle, pairs: Pairs, t: Float[Array, ""]) -> tuple[Array, Array]:
+    x_t = oracle.path.interpolate(pairs.x_0, pairs.x_1, t)
+    marginal = oracle(x_t, t, pairs.labels, moments="velocity").velocity
+    return oracle.path.conditional_velocity(pairs.x_0, pairs.x_1, t), marginal

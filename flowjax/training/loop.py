@@ -1,0 +1,177 @@
+"""The loop. It reads as sentences; how a checkpoint, a metric or an evaluation is made stands elsewhere."""
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from flowjax.data.pipeline import Batches
+from flowjax.training.checkpoint import Checkpointer, NoCheckpointer
+from flowjax.training.metrics import MetricWriter, NoMetricWriter, NoProgressLine, ProgressLine
+from flowjax.training.sharding import place_batch
+from flowjax.training.step import State, Trainer
+
+Evaluate = Callable[[int, State], dict[str, float]]
+"""What is looked at now and then, of the step and the state: numbers for the metrics."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long to train, and how often to say so."""
+
+    steps: int
+    log_every: int = 20
+    evaluate_every: int = 0
+    """0: at the end only."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.log_every < 1 or self.evaluate_every < 0:
+            raise ValueError(
+                f"steps = {self.steps}, log_every = {self.log_every}, evaluate_every = {self.evaluate_every}: expected at least 1, 1 and 0"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a run ends with."""
+
+    state: State
+    final_loss: float
+    """Mean over the last logged steps."""
+    steps_per_second: float
+    """From the second step of this process on, evaluations and saving left out."""
+    compile_seconds: float
+    """Tracing and compiling the step."""
+
+
+class Diverged(ValueError):
+    """A loss or a gradient that is NaN or infinite."""
+
+
+def train(
+    trainer: Trainer,
+    batches: Batches,
+    schedule: Schedule,
+    *,
+    seed: int,
+    constants: Any = None,
+    checkpointer: Checkpointer | None = None,
+    writer: Callable[[int], MetricWriter] = lambda first_step: NoMetricWriter(),
+    progress: Callable[[int], ProgressLine] = lambda first_step: NoProgressLine(),
+    evaluate: Evaluate = lambda step, state: {},
+) -> Trained:
+    """Train from the newest checkpoint, or from the beginning, to the last step of the schedule.
+
+    A step is a function of the seed, the step and the configuration: a run that was stopped and goes on ends with the same parameters.
+
+    Args:
+      seed: of the initial parameters and of all draws.
+      constants: arrays that the task's loss needs besides parameters.
+      writer, progress: made when the first step is known.
+
+    Raises:
+      Diverged: with the step, the seed of its batch and the last good checkpoint.
+      ValueError: a batch that cannot be dealt to the devices, a checkpoint of another configuration.
+    """
+    trainer.check_batch(batches.batch_size)
+    saver = NoCheckpointer() if checkpointer is None else checkpointer
+    with contextlib.ExitStack() as stack:
+        stack.callback(saver.close)
+        restored = saver.restore(trainer)
+        state = trainer.init(seed) if restored is None else restored.state
+        first = int(state.step)
+        stream = stack.enter_context(contextlib.closing(batches.iterate(first)))
+        if restored is not None:
+            stream.set_state(restored.data["iterator"])
+        if first > schedule.steps:
+            raise ValueError(f"steps = {schedule.steps}, but the newest checkpoint is at step {first}: ask for at least as many")
+        metrics = stack.enter_context(contextlib.closing(writer(first)))
+        line = progress(first)
+
+        program, compile_seconds = _compiled(trainer, state, batches, constants)
+        clock, window = _Clock(), _Window(batches, saver)
+        window.last_loss = math.nan if restored is None else float(restored.data["loss"])
+        for step in range(first + 1, schedule.steps + 1):
+            state, values = program(state, place_batch(next(stream), trainer.mesh), constants)
+            window.add(step, values)
+            clock.tick(values)
+            if step % schedule.log_every == 0 or step == schedule.steps:
+                means = window.close()
+                metrics.write(step, {**means, "steps_per_second": clock.rate})
+                line.show(step, means["loss"])
+            with clock.paused():
+                if saver.due(step) or step == schedule.steps:
+                    window.check()
+                    saver.save(state, {"iterator": stream.get_state(), "loss": window.last_loss}, step)
+                if schedule.evaluate_every and step % schedule.evaluate_every == 0 and step < schedule.steps:
+                    window.check()
+                    metrics.write(step, evaluate(step, state))
+        metrics.write(schedule.steps, evaluate(schedule.steps, state))
+        return Trained(state, window.last_loss, clock.rate, compile_seconds)
+
+
+def _compiled(trainer: Trainer, state: State, batches: Batches, constants: Any) -> tuple[Any, float]:
+    started = time.perf_counter()
+    program = trainer.step().lower(state, place_batch(batches[0], trainer.mesh), constants).compile()
+    return program, time.perf_counter() - started
+
+
+class _Window:
+    """The metrics of the steps since they were last logged. They are looked at one step late: the device is never waited for."""
+
+    def __init__(self, batches: Batches, saver: Checkpointer):
+        self._seed, self._saver = batches.seed, saver
+        self._unchecked: list[tuple[int, dict[str, jax.Array]]] = []
+        self._checked: list[dict[str, float]] = []
+        self.last_loss = math.nan
+
+    def add(self, step: int, values: dict[str, jax.Array]) -> None:
+        self._unchecked.append((step, values))
+        self.check(leave=1)
+
+    def check(self, leave: int = 0) -> None:
+        while len(self._unchecked) > leave:
+            step, values = self._unchecked.pop(0)
+            numbers = {name: float(value) for name, value in jax.device_get(values).items()}
+            if not all(map(math.isfinite, numbers.values())):
+                raise Diverged(self._told(step, numbers))
+            self._checked.append(numbers)
+
+    def close(self) -> dict[str, float]:
+        self.check()
+        means = {name: sum(v[name] for v in self._checked) / len(self._checked) for name in self._checked[0]}
+        self._checked, self.last_loss = [], means["loss"]
+        return means
+
+    def _told(self, step: int, numbers: dict[str, float]) -> str:
+        bad = ", ".join(f"{name} = {value}" for name, value in numbers.items() if not math.isfinite(value))
+        self._saver.wait()
+        last = "there is no checkpoint" if self._saver.latest is None else f"the last good checkpoint is at step {self._saver.latest}"
+        return f"{bad} at step {step} (batch {step - 1} of seed {self._seed}); {last}: lower optimizer.learning_rate or optimizer.clip"
+
+
+class _Clock:
+    """Steps a second, from the end of the first step on, without what the loop does besides."""
+
+    def __init__(self) -> None:
+        self._steps, self._since = -1, 0.0
+
+    def tick(self, values: Any) -> None:
+        self._steps += 1
+        if self._steps == 0:
+            jax.block_until_ready(values)
+            self._since = time.perf_counter()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        before = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - before
+
+    @property
+    def rate(self) -> float:
+        return self._steps / (time.perf_counter() - self._since) if self._steps > 0 else math.nan

@@ -1,0 +1,109 @@
+"""Where the numbers of a training run go: JSON lines, TensorBoard, and the line on the terminal."""
+
+import json
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+
+class MetricWriter:
+    """Writes each step's numbers to `metrics.jsonl`, a line each, and to TensorBoard.
+
+    Args:
+      jsonl: the file; a resumed run goes on at its end, lines of steps at or after `first_step` being those of a run that was cut off.
+      tensorboard: folder of event files.
+      first_step: the first step that will be written.
+    """
+
+    def __init__(self, jsonl: pathlib.Path, tensorboard: pathlib.Path, first_step: int = 0):
+        kept = [line for line in _lines(jsonl) if line["step"] < first_step]
+        aside = jsonl.with_suffix(".partial")
+        aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        aside.replace(jsonl)
+        self._file = open(jsonl, "a", encoding="utf-8")  # noqa: SIM115 it is open as long as the run
+        self._board = SummaryWriter(str(tensorboard), purge_step=first_step or None)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """The numbers of a step, by name; NaN and infinities are null in JSON."""
+        plain = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **plain}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Everything on disk."""
+        self._file.close()
+        self._board.close()
+
+
+class NoMetricWriter(MetricWriter):
+    """Writes nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def read_metrics(jsonl: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, in order; a last line that was cut short is left out."""
+    return _lines(jsonl)
+
+
+def _lines(jsonl: pathlib.Path) -> list[dict[str, Any]]:
+    found = []
+    for line in jsonl.read_text(encoding="utf-8").splitlines() if jsonl.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break  # cut short by a killed run
+    return found
+
+
+class ProgressLine:
+    """`step 400/2000  loss 0.4132  12.1 steps/s  2 min 12 s left`: rewritten on a terminal, a new line every 30 s elsewhere."""
+
+    def __init__(self, steps: int, first_step: int = 0, stream: Any = None):
+        self._steps, self._first, self._stream = steps, first_step, sys.stderr if stream is None else stream
+        self._started = time.perf_counter()
+        self._shown = 0.0
+        self._terminal = self._stream.isatty()
+
+    def show(self, step: int, loss: float) -> None:
+        """Show where the run is, if it is time to."""
+        now = time.perf_counter()
+        last = step >= self._steps
+        if now - self._shown < (0.5 if self._terminal else 30) and not last:
+            return
+        self._shown = now
+        rate = (step - self._first) / max(now - self._started, 1e-9)
+        left = "" if last or rate == 0 else f"  {_duration((self._steps - step) / rate)} left"
+        line = f"step {step:,}/{self._steps:,}  loss {loss:.4g}  {rate:.3g} steps/s{left}"
+        self._stream.write(f"\r\x1b[K{line}{chr(10) * last}" if self._terminal else f"{line}\n")
+        self._stream.flush()
+
+
+class NoProgressLine(ProgressLine):
+    """Shows nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def show(self, step: int, loss: float) -> None:
+        pass
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -1,0 +1,69 @@
+"""Over which devices a batch and the parameters are dealt: a mesh with the axes `batch` and `fsdp`.
+
+Every device takes its share of the examples. Along `fsdp` each also keeps only its share of every parameter, gathers a layer's when the
+layer's turn comes, and gets its share of the summed gradients back: the transpose of gathering is reducing and scattering.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("batch", "fsdp")
+
+
+def make_mesh(batch: int = 0, fsdp: int = 1) -> Mesh:
+    """A mesh of batch x fsdp devices; `batch=0` takes all there are.
+
+    Raises:
+      ValueError: more devices than there are, or a number of them that fsdp does not divide.
+    """
+    devices = jax.devices()
+    if fsdp < 1 or batch < 0 or (not batch and len(devices) % fsdp) or batch * fsdp > len(devices):
+        raise ValueError(f"mesh.batch = {batch}, mesh.fsdp = {fsdp}: expected a product within the {len(devices)} devices there are")
+    batch = batch or len(devices) // fsdp
+    return jax.make_mesh((batch, fsdp), AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices[: batch * fsdp])
+
+
+def dealt_axes(parameters: Any, size: int, stacked: str | None) -> Any:
+    """For each parameter the axis along which it is dealt to `size` devices; -1: each keeps the whole.
+
+    It is the longest axis that size divides; never the axis of layers, of which one is gathered at a time.
+    """
+
+    def axis(path: tuple[Any, ...], leaf: Any) -> int:
+        first = 1 if _within(path, stacked) else 0
+        fitting = [a for a in range(first, len(leaf.shape)) if leaf.shape[a] % size == 0]
+        return max(fitting, key=lambda a: leaf.shape[a], default=-1) if size > 1 else -1
+
+    return jax.tree_util.tree_map_with_path(axis, parameters)
+
+
+def specs(parameters: Any, axes: Any) -> Any:
+    """`PartitionSpec` of each parameter."""
+
+    def spec(leaf: Any, axis: int) -> PartitionSpec:
+        return PartitionSpec(*("fsdp" if a == axis else None for a in range(len(leaf.shape)))) if axis >= 0 else PartitionSpec()
+
+    return jax.tree.map(spec, parameters, axes)
+
+
+def gathered(parameters: Any, axes: Any) -> Any:
+    """Inside a `shard_map`: whole parameters, of this device's and the other devices' shares."""
+    return jax.tree.map(lambda p, a: p if a < 0 else jax.lax.all_gather(p, "fsdp", axis=a, tiled=True), parameters, axes)
+
+
+def summed(gradients: Any, axes: Any) -> Any:
+    """Inside a `shard_map`: gradients summed over all devices. Those of gathered parameters are over `fsdp` already."""
+    return jax.tree.map(lambda g, a: jax.lax.psum(g, AXES if a < 0 else "batch"), gradients, axes)
+
+
+def place_batch(batch: Any, mesh: Mesh) -> Any:
+    """This process's part of a batch, on its devices."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXES))
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), batch)
+
+
+def _within(path: tuple[Any, ...], stacked: str | None) -> bool:
+    return stacked is not None and bool(path) and getattr(path[0], "key", getattr(path[0], "name", None)) == stacked
