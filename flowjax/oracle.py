@@ -411,7 +411,7 @@ def _labels(labels: ArrayLike | None, n: int) -> Int[Array, " N"] | None:
     labels = jnp.asarray(labels)
     if labels.shape != (n,) or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels must be {n} integers, one per sample; got {labels.dtype} of shape {labels.shape}")
-    if _seen(labels) and (labels < 0).any():
+    if _seen(labels) and (np.asarray(labels) < 0).any():
         raise ValueError(f"labels must be >= 0 (-1 asks for all samples in a query), got {int(labels.min())}")
     return labels.astype(jnp.int32)
 
@@ -420,7 +420,7 @@ def _counts(counts: ArrayLike | None, n: int) -> Float[Array, " N"] | None:
     if counts is None:
         return None
     counts = jnp.asarray(counts).astype(jnp.float32)
-    if counts.shape != (n,) or (_seen(counts) and not (counts > 0).all()):
+    if counts.shape != (n,) or (_seen(counts) and not (np.asarray(counts) > 0).all()):
         raise ValueError(f"counts must be {n} positive numbers, one per sample; got shape {counts.shape}, minimum {counts.min()}")
     return counts
 

@@ -351,11 +351,13 @@ def as_samples(data: ArrayLike, name: str) -> Array:
         raise ValueError(f"{name} must be real numbers, got dtype {data.dtype}")
     if data.ndim < 1 or 0 in data.shape:
         raise ValueError(f"{name} must hold at least one sample of at least one number, got shape {data.shape}")
-    values = jnp.asarray(data)
+    with jax.ensure_compile_time_eval():
+        values = jnp.asarray(data)
     if values.dtype not in (jnp.float32, jnp.bfloat16, jnp.uint8):
         values = values.astype(jnp.float32)
     if not isinstance(values, jax.core.Tracer) and values.dtype != jnp.uint8:
-        bad = ~jnp.isfinite(values.reshape(values.shape[0], -1)).all(axis=1)
+        with jax.ensure_compile_time_eval():  # under a caller's jit they are concrete too
+            bad = np.asarray(~jnp.isfinite(values.reshape(values.shape[0], -1)).all(axis=1))
         if bad.any():
             raise ValueError(
                 f"{name} has NaN or infinity in {int(bad.sum())} of {len(bad)} samples, the first at index {int(bad.argmax())}"

@@ -240,6 +240,14 @@ def test_wrong_input_is_named(call, message):
         call()
 
 
+def test_an_oracle_may_be_built_inside_jit():
+    """Of data that are known there: the same velocity, and NaN in them is still refused."""
+    wanted = Oracle(DATA)(X, T).velocity
+    np.testing.assert_allclose(jax.jit(lambda x: Oracle(DATA)(x, T, moments="velocity").velocity)(X), wanted, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="data has NaN or infinity in 1 of"):
+        jax.jit(lambda x: Oracle(np.where(np.arange(len(DATA))[:, None] == 3, np.nan, np.reshape(DATA, (len(DATA), -1))))(x, T).velocity)(X)
+
+
 @pytest.mark.parametrize("tolerance", [-0.1, 1.0, float("nan")])
 def test_a_tolerance_is_a_share(tolerance):
     """And on this device, where nothing is left out, any of them is kept: the bound is 0."""
