@@ -104,7 +104,7 @@ def test_the_loss_of_an_example_is_its_mean_square_and_its_angle() -> None:
         (TimeDistribution("logit_normal", 0.0, 1.0, 0.5, 0.2, 0.9), None),
         (TimeDistribution(shift=0.4, t_min=0.2), None),
     ],
-    ids=str,
+    ids=["uniform", "a range", "logit-normal", "logit-normal, shifted, a range", "shifted, a range"],
 )
 def test_times_follow_their_distribution(times: TimeDistribution, law) -> None:
     drawn = np.asarray(times.sample(jax.random.key(3), 20_000), np.float64)
