@@ -23,12 +23,12 @@ def open_data(block: ConfigDict) -> data.Records:
     defaults = data_config()
     settings = {key: value for key, value in block.items() if key not in ("source", *_OF_MEMORY) and value != defaults[key]}
     source = block.source
-    reads_path = source in data.SOURCES and "path" in inspect.signature(data.SOURCES[source]).parameters
-    if block.path and (not source or (source in data.SOURCES and not reads_path)):
+    path = inspect.signature(data.SOURCES[source]).parameters.get("path") if source in data.SOURCES else None
+    if block.path and (not source or (source in data.SOURCES and path is None)):
         source = recognize(block.path)
     if not source:
         raise ValueError("no data given: set --config.data.path=FILE_OR_FOLDER, or --config.data.source=NAME")
-    if reads_path and not block.path:
+    if path is not None and path.default is path.empty and not block.path:
         raise ValueError(f"no data given: the source {source!r} reads what lies at --config.data.path=FILE_OR_FOLDER")
     if block.labels and not block.path:
         raise ValueError("--config.data.labels needs --config.data.path, the samples that it labels")
