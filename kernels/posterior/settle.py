@@ -109,9 +109,9 @@ def settle(partial: Partial, queries: Queries, samples: Samples, shards: Shards)
         rest_square = scale * (about_center - jnp.sum(top.weight_in_partial * jnp.sum(top.rows**2, axis=-1), axis=1))
         about_mean = rest_square - 2 * jnp.sum(rest_sum * new_mean, axis=1) + rest_weight * jnp.sum(new_mean**2, axis=1)
         spread += jnp.where(keep, jnp.maximum(about_mean, 0), 0)
-    skipped = jnp.zeros_like(rest_weight) if partial.skipped is None else jnp.where(keep, scale * to64(partial.skipped), 0)
-    spread, all_rest, kept, left_out = shards.sum(spread, rest_weight, to64(keep), skipped)
-    left_out = left_out / total
+    skipped = [] if partial.skipped is None else [jnp.where(keep, scale * to64(partial.skipped), 0)]
+    spread, all_rest, kept, *all_skipped = shards.sum(spread, rest_weight, to64(keep), *skipped)
+    left_out = all_skipped[0] / total if all_skipped else jnp.zeros_like(total)
     variance = spread / total
     moving = jnp.sqrt(jnp.sum((new_mean + to64(samples.center) - queries.still[:, None] * queries.x) ** 2, axis=1))
     spread_out = variance if partial.second is not None else error.radius**2 + 0 * variance

