@@ -35,9 +35,9 @@ def get_config(preset: str = "digits") -> ConfigDict:
     elif preset == "fashion_mnist":
         config.data.source = "fashion_mnist"
         config.model.size = "Ti/4"
-        config.update(batch_size=128, steps=20_000, checkpoint_every=1000, evaluate_every=4000, heldout_fraction=0.1)
-        config.optimizer.update(learning_rate=1e-3, decay_steps=20_000)
-        config.evaluation.frechet_samples = 5000
+        config.update(batch_size=64, steps=8000, checkpoint_every=1000, evaluate_every=2000, heldout_fraction=0.1)
+        config.optimizer.update(learning_rate=1e-3, decay_steps=8000)
+        config.evaluation.update(frechet_samples=3000, sampler_steps=25)
     elif preset.startswith("imagenet"):
         config.data.source = "latents"
         config.data.flips = True

@@ -1,0 +1,193 @@
+"""The posterior on a CPU without going through all samples: bounds of all scores from a sketch, then the few that could matter exactly.
+
+Refinement gives nearly all weight to one sample, so late in time almost nothing needs to be looked at. What is left out is left out with
+a certificate: with K samples standing, the others weigh less than `N exp(-cut)` of the heaviest, where the cut is chosen so that float32
+rounding hides it. Driven by the host, hence not under tracing.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernels.posterior.samples import Samples
+from kernels.posterior.sketch import RATIOS, Sketch, build_sketch
+
+PRODUCT, SCAN, DENSE_SCAN, LOOK, LOOK_AT_NUMBER = 1.0, 60.0, 750.0, 2000.0, 14.0
+"""What things cost, in multiply-adds of a matrix product: each of them; a bound looked at; a weight of the dense pass beside its two products;
+a sample recomputed, and each of its numbers. Ratios measured on two cores with AVX-512 (docs/performance.md); only the choice rests on them."""
+LEAST_NUMBERS = 2**23
+"""Smaller data sets are not worth a sketch: a dense pass over them takes milliseconds."""
+SCORES_AT_ONCE = 2**25
+"""Bounds held at a time, 4 bytes each."""
+QUERIES_AT_ONCE = 256
+DENSE = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """How queries with one σ/α are computed, and why."""
+
+    ratio: float
+    """σ/α."""
+    level: int
+    """Which of the sketch's numbers of coordinates; DENSE: two matrix products over all samples."""
+    coordinates: int
+    """How many those are, of `d`."""
+    d: int
+    n: int
+    standing: float
+    """Share of the samples that are expected to be looked at one by one."""
+    cost: float
+    """Of the dense pass, as a share."""
+
+    def __str__(self) -> str:
+        if self.level == DENSE:
+            return (
+                f"dense: at σ/α = {self.ratio:.3g} bounds from a sketch would leave too many of the {self.n:,} samples standing; "
+                "two matrix products over all of them cost less"
+            )
+        kind = "all" if self.coordinates == self.d else "the leading"
+        return (
+            f"sketch: at σ/α = {self.ratio:.3g}, bounds from {kind} {self.coordinates} of {self.d} coordinates are expected to leave "
+            f"{self.standing:.2%} of the {self.n:,} samples, which are computed exactly; about {self.cost:.0%} of a dense pass"
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """Moments of a batch, float64, as `kernels.posterior.api.Moments` names them; rows that were given up are not `answered`."""
+
+    denoised: Float[np.ndarray, "B D"]
+    log_density: Float[np.ndarray, " B"]
+    top1_weight: Float[np.ndarray, " B"]
+    top1_index: Int[np.ndarray, " B"]
+    entropy: Float[np.ndarray, " B"]
+    effective_samples: Float[np.ndarray, " B"]
+    variance: Float[np.ndarray, " B"]
+    error_bound: Float[np.ndarray, " B"]
+    answered: np.ndarray
+    standing: Int[np.ndarray, " B"]
+
+
+def sketch_of(samples: Samples) -> Sketch:
+    """The sketch of prepared samples; their rows must lie on this host."""
+    prior = None if samples.log_prior is None else np.asarray(samples.log_prior, np.float64)
+    labels = np.asarray(samples.labels) if samples.labels is not None and samples.by_class else None
+    index = None if samples.index is None else np.asarray(samples.index)
+    return build_sketch(np.asarray(samples.values), log_prior=prior, labels=labels, index=index)
+
+
+def choose_level(sketch: Sketch, ratio: float, n: int | None = None) -> Choice:
+    """The cheapest way for queries with σ/α = `ratio`, by what bounds left of noisy samples of this data set.
+
+    Args:
+      n: of how many samples a query's class has; None: all.
+    """
+    d, n = sketch.d, sketch.n if n is None else n
+    dense = 2 * d * PRODUCT + DENSE_SCAN
+    costs, shares = [], []
+    for level, k in enumerate(sketch.edges):
+        share = float(np.interp(np.log(max(ratio, 1e-9)), np.log(RATIOS), sketch.standing[:, level])) if ratio <= RATIOS[-1] else 1.0
+        costs.append(k * PRODUCT + SCAN + share * (LOOK + LOOK_AT_NUMBER * d))
+        shares.append(share)
+    best = int(np.argmin(costs))
+    if not costs[best] < dense:
+        return Choice(ratio, DENSE, d, d, n, 1.0, 1.0)
+    return Choice(ratio, best, sketch.edges[best], d, n, shares[best], costs[best] / dense)
+
+
+def posterior_by_sketch(
+    sketch: Sketch,
+    x: Float[np.ndarray, "B D"],
+    alpha: Float[np.ndarray, " B"],
+    sigma: Float[np.ndarray, " B"],
+    label: Int[np.ndarray, " B"],
+    still: Float[np.ndarray, " B"],
+    level: Int[np.ndarray, " B"],
+    *,
+    tolerance: float = 0.0,
+    give_up: bool = True,
+) -> Found:
+    """Exact moments of queries with α > 0 and σ > 0, by as many coordinates of the sketch as `level` says for each.
+
+    Args:
+      x, alpha, sigma, still: float64; `still` is κ in the velocity `A (E[y | x] - κ x)`.
+      label: -1: all samples.
+      tolerance: share of a query's weight that may be left out; no less than rounding hides is, anyway.
+      give_up: leave queries unanswered for which so many samples stand that a dense pass is cheaper.
+    """
+    b, d = x.shape
+    mean, out = np.full((b, d), np.nan), np.full((b, 6), np.nan)
+    top, standing = np.full(b, -1, np.int64), np.full(b, DENSE, np.int64)
+    for rows, part, width in _groups(sketch, label, level):
+        one = (np.ascontiguousarray(v[rows]) for v in (x, alpha, sigma, still))
+        results = np.empty((len(rows), d)), np.empty((len(rows), 6)), np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        _some(sketch, *one, part, width, tolerance, give_up, *results)
+        for whole, own in zip((mean, out, top, standing), results, strict=True):
+            whole[rows] = own
+    answered = standing != DENSE
+    mean[~answered], out[~answered], top[~answered] = np.nan, np.nan, -1
+    log_mass = np.log([_mass(sketch, int(one)) for one in label])
+    normal = d / 2 * np.log(2 * np.pi * sigma**2)
+    return Found(
+        mean, out[:, 0] - normal - log_mass, out[:, 1], top, out[:, 4], out[:, 3], out[:, 2], out[:, 5] * 2 * sketch.radius, answered, standing
+    )
+
+
+def _groups(sketch: Sketch, label: np.ndarray, level: np.ndarray) -> Iterator[tuple[np.ndarray, slice, int]]:
+    """Queries that go through the same rows by the same coordinates, as many as their bounds fit in memory."""
+    for one in np.unique(label):
+        part = slice(0, sketch.n) if one < 0 else sketch.classes[int(one)]
+        at_once = max(1, min(QUERIES_AT_ONCE, SCORES_AT_ONCE // (part.stop - part.start)))
+        for width in np.unique(level[label == one]):
+            rows = np.flatnonzero((label == one) & (level == width))
+            for start in range(0, len(rows), at_once):
+                yield rows[start : start + at_once], part, int(width)
+
+
+def _some(
+    sketch: Sketch,
+    x: np.ndarray,
+    alpha: np.ndarray,
+    sigma: np.ndarray,
+    still: np.ndarray,
+    part: slice,
+    level: int,
+    tolerance: float,
+    give_up: bool,
+    *results: np.ndarray,
+) -> None:
+    from kernels.posterior import skipping_native  # numba takes a second to import
+
+    n, d = part.stop - part.start, sketch.d
+    scaled = x / alpha[:, None]
+    norm = np.linalg.norm(scaled - sketch.center, axis=1)
+    scores = sketch.scratch(len(x), n)
+    np.matmul(sketch.query_coordinates(scaled, level, sigma**2 / alpha**2), sketch.window(level, part), out=scores)
+    limit = int(n * (2 * d * PRODUCT + DENSE_SCAN) / (LOOK + LOOK_AT_NUMBER * d)) if give_up else n
+    prior = np.empty(0) if sketch.log_prior is None else sketch.log_prior
+    arguments = (scores, sketch.rows, prior, sketch.index, part.start, x, alpha, sigma, still, norm**2 / 2)
+    arguments += (sketch.slack(norm, level), sketch.radius, tolerance, max(limit, 16))
+    steps = range(0, len(x), max(1, -(-len(x) // (4 * _threads()))))
+    jobs = [_pool().submit(skipping_native.moments, *arguments, q, min(q + steps.step, len(x)), *results) for q in steps]
+    for job in jobs:
+        job.result()
+
+
+def _mass(sketch: Sketch, label: int) -> float:
+    part = slice(0, sketch.n) if label < 0 else sketch.classes[label]
+    return float(part.stop - part.start) if sketch.log_prior is None else float(np.exp(sketch.log_prior[part]).sum())
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_threads(), thread_name_prefix="posterior")

@@ -1,0 +1,143 @@
+"""What is done sample by sample, and not by matrix products: compiled by numba, for the CPU. Each call does some queries, on one thread."""
+
+import math
+
+import numpy as np
+from numba import njit
+
+FAST = {"reassoc", "contract", "nsz", "nnan"}
+RUN = 256
+FIRST = 16
+"""So many promising samples, each the best of a run, are weighed first: what the others are measured by."""
+DENSE = -1
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _square_distance(x, alpha, y):  # type: ignore[no-untyped-def]  # pragma: no cover
+    total = 0.0
+    for i in range(x.shape[0]):
+        gap = x[i] - alpha * np.float64(y[i])
+        total += gap * gap
+    return total
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def _run_maxima(scores, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    n = scores.shape[0]
+    for r in range(out.shape[0]):
+        best = scores[r * RUN]
+        for i in range(r * RUN, min(n, (r + 1) * RUN)):
+            best = max(best, scores[i])
+        out[r] = best
+
+
+@njit(nogil=True, cache=True, fastmath=FAST)
+def moments(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915, PLR0917  # pragma: no cover
+    scores, rows, prior, index, offset, x, alpha, sigma, still, half_norm, slack, radius, share, limit, first, last,
+    mean, out, top, stood,
+):  # fmt: skip
+    """Moments of queries `first` to `last`, float64, from upper bounds of the scores.
+
+    Args:
+      scores: `[B, n]`, bounds in units of x·y, of the samples `offset` to `offset + n`.
+      rows, prior, index: of all samples; `prior` is empty for none.
+      half_norm, slack: `[B]`, ‖x/α - center‖²/2, and what rounding may have taken from a score.
+      share: of a query's weight that may be left out; at least what rounding hides is, anyway.
+      limit: samples of a query beyond which it is given up, for a dense pass.
+      mean, out, top, stood: results: `[B, D]`; `[B, 6]` log Σ w, top-1 weight, variance, effective samples, entropy, share left out;
+        `[B]` the heaviest sample; `[B]` how many samples were weighed, or DENSE.
+    """
+    n, d = scores.shape[1], x.shape[1]
+    maxima = np.empty((n + RUN - 1) // RUN, np.float32)
+    for q in range(first, last):
+        rate = alpha[q] ** 2 / sigma[q] ** 2
+        two_variances = 2 * sigma[q] ** 2
+        _run_maxima(scores[q], maxima)
+        order = np.argsort(-maxima)
+        peak, nearest = -np.inf, offset
+        for r in order[:FIRST]:
+            at = r * RUN
+            while scores[q, at] < maxima[r]:
+                at += 1
+            value = -_square_distance(x[q], alpha[q], rows[offset + at]) / two_variances
+            if prior.shape[0]:
+                value += prior[offset + at]
+            if value > peak:
+                peak, nearest = value, offset + at
+        square, moving = 0.0, 0.0
+        for i in range(d):
+            y = np.float64(rows[nearest, i])
+            square += (x[q, i] - alpha[q] * y) ** 2
+            moving += (y - still[q] * x[q, i]) ** 2
+        width = 4 * radius**2 / max(min(moving, square), 1e-60)
+        cut = math.log(n / max(1e-7 / max(1.0, width), share))
+        least = _least(peak, cut, rate, half_norm[q], slack[q])
+        standing = 0
+        for r in order:
+            if maxima[r] < least:
+                break
+            for i in range(r * RUN, min(n, (r + 1) * RUN)):
+                standing += scores[q, i] >= least
+        if standing > limit:
+            stood[q] = DENSE
+            continue
+        kept = np.empty(standing, np.int64)
+        log_weight = np.empty(standing, np.float64)
+        count = 0
+        for r in order:
+            if maxima[r] < least:
+                break
+            for i in range(r * RUN, min(n, (r + 1) * RUN)):
+                if scores[q, i] >= least:
+                    j = offset + i
+                    value = -_square_distance(x[q], alpha[q], rows[j]) / two_variances
+                    if prior.shape[0]:
+                        value += prior[j]
+                    if value > peak:
+                        peak = value
+                        least = _least(peak, cut, rate, half_norm[q], slack[q])
+                    kept[count], log_weight[count] = j, value
+                    count += 1
+        heaviest = -1
+        for k in range(count):
+            if log_weight[k] == peak and (heaviest < 0 or index[kept[k]] < index[heaviest]):
+                heaviest = kept[k]
+        # Moments about the heaviest sample: exact where one weight is nearly all.
+        total, square_sum, score_sum, second = 0.0, 0.0, 0.0, 0.0
+        missing = (n - count) * math.exp(-cut)
+        mean[q] = 0.0
+        for k in range(count):
+            z = log_weight[k] - peak
+            w = math.exp(z)
+            total += w
+            square_sum += w * w
+            score_sum += w * z
+            if z < -cut:
+                missing += w
+            elif kept[k] != heaviest:
+                away = 0.0
+                for i in range(d):
+                    gap = np.float64(rows[kept[k], i]) - np.float64(rows[heaviest, i])
+                    mean[q, i] += w * gap
+                    away += gap * gap
+                second += w * away
+        off = 0.0
+        for i in range(d):
+            mean[q, i] /= total
+            off += mean[q, i] ** 2
+            mean[q, i] += np.float64(rows[heaviest, i])
+        out[q, 0] = peak + math.log(total)
+        out[q, 1] = 1 / total
+        out[q, 2] = max(second / total - off, 0.0)
+        out[q, 3] = total * total / square_sum
+        out[q, 4] = max(math.log(total) - score_sum / total, 0.0)
+        out[q, 5] = missing / total
+        top[q] = index[heaviest]
+        stood[q] = count
+
+
+@njit(nogil=True, cache=True)
+def _least(peak, cut, rate, half_norm, slack):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """The bound below which a sample weighs less than exp(-cut) of the peak, rounded down."""
+    least = (peak - cut) / rate + half_norm - slack
+    return np.float32(least - 1.2e-7 * abs(least))
