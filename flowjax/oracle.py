@@ -16,10 +16,21 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.path import Path, RectifiedFlow
 from kernels.double import float64_scope, to32, to64
-from kernels.posterior.api import Plan, Which, as_samples, covariance_product64, plan, posterior64
+from kernels.posterior.api import (
+    Moments,
+    Which,
+    as_samples,
+    covariance_product64,
+    moments_of,
+    plan,
+    posterior64,
+    where_left,
+)
 from kernels.posterior.blocks import BlockSizes, Precision
+from kernels.posterior.plan import Plan
 from kernels.posterior.samples import Samples, by_class, prepare
 from kernels.posterior.sharded import Sharded, check_mesh, shard_samples, spread
+from kernels.posterior.skipping import Skipping
 from kernels.posterior.tpu_blocks import TpuBlocks
 
 
@@ -83,11 +94,13 @@ class Oracle:
       labels: `[N]` integers >= 0, or None.
       path: the probability path; static.
       precision: of the matmuls: "highest", "high" or "default"; see `kernels.posterior.Precision`.
-      implementation, block_sizes: how the posterior is computed; None: the default of the device.
+      implementation, block_sizes: how the posterior is computed; None: the default of the device. On a CPU that is, call by call, a dense
+        pass or "sketch", which skips the samples that provably do not matter; `plan` says which, and why.
       mesh: of devices, with the axes "samples" and "queries": the samples are dealt over the one, the queries over the other. Results are
         as on one device, but for float32 rounding. Not under tracing.
       tolerance: share of a query's posterior weight whose samples `denoised` may lack, where an implementation can pass over them
-        ("pallas_tpu": whole blocks of the data); `error_bound` says what that did. 0: no more than float32 rounding hides.
+        ("pallas_tpu": whole blocks of the data; "sketch": samples one by one); `error_bound` says what that did. 0: no more than
+        float32 rounding hides: 1e-7 of the weight, less where the query lies close to a sample.
       counts: `[N]` how often each sample counts (`unique` sets it), or None: once each. Weights are then those of all copies together.
 
     Raises:
@@ -113,7 +126,10 @@ class Oracle:
             raise ValueError(f"path must be a flowjax.path.Path, got {path!r}")
         how = plan("all", implementation, block_sizes, precision, tolerance=tolerance)
         self._samples: Samples | Sharded
+        self._skipping = Skipping(always=implementation == "sketch") if implementation in (None, "sketch") else None
         if mesh is not None or isinstance(data, Sharded):
+            if implementation == "sketch":
+                raise NotImplementedError("implementation 'sketch' is for samples in the memory of one host; got a mesh")
             self._samples = _sharded(data, labels, counts, mesh)
             self._spec = _Spec(path, self._samples.shape, how)
             return
@@ -169,6 +185,11 @@ class Oracle:
         """What computes the posterior."""
         return self._spec.how.implementation
 
+    @property
+    def _asked(self) -> str | None:
+        """The implementation as it was asked for."""
+        return None if self._skipping is not None and not self._skipping.always else self.implementation
+
     def __repr__(self) -> str:
         labels = "no" if self._prepared.labels is None else "yes"
         return f"Oracle(n={self._samples.n}, shape={self._spec.shape}, path={self.path}, labels={labels})"
@@ -187,7 +208,11 @@ class Oracle:
             be seen, such a row gives NaN.
         """
         x, t, label = self._arguments(x_t, t, label)
-        out = _program(self._spec_for(t, moments)).evaluate(self._samples, x, t, label)
+        seen = all(_seen(v) for v in (x, t, label, *jax.tree.leaves(self._samples)))
+        spec = self._spec_for(t, moments, seen)
+        out = self._by_sketch(spec, x, t, label) if seen else None
+        if out is None:
+            out = _program(spec).evaluate(self._samples, x, t, label)
         shape = (x.shape[0], *self._spec.shape)
         return dataclasses.replace(out, velocity=out.velocity.reshape(shape), denoised=out.denoised.reshape(shape))
 
@@ -209,7 +234,36 @@ class Oracle:
         if v.shape != shape:
             raise ValueError(f"v must have x_t's shape {shape}, got {v.shape}")
         v = self._placed(v.reshape(x.shape))
-        return _program(self._spec_for(t, "all")).jvp(self._samples, x, t, label, v).reshape(shape)
+        return _program(self._spec_for(t, "all", _seen(x))).jvp(self._samples, x, t, label, v).reshape(shape)
+
+    def plan(self, t: ArrayLike) -> str:
+        """How queries at these times are computed, and why, in words and figures: a line for each t. Makes the sketch if it is needed.
+
+        Args:
+          t: scalar or `[T]`, in [0, 1].
+        """
+        lines = []
+        for time in np.atleast_1d(np.asarray(t, np.float32)):
+            alpha, sigma, _ = _coefficients(self._spec.path, np.full(1, time, np.float32))
+            lines.append(f"t = {time:.4g}: {self._explained(float(alpha[0]), float(sigma[0]))}")
+        return "\n".join(lines)
+
+    def _explained(self, alpha: float, sigma: float) -> str:
+        if self._skipping is None or isinstance(self._samples, Sharded) or not self._skipping.possible(self._samples, self._spec.how):
+            return f"{self.implementation}: " + ("samples over several devices" if self.mesh else "as asked for, or the default here")
+        return str(self._skipping.choice(self._samples, alpha, sigma))
+
+    def _by_sketch(self, spec: _Spec, x: Array, t: Array, label: Array) -> OracleOutput | None:
+        """The same, without going through all samples for the queries where that is cheaper; None where there are none."""
+        if self._skipping is None or isinstance(self._samples, Sharded) or not self._skipping.possible(self._samples, spec.how):
+            return None
+        queries = np.asarray(x, np.float64), *_coefficients(spec.path, np.asarray(t)), np.asarray(label)
+        found = self._skipping(self._samples, *queries, tolerance=spec.how.tolerance)
+        if found is None:
+            return None
+        with float64_scope():
+            out = _finished(spec.path, self._samples.d, x, t, moments_of(found, spec.how.full))
+        return where_left(found, out, lambda rows: _program(spec).evaluate(self._samples, x[rows], t[rows], label[rows]))
 
     def unique(self, *, by_class: bool = True) -> "Oracle":
         """The oracle of the same data with exact duplicates merged, and `counts` set; its weights are those of distinct samples.
@@ -235,17 +289,18 @@ class Oracle:
             path=self.path,
             mesh=self.mesh,
             precision=self._spec.how.precision,
-            implementation=self.implementation,
+            implementation=self._asked,
             block_sizes=self._spec.how.chosen_blocks,
             tolerance=self._spec.how.tolerance,
             counts=weights[order],
         )
 
-    def _spec_for(self, t: Array, moments: Which) -> _Spec:
-        """The static half of one call: what is known of it before it is compiled."""
+    def _spec_for(self, t: Array, moments: Which, seen: bool) -> _Spec:
+        """The static half of one call: what is known of it before it is compiled. What a sketch leaves takes a dense pass."""
         full = plan(moments, None, None, self._spec.how.precision).full
         limit = not _seen(t) or bool((t == 1).any())
-        return dataclasses.replace(self._spec, how=dataclasses.replace(self._spec.how, full=full, limit=limit))
+        name = "streaming" if seen and self.implementation == "sketch" else self.implementation
+        return dataclasses.replace(self._spec, how=dataclasses.replace(self._spec.how, full=full, limit=limit, implementation=name))
 
     def _arguments(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None) -> tuple[Array, Array, Array]:
         """x `[B, D]`, t `[B]`, label `[B]`, with every value checked that can be seen."""
@@ -286,13 +341,14 @@ class Oracle:
                 raise ValueError(f"label {unknown[0]} has no samples; classes with samples: {_listed(there[there >= 0])}")
         return jnp.broadcast_to(label.astype(jnp.int32), (b,))
 
-    def tree_flatten(self) -> tuple[tuple[Samples | Sharded], _Spec]:
-        return (self._samples,), self._spec
+    def tree_flatten(self) -> tuple[tuple[Samples | Sharded], tuple[_Spec, Skipping | None]]:
+        return (self._samples,), (self._spec, self._skipping and self._skipping.fresh())
 
     @classmethod
-    def tree_unflatten(cls, spec: _Spec, children: tuple[Samples | Sharded]) -> "Oracle":
+    def tree_unflatten(cls, static: tuple[_Spec, Skipping | None], children: tuple[Samples | Sharded]) -> "Oracle":
         oracle = object.__new__(cls)
-        oracle._spec, (oracle._samples,) = spec, children
+        (oracle._spec, skipping), (oracle._samples,) = static, children
+        oracle._skipping = skipping and skipping.fresh()
         return oracle
 
 
@@ -301,21 +357,44 @@ def _evaluate(spec: _Spec, samples: Samples | Sharded, x: Array, t: Array, label
     with float64_scope():
         x, t = _valid(x, t)
         time = to64(t)
-        alpha, sigma, alpha_dot, sigma_dot = (f(time) for f in (spec.path.alpha, spec.path.sigma, spec.path.alpha_dot, spec.path.sigma_dot))
+        alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
         found = spread(posterior64, (x, alpha, sigma, label, _still(spec.path, time)), samples, spec.how)
-        at_end = sigma == 0
-        safe_sigma, safe_sigma_dot = jnp.where(at_end, 1, sigma), jnp.where(at_end, 0, sigma_dot)
-        noise = (to64(x) - alpha[:, None] * found.denoised) / safe_sigma[:, None]
-        velocity = alpha_dot[:, None] * found.denoised + safe_sigma_dot[:, None] * noise
-        velocity = jnp.where(at_end[:, None], _velocity_at_end(spec.path, to64(x), found.denoised), velocity)
-        if found.variance is None:
-            return OracleOutput(to32(velocity), to32(found.denoised))
-        a = alpha_dot - alpha * sigma_dot / sigma
-        # Where the variance is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ².
-        gap, stretch = (jnp.where(found.variance == 0, found.variance, rate * found.variance) for rate in (a**2, a * alpha / sigma**2))
-        more = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-        more |= {"velocity": velocity, "cfm_gap": gap, "divergence": stretch + samples.d * sigma_dot / sigma}
-        return OracleOutput(**{name: v if v.dtype == jnp.int32 else to32(v) for name, v in more.items()})
+        return _output(spec.path, samples.d, x, time, found)
+
+
+def _output(path: Path, d: int, x: Array, time: Array, found: Moments) -> OracleOutput:
+    """From the posterior's moments, float64, to the oracle's output."""
+    alpha, sigma, alpha_dot, sigma_dot = (f(time) for f in (path.alpha, path.sigma, path.alpha_dot, path.sigma_dot))
+    at_end = sigma == 0
+    safe_sigma, safe_sigma_dot = jnp.where(at_end, 1, sigma), jnp.where(at_end, 0, sigma_dot)
+    noise = (to64(x) - alpha[:, None] * found.denoised) / safe_sigma[:, None]
+    velocity = alpha_dot[:, None] * found.denoised + safe_sigma_dot[:, None] * noise
+    velocity = jnp.where(at_end[:, None], _velocity_at_end(path, to64(x), found.denoised), velocity)
+    if found.variance is None:
+        return OracleOutput(to32(velocity), to32(found.denoised))
+    a = alpha_dot - alpha * sigma_dot / sigma
+    # Where the variance is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ².
+    gap, stretch = (jnp.where(found.variance == 0, found.variance, rate * found.variance) for rate in (a**2, a * alpha / sigma**2))
+    more = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
+    more |= {"velocity": velocity, "cfm_gap": gap, "divergence": stretch + d * sigma_dot / sigma}
+    return OracleOutput(**{name: v if v.dtype == jnp.int32 else to32(v) for name, v in more.items()})
+
+
+@functools.cache
+def _of_times(path: Path) -> Callable[[Array], tuple[Array, Array, Array]]:
+    return jax.jit(lambda t: (path.alpha(to64(t)), path.sigma(to64(t)), _still(path, to64(t))))
+
+
+def _coefficients(path: Path, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """α, σ and κ on the host, float64."""
+    with float64_scope():
+        alpha, sigma, still = (np.asarray(v) for v in _of_times(path)(t))
+    return alpha, sigma, still
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _finished(path: Path, d: int, x: Array, t: Array, found: Moments) -> OracleOutput:
+    return _output(path, d, x, to64(t), found)
 
 
 def _still(path: Path, t: Float[Array, " B"]) -> Float[Array, " B"]:

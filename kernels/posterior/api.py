@@ -19,13 +19,15 @@ from kernels.posterior.nearest import nearest
 from kernels.posterior.pallas_gpu import pallas_gpu
 from kernels.posterior.pallas_tpu import pallas_tpu
 from kernels.posterior.partial import Partial
+from kernels.posterior.plan import Plan
 from kernels.posterior.queries import Queries
 from kernels.posterior.rows import in_class_order, in_tiles, repeat
-from kernels.posterior.samples import Samples, prepare
+from kernels.posterior.samples import Samples, by_class, prepare
 from kernels.posterior.settle import Settled, settle
 from kernels.posterior.sharded import Sharded, spread
+from kernels.posterior.skipping import Found, Skipping
 from kernels.posterior.streaming import streaming
-from kernels.posterior.tpu_blocks import Generation, TpuBlocks
+from kernels.posterior.tpu_blocks import TpuBlocks
 
 Which = Literal["all", "velocity"]
 
@@ -61,30 +63,6 @@ class Moments:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """How a posterior is computed; static under jit."""
-
-    full: bool
-    blocks: BlockSizes
-    precision: Precision
-    implementation: str
-    shards: Shards = ONE_DEVICE
-    limit: bool = True
-    """Whether some σ may be 0; False spares compiling what answers it."""
-    tolerance: float = 0.0
-    """Share of a query's weight whose samples its mean may lack. `streaming` and `pallas_gpu` leave none out."""
-    fused: TpuBlocks | None = None
-    """Blocks of the fused TPU kernel; None: the default of the generation."""
-    generation: Generation | None = None
-    """The TPU to compile for; None: that of the first device."""
-
-    @property
-    def chosen_blocks(self) -> BlockSizes | TpuBlocks:
-        """What `plan` was given, or would have been."""
-        return self.fused or self.blocks
-
-
-@dataclasses.dataclass(frozen=True)
 class Implementation:
     """One way to make a Partial of a pass over the data."""
 
@@ -115,12 +93,19 @@ def _in_blocks(make: Callable[..., Partial]) -> Callable[[Queries, Samples, Plan
     )
 
 
+def _driven_by_host(queries: Queries, samples: Samples, how: Plan) -> Partial:
+    raise NotImplementedError(
+        "implementation 'sketch' is driven by the host and cannot run under jit, grad or vmap; without an implementation the dense pass is taken there"
+    )
+
+
 IMPLEMENTATIONS = {
     "pallas_tpu": Implementation(_fused, ("tpu",), ("tpu",), "it is a TPU kernel"),
     "pallas_gpu": Implementation(
         _in_blocks(pallas_gpu), ("gpu",), (), "it is made of Triton kernels, for GPUs, and no GPU has timed it yet"
     ),
     "streaming": Implementation(_in_blocks(streaming), ("cpu", "gpu", "tpu"), ("cpu", "gpu"), "the fused kernel reads the data once"),
+    "sketch": Implementation(_driven_by_host, ("cpu",), (), "it is made for CPUs"),
 }
 """By name, best first: None as a choice takes the first that is the default on the platform."""
 
@@ -202,8 +187,9 @@ def posterior(
       query_labels: `[B]` the class to condition each query on; -1 in a row, or None: all samples.
       counts: `[N]` how often each sample counts, or None: once each.
       moments: "velocity" computes `denoised` only.
-      implementation: a name in `IMPLEMENTATIONS` ("pallas_tpu", "pallas_gpu", "streaming"), or None for the default of the device:
-        pallas_tpu on TPUs, streaming elsewhere; its `why_not` says why the others are passed over.
+      implementation: a name in `IMPLEMENTATIONS` ("pallas_tpu", "pallas_gpu", "streaming", "sketch"), or None for the default of the device:
+        pallas_tpu on TPUs, streaming elsewhere; its `why_not` says why the others are passed over. "sketch" makes one for this call: an
+        `Oracle` keeps it.
       block_sizes: how the work is cut up, a `BlockSizes`, or for pallas_tpu a `TpuBlocks`; the result depends on it by rounding only.
       tolerance: share of a query's weight whose samples its mean may lack, so that whole blocks are passed over; `error_bound` says what
         that did. 0: no more than float32 rounding hides. `streaming` leaves none out.
@@ -228,16 +214,48 @@ def posterior(
         raise ValueError(f"queries must be [B, D] and data [N, D]; got queries {x.shape} and data {values.shape}")
     if query_labels is not None and labels is None:
         raise ValueError("query_labels were given, but data without labels")
-    samples = prepare(
-        values,
-        None if labels is None else _vector(labels, values.shape[0], "labels", jnp.int32),
-        None if counts is None else _vector(counts, values.shape[0], "counts", jnp.float32),
-        shards=Shards(axis_name),
-    )
+    classes = None if labels is None else _vector(labels, values.shape[0], "labels", jnp.int32)
+    weights = None if counts is None else _vector(counts, values.shape[0], "counts", jnp.float32)
+    sketched = how.implementation == "sketch" and axis_name is None
+    sort = sketched and classes is not None
+    samples = by_class(values, classes, weights) if sort else prepare(values, classes, weights, shards=Shards(axis_name))
     label = jnp.full(x.shape[0], -1, jnp.int32) if query_labels is None else _vector(query_labels, x.shape[0], "query_labels", jnp.int32)
     a, s = (_vector(v, x.shape[0], name, jnp.float32) for v, name in ((alpha, "alpha"), (sigma, "sigma")))
     limit = isinstance(s, jax.core.Tracer) or bool((s == 0).any())
+    seen = not any(isinstance(v, jax.core.Tracer) for v in (x, a, s, label, *jax.tree.leaves(samples)))
+    if sketched and seen:
+        return _by_sketch(x, a, s, label, samples, dataclasses.replace(how, implementation="streaming", limit=limit))
     return run(x, a, s, label, samples, dataclasses.replace(how, limit=limit, shards=Shards(axis_name)))
+
+
+def _by_sketch(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, how: Plan) -> Moments:
+    """`run` by a sketch made for this call; rows without noise or without data, by a dense pass."""
+    x64, a, s, own = np.asarray(x, np.float64), np.asarray(alpha, np.float64), np.asarray(sigma, np.float64), np.asarray(label)
+    found = Skipping(always=True)(samples, x64, a, s, 1 / np.maximum(a, 1e-30), own, tolerance=how.tolerance)
+    if found is None:
+        return run(x, alpha, sigma, label, samples, how)
+    moments = jax.tree.map(lambda v: jnp.asarray(v if v.dtype == np.int32 else v.astype(np.float32)), moments_of(found, how.full))
+    return where_left(found, moments, lambda rows: run(x[rows], alpha[rows], sigma[rows], label[rows], samples, how))
+
+
+def moments_of(found: Found, full: bool) -> Moments:
+    """What skipping found, still on the host and in float64."""
+    return Moments(found.denoised, *(getattr(found, f.name) if full else None for f in dataclasses.fields(Moments)[1:]))
+
+
+def where_left(found: Found, answer: Output, dense: Callable[[np.ndarray], Output]) -> Output:
+    """The answer, with the rows that skipping left unanswered from a dense pass over those."""
+    left = np.flatnonzero(~found.answered)
+    if not left.size:
+        return answer
+    rest = dense(np.resize(left, 1 << (len(left) - 1).bit_length()))  # few sizes, and so few programs
+
+    def put(whole: Array, more: Array) -> Array:
+        whole = np.array(whole)
+        whole[left] = np.asarray(more)[: len(left)]
+        return jnp.asarray(whole)
+
+    return jax.tree.map(put, answer, rest)
 
 
 @bind(jax.jit, static_argnames="how")

@@ -7,13 +7,17 @@ rounding hides it. Driven by the host, hence not under tracing.
 
 import dataclasses
 import functools
+import math
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from kernels.posterior.plan import Plan
 from kernels.posterior.samples import Samples
 from kernels.posterior.sketch import RATIOS, Sketch, build_sketch
 
@@ -25,6 +29,10 @@ LEAST_NUMBERS = 2**23
 SCORES_AT_ONCE = 2**25
 """Bounds held at a time, 4 bytes each."""
 QUERIES_AT_ONCE = 256
+MOST_NOISE = 2.5
+"""σ/α beyond which nearly everything matters on any data: no sketch is made for such queries."""
+ELIGIBLE = 64
+"""Queries below that, after which a sketch is made: it costs as much as some hundreds of them."""
 DENSE = -1
 
 
@@ -74,6 +82,74 @@ class Found:
     standing: Int[np.ndarray, " B"]
 
 
+class Skipping:
+    """What decides, call by call, whether samples are skipped; and the sketch, made when it first pays.
+
+    Args:
+      always: skip wherever that is possible at all (α > 0 and σ > 0), whatever it costs.
+    """
+
+    def __init__(self, *, always: bool):
+        self.always = always
+        self._sketch: Sketch | None = None
+        self._eligible = 0
+        self._lock = threading.Lock()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Skipping) and self.always == other.always
+
+    def __hash__(self) -> int:
+        return hash((Skipping, self.always))
+
+    def fresh(self) -> "Skipping":
+        """The same, for other samples."""
+        return Skipping(always=self.always)
+
+    def possible(self, samples: Samples, how: Plan) -> bool:
+        """Whether these samples could be skipped."""
+        if self.always:
+            return True
+        return how.implementation == "streaming" and how.precision == "highest" and jax.default_backend() == "cpu" and samples.values.size >= LEAST_NUMBERS
+
+    def sketch(self, samples: Samples) -> Sketch:
+        """Of the samples; made at the first call."""
+        with self._lock:
+            if self._sketch is None:
+                self._sketch = sketch_of(samples)
+            return self._sketch
+
+    def choice(self, samples: Samples, alpha: float, sigma: float) -> Choice:
+        """How queries with these coefficients are computed."""
+        ratio = sigma / alpha if alpha > 0 else math.inf
+        if not 0 < ratio < math.inf or (ratio > MOST_NOISE and not self.always):
+            return Choice(ratio, DENSE, samples.d, samples.d, samples.n, 1.0, 1.0)
+        return choose_level(self.sketch(samples), ratio, always=self.always)
+
+    def __call__(
+        self,
+        samples: Samples,
+        x: Float[np.ndarray, "B D"],
+        alpha: Float[np.ndarray, " B"],
+        sigma: Float[np.ndarray, " B"],
+        still: Float[np.ndarray, " B"],
+        label: Int[np.ndarray, " B"],
+        *,
+        tolerance: float,
+    ) -> Found | None:
+        """Moments of the queries for which skipping is cheaper; None if there are none."""
+        ratio = np.where(alpha > 0, sigma / np.where(alpha > 0, alpha, 1), np.inf)
+        eligible = (ratio > 0) & (ratio < np.inf) & (self.always | (ratio <= MOST_NOISE))
+        self._eligible += int(eligible.sum())
+        if not eligible.any() or (self._sketch is None and not self.always and self._eligible < ELIGIBLE):
+            return None
+        sketch = self.sketch(samples)
+        levels = {value: choose_level(sketch, value, always=self.always).level for value in np.unique(ratio[eligible])}
+        level = np.array([levels.get(value, DENSE) for value in ratio])
+        if (level == DENSE).all():
+            return None
+        return posterior_by_sketch(sketch, x, alpha, sigma, label, still, level, tolerance=tolerance, give_up=not self.always)
+
+
 def sketch_of(samples: Samples) -> Sketch:
     """The sketch of prepared samples; their rows must lie on this host."""
     prior = None if samples.log_prior is None else np.asarray(samples.log_prior, np.float64)
@@ -82,13 +158,13 @@ def sketch_of(samples: Samples) -> Sketch:
     return build_sketch(np.asarray(samples.values), log_prior=prior, labels=labels, index=index)
 
 
-def choose_level(sketch: Sketch, ratio: float, n: int | None = None) -> Choice:
+def choose_level(sketch: Sketch, ratio: float, *, always: bool = False) -> Choice:
     """The cheapest way for queries with σ/α = `ratio`, by what bounds left of noisy samples of this data set.
 
     Args:
-      n: of how many samples a query's class has; None: all.
+      always: of those with the sketch.
     """
-    d, n = sketch.d, sketch.n if n is None else n
+    d, n = sketch.d, sketch.n
     dense = 2 * d * PRODUCT + DENSE_SCAN
     costs, shares = [], []
     for level, k in enumerate(sketch.edges):
@@ -96,7 +172,7 @@ def choose_level(sketch: Sketch, ratio: float, n: int | None = None) -> Choice:
         costs.append(k * PRODUCT + SCAN + share * (LOOK + LOOK_AT_NUMBER * d))
         shares.append(share)
     best = int(np.argmin(costs))
-    if not costs[best] < dense:
+    if not always and not costs[best] < dense:
         return Choice(ratio, DENSE, d, d, n, 1.0, 1.0)
     return Choice(ratio, best, sketch.edges[best], d, n, shares[best], costs[best] / dense)
 
@@ -123,17 +199,19 @@ def posterior_by_sketch(
     """
     b, d = x.shape
     mean, out = np.full((b, d), np.nan), np.full((b, 6), np.nan)
-    top, standing = np.full(b, -1, np.int64), np.full(b, DENSE, np.int64)
+    top, standing = np.full(b, -1, np.int32), np.full(b, DENSE, np.int64)
     for rows, part, width in _groups(sketch, label, level):
+        if width == DENSE:
+            continue
         one = (np.ascontiguousarray(v[rows]) for v in (x, alpha, sigma, still))
-        results = np.empty((len(rows), d)), np.empty((len(rows), 6)), np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        results = np.empty((len(rows), d)), np.empty((len(rows), 6)), np.empty(len(rows), np.int32), np.empty(len(rows), np.int64)
         _some(sketch, *one, part, width, tolerance, give_up, *results)
         for whole, own in zip((mean, out, top, standing), results, strict=True):
             whole[rows] = own
     answered = standing != DENSE
     mean[~answered], out[~answered], top[~answered] = np.nan, np.nan, -1
-    log_mass = np.log([_mass(sketch, int(one)) for one in label])
-    normal = d / 2 * np.log(2 * np.pi * sigma**2)
+    log_mass = np.log([_mass(sketch, int(one)) for one in label], dtype=np.float64)
+    normal = d / 2 * np.log(2 * np.pi * np.where(answered, sigma, 1) ** 2)
     return Found(
         mean, out[:, 0] - normal - log_mass, out[:, 1], top, out[:, 4], out[:, 3], out[:, 2], out[:, 5] * 2 * sketch.radius, answered, standing
     )

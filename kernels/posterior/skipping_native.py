@@ -1,6 +1,9 @@
 """What is done sample by sample, and not by matrix products: compiled by numba, for the CPU. Each call does some queries, on one thread."""
 
+import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -12,7 +15,11 @@ FIRST = 16
 DENSE = -1
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+def _compiled(f: Callable[..., Any]) -> Any:
+    return njit(nogil=True, cache=True, fastmath=FAST)(inspect.unwrap(f))  # unwrapped: tests put type checks around every function
+
+
+@_compiled
 def _square_distance(x, alpha, y):  # type: ignore[no-untyped-def]  # pragma: no cover
     total = 0.0
     for i in range(x.shape[0]):
@@ -21,7 +28,7 @@ def _square_distance(x, alpha, y):  # type: ignore[no-untyped-def]  # pragma: no
     return total
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@_compiled
 def _run_maxima(scores, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     n = scores.shape[0]
     for r in range(out.shape[0]):
@@ -31,7 +38,7 @@ def _run_maxima(scores, out):  # type: ignore[no-untyped-def]  # pragma: no cove
         out[r] = best
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@_compiled
 def moments(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915, PLR0917  # pragma: no cover
     scores, rows, prior, index, offset, x, alpha, sigma, still, half_norm, slack, radius, share, limit, first, last,
     mean, out, top, stood,
@@ -136,7 +143,7 @@ def moments(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915, PLR0917 
         stood[q] = count
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def _least(peak, cut, rate, half_norm, slack):  # type: ignore[no-untyped-def]  # pragma: no cover
     """The bound below which a sample weighs less than exp(-cut) of the peak, rounded down."""
     least = (peak - cut) / rate + half_norm - slack
