@@ -34,6 +34,10 @@ from kernels.posterior.skipping import Skipping
 from kernels.posterior.tpu_blocks import TpuBlocks
 
 
+LEAST_TILE = 8
+"""Queries that a dense pass takes together at least: fewer make poor matrix products."""
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class OracleOutput:
@@ -210,6 +214,8 @@ class Oracle:
         x, t, label = self._arguments(x_t, t, label)
         seen = all(_seen(v) for v in (x, t, label, *jax.tree.leaves(self._samples)))
         spec = self._spec_for(t, moments, seen)
+        if seen and self._prepared.by_class and spec.how.implementation == "streaming":
+            spec = _tiled_by_class(spec, np.asarray(label))
         out = self._by_sketch(spec, x, t, label) if seen else None
         if out is None:
             out = _program(spec).evaluate(self._samples, x, t, label)
@@ -395,6 +401,16 @@ def _coefficients(path: Path, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _finished(path: Path, d: int, x: Array, t: Array, found: Moments) -> OracleOutput:
     return _output(path, d, x, to64(t), found)
+
+
+def _tiled_by_class(spec: _Spec, label: np.ndarray) -> _Spec:
+    """Tiles of about one class each, so that the cost follows the classes' sizes; of few sizes, so that there are few programs."""
+    classes = len(np.unique(label))
+    tile = max(LEAST_TILE, 1 << (len(label) // max(classes, 1)).bit_length() - 1) if classes > 1 else len(label)
+    blocks = spec.how.blocks
+    if tile >= min(blocks.queries, len(label)):
+        return spec
+    return dataclasses.replace(spec, how=dataclasses.replace(spec.how, blocks=dataclasses.replace(blocks, queries=tile)))
 
 
 def _still(path: Path, t: Float[Array, " B"]) -> Float[Array, " B"]:

@@ -79,7 +79,7 @@ def sweep(
 ) -> Sweep:
     """Follow every pair through t.
 
-    One program, compiled once, is called for each t, so a long sweep can report its progress.
+    The oracle is called for each t, so that a long sweep can report its progress, and that late in time it can skip samples.
 
     Args:
       t: `[T]` times in [0, 1).
@@ -95,7 +95,6 @@ def sweep(
     return Sweep(columns, *(np.stack([seen[part] for seen in images], axis=1) for part in (0, 1)))
 
 
-@jax.jit
 def _at(oracle: Oracle, pairs: Pairs, t: Float[Array, ""]) -> tuple[dict[str, Float[Array, " Q"]], tuple[Array, Array]]:
     x_t = oracle.path.interpolate(pairs.x_0, pairs.x_1, t)
     out = oracle(x_t, t, pairs.labels)

@@ -109,7 +109,12 @@ class Skipping:
         """Whether these samples could be skipped."""
         if self.always:
             return True
-        return how.implementation == "streaming" and how.precision == "highest" and jax.default_backend() == "cpu" and samples.values.size >= LEAST_NUMBERS
+        return (
+            how.implementation == "streaming"
+            and how.precision == "highest"
+            and jax.default_backend() == "cpu"
+            and samples.values.size >= LEAST_NUMBERS
+        )
 
     def sketch(self, samples: Samples) -> Sketch:
         """Of the samples; made at the first call."""
@@ -213,7 +218,16 @@ def posterior_by_sketch(
     log_mass = np.log([_mass(sketch, int(one)) for one in label], dtype=np.float64)
     normal = d / 2 * np.log(2 * np.pi * np.where(answered, sigma, 1) ** 2)
     return Found(
-        mean, out[:, 0] - normal - log_mass, out[:, 1], top, out[:, 4], out[:, 3], out[:, 2], out[:, 5] * 2 * sketch.radius, answered, standing
+        mean,
+        out[:, 0] - normal - log_mass,
+        out[:, 1],
+        top,
+        out[:, 4],
+        out[:, 3],
+        out[:, 2],
+        out[:, 5] * 2 * sketch.radius,
+        answered,
+        standing,
     )
 
 

@@ -63,8 +63,8 @@ def over_blocks(step: Callable[[Tree, Array], Tree], total: Tree, queries: Queri
         jnp.searchsorted(samples.labels, label, side=side).astype(jnp.int32)
         for label, side in ((queries.label.min(), "left"), (queries.label.max(), "right"))
     )
-    first, stop = jnp.where(everything, 0, first // n), jnp.where(everything, -(-samples.n // n), -(-stop // n))
-    return jax.lax.fori_loop(first, stop, lambda i, carry: step(carry, i * n), total)
+    first, stop = jnp.where(everything, 0, first), jnp.where(everything, samples.n, stop)
+    return jax.lax.fori_loop(0, (stop - first + n - 1) // n, lambda i, carry: step(carry, first + i * n), total)
 
 
 def read_block(
@@ -129,9 +129,7 @@ def top_if_better(block: Block, total: Partial) -> Top:
     return jax.lax.cond(jnp.any(best > total.top_score[:, -1]), found, lambda: none)
 
 
-def _top(
-    runs: Float[Array, "m run B"], bests: Float[Array, "m B"], best: Float[Array, " B"], positions: Int[Array, " n"], k: int
-) -> Top:
+def _top(runs: Float[Array, "m run B"], bests: Float[Array, "m B"], best: Float[Array, " B"], positions: Int[Array, " n"], k: int) -> Top:
     """The k best are in the k runs whose best are best: those are found first, among a sixteenth of the numbers."""
     m, run, b = runs.shape
     n = positions.shape[0]
