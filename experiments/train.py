@@ -40,6 +40,7 @@ from flowjax.reporting.workdir import WorkDir
 from flowjax.schedules import TimeDistribution
 from flowjax.training.autoencoding import AutoencoderTask
 from flowjax.training.checkpoint import Checkpointer
+from flowjax.training.host import keep_memory
 from flowjax.training.loop import Schedule, Trained, train
 from flowjax.training.metrics import MetricWriter, ProgressLine, read_metrics
 from flowjax.training.sharding import make_mesh
@@ -54,6 +55,7 @@ FREE = ("steps", "mesh", "log_every", "checkpoint_every", "keep_checkpoints", "e
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """Train, evaluate and report; returns the sentence to take away."""
     started = time.perf_counter()
+    keep_memory()
     records, parts = _data(config)
     trainer = _trainer(config, records)
     schedule = Schedule(config.steps, config.log_every, config.evaluate_every)

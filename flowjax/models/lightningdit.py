@@ -41,8 +41,8 @@ class Linear(nnx.Module):
         self.dtype = jnp.dtype(dtype)
 
     def __call__(self, x: Float[Array, "*B inputs"]) -> Float[Array, "*B outputs"]:
-        x, weight, bias = (v.astype(self.dtype) for v in (x, self.weight[...], self.bias[...]))
-        return jax.lax.dot_general(x, weight, (((x.ndim - 1,), (1,)), ((), ()))) + bias
+        rows, weight, bias = (v.astype(self.dtype) for v in (x.reshape(-1, x.shape[-1]), self.weight[...], self.bias[...]))
+        return (jax.lax.dot_general(rows, weight, (((1,), (1,)), ((), ()))) + bias).reshape(*x.shape[:-1], -1)
 
 
 class RMSNorm(nnx.Module):
