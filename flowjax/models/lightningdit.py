@@ -33,7 +33,11 @@ class Buffer(nnx.Variable):
 
 
 class Linear(nnx.Module):
-    """`x Wᵀ + b` with a float32 weight `[out, in]`, computed in `dtype`."""
+    """`x Wᵀ + b` with a float32 weight `[out, in]`, computed in `dtype`.
+
+    A product of two matrices, whatever the axes of x: for three of them XLA:CPU copies the gradient of the result, transposed, to get that
+    of the weight.
+    """
 
     def __init__(self, inputs: int, outputs: int, init: nnx.Initializer, dtype: DTypeLike, rngs: nnx.Rngs):
         self.weight = nnx.Param(init(rngs.params(), (outputs, inputs), jnp.float32))
@@ -42,18 +46,21 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*B inputs"]) -> Float[Array, "*B outputs"]:
         rows, weight, bias = (v.astype(self.dtype) for v in (x.reshape(-1, x.shape[-1]), self.weight[...], self.bias[...]))
-        return (jax.lax.dot_general(rows, weight, (((1,), (1,)), ((), ()))) + bias).reshape(*x.shape[:-1], -1)
+        return (jax.lax.dot_general(rows, weight, (((1,), (1,)), ((), ()))) + bias).reshape(*x.shape[:-1], len(bias))
 
 
 class RMSNorm(nnx.Module):
-    """`x / √(mean x² + ε) · weight` over the last axis, in float32."""
+    """`x / √(mean x² + ε) · weight · factor` over the last axis, in float32.
+
+    The factor, adaLN's, is of a whole sample: joined to the weight first, it costs no pass over the tokens of its own.
+    """
 
     def __init__(self, width: int):
         self.weight = nnx.Param(jnp.ones(width, jnp.float32))
 
-    def __call__(self, x: Float[Array, "*B width"]) -> Float[Array, "*B width"]:
+    def __call__(self, x: Float[Array, "*B width"], factor: Float[Array, "B 1 width"] | float = 1.0) -> Float[Array, "*B width"]:
         wide = x.astype(jnp.float32)
-        return wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + 1e-6) * self.weight[...]
+        return wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + 1e-6) * (self.weight[...] * factor)
 
 
 class Attention(nnx.Module):
@@ -111,8 +118,8 @@ class Block(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T D"], activated: Float[Array, "B D"], rotary: tuple[Array, Array]) -> Float[Array, "B T D"]:
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.adaLN_modulation(activated)
-        x = x + gate * self.attn(self.norm1(x) * (1 + scale) + shift, rotary).astype(jnp.float32)
-        return x + mlp_gate * self.mlp(self.norm2(x) * (1 + mlp_scale) + mlp_shift).astype(jnp.float32)
+        x = x + gate * self.attn(self.norm1(x, 1 + scale) + shift, rotary).astype(jnp.float32)
+        return x + mlp_gate * self.mlp(self.norm2(x, 1 + mlp_scale) + mlp_shift).astype(jnp.float32)
 
 
 class FinalLayer(nnx.Module):
@@ -125,7 +132,7 @@ class FinalLayer(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T D"], activated: Float[Array, "B D"]) -> Float[Array, "B T out"]:
         shift, scale = self.adaLN_modulation(activated)
-        return self.linear(self.norm_final(x) * (1 + scale) + shift).astype(jnp.float32)
+        return self.linear(self.norm_final(x, 1 + scale) + shift).astype(jnp.float32)
 
 
 class TimeEmbedder(nnx.Module):
