@@ -21,6 +21,7 @@ from experiments import runner
 from experiments.data_flags import load_data, open_data
 from experiments.train_evaluation import (
     AutoencoderEvaluation,
+    ClassifierEvaluation,
     FlowEvaluation,
     NoEvaluation,
     Parts,
@@ -156,6 +157,8 @@ def _evaluation(config: ConfigDict, trainer: Trainer, records: data.Records, par
         return FlowEvaluation(config, trainer, records, parts, workdir)
     if isinstance(trainer.task, AutoencoderTask) and parts is not None:
         return AutoencoderEvaluation(config, trainer, parts, workdir)
+    if isinstance(trainer.task, ClassifierTask) and parts is not None and parts[1] is not None:
+        return ClassifierEvaluation(trainer, parts[1])
     return NoEvaluation()
 
 
