@@ -3,8 +3,8 @@
     python -m experiments.bench_training            # extra `bench` (PyTorch); 3 minutes on two CPU cores
 
 Both have the same weights and do the same work: forward, backward, clipping, AdamW and the average of parameters, on the same batch. They
-take a few steps each in turn, and each is judged by its fastest, so that a busy machine slows both alike. PyTorch runs eagerly and compiled;
-the faster counts. Writes config.json, summary.json, bench.csv and report.html to --workdir (runs/bench_training).
+take a few steps each in turn, and each is judged by its fastest, so that a busy machine slows both alike. PyTorch runs eagerly and
+compiled; the faster counts. Writes config.json, summary.json, bench.csv and report.html to --workdir (runs/bench_training).
 """
 
 import time

@@ -52,9 +52,9 @@ class Linear(nnx.Module):
 def affine(x: Float[Array, "*B inputs"], weight: Float[Array, "rows inputs"], bias: Float[Array, " rows"]) -> Float[Array, "*B rows"]:
     """`x Wᵀ + b` in the weight's dtype.
 
-    On CPU a product of two matrices, whatever the axes of x: for three of them XLA:CPU copies the gradient of the result, transposed, to get
-    that of the weight (8 % of a step). XLA:TPU copies none, and would for two, which fix how the tokens are laid out. (As with `scan`, a
-    program that is compiled for a TPU in a process without one gets the form for CPU; `lax.platform_dependent` tells them apart, at 2 to 7 %.)
+    On CPU a product of two matrices, whatever the axes of x: for three of them XLA:CPU copies the gradient of the result, transposed, to
+    get that of the weight (8 % of a step). XLA:TPU copies none, and would for two, which fix how the tokens are laid out. As with `scan`, a
+    program compiled for a TPU in a process without one gets the form for CPU; `lax.platform_dependent` would tell, at 2 to 7 % of a step.
     """
     rows = x.reshape(-1, x.shape[-1]) if jax.default_backend() == "cpu" else x
     product = jax.lax.dot_general(rows.astype(weight.dtype), weight, (((rows.ndim - 1,), (1,)), ((), ())))
