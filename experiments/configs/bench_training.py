@@ -1,7 +1,7 @@
 """Presets of `python -m experiments.bench_training`.
 
 preset     command                               two CPU cores   expect
-default    python -m experiments.bench_training   3 minutes       0.93 of compiled PyTorch
+default    python -m experiments.bench_training   3 minutes       0.91 of compiled PyTorch
 """
 
 from ml_collections import ConfigDict
