@@ -21,6 +21,7 @@ from experiments import runner
 from experiments.data_flags import load_data, open_data
 from experiments.train_evaluation import (
     AutoencoderEvaluation,
+    ClassifierEvaluation,
     FlowEvaluation,
     NoEvaluation,
     Parts,
@@ -40,6 +41,7 @@ from flowjax.reporting.workdir import WorkDir
 from flowjax.schedules import TimeDistribution
 from flowjax.training.autoencoding import AutoencoderTask
 from flowjax.training.checkpoint import Checkpointer
+from flowjax.training.host import keep_memory
 from flowjax.training.loop import Schedule, Trained, train
 from flowjax.training.metrics import MetricWriter, ProgressLine, read_metrics
 from flowjax.training.sharding import make_mesh
@@ -54,6 +56,7 @@ FREE = ("steps", "mesh", "log_every", "checkpoint_every", "keep_checkpoints", "e
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """Train, evaluate and report; returns the sentence to take away."""
     started = time.perf_counter()
+    keep_memory()
     records, parts = _data(config)
     trainer = _trainer(config, records)
     schedule = Schedule(config.steps, config.log_every, config.evaluate_every)
@@ -154,6 +157,8 @@ def _evaluation(config: ConfigDict, trainer: Trainer, records: data.Records, par
         return FlowEvaluation(config, trainer, records, parts, workdir)
     if isinstance(trainer.task, AutoencoderTask) and parts is not None:
         return AutoencoderEvaluation(config, trainer, parts, workdir)
+    if isinstance(trainer.task, ClassifierTask) and parts is not None and parts[1] is not None:
+        return ClassifierEvaluation(trainer, parts[1])
     return NoEvaluation()
 
 

@@ -125,7 +125,7 @@ class FlowEvaluation(NoEvaluation):
 
     def _samples(self, state: State, count: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Samples of the averaged model: every class in turn; in parts of one size, so that one program is compiled."""
-        classes, part = self._records.num_classes, 100
+        classes, part = self._records.num_classes, min(count, 100)
         label = None if classes is None else np.arange(count, dtype=np.int32) % classes
         t = uniform_timesteps(self._config.evaluation.sampler_steps).astype(np.float32)
         rng, found = np.random.default_rng(self._config.seed), []
@@ -218,3 +218,20 @@ class AutoencoderEvaluation(NoEvaluation):
     def sections(self, workdir: WorkDir) -> list[Section]:
         pictures = sorted(workdir.live("samples").glob("*.png"))[-1:]
         return [Section("Reconstructions", "Held-out images, each row above what becomes of it.", p, alt="Images") for p in pictures]
+
+
+class ClassifierEvaluation(NoEvaluation):
+    """The share of held-out samples whose class the averaged model tells."""
+
+    def __init__(self, trainer: Trainer, heldout: data.DataSet):
+        self._heldout = heldout
+        self._program = jax.jit(lambda parameters, x: trainer.model(parameters)(x).argmax(axis=-1))
+
+    def __call__(self, step: int, state: State) -> dict[str, float]:
+        told = np.concatenate([self._program(state.ema, part) for part in np.array_split(self._heldout.data, -(-self._heldout.n // 1024))])
+        self._accuracy = float(np.mean(told == self._heldout.labels))
+        return {"heldout_accuracy": self._accuracy}
+
+    def finish(self, state: State) -> dict[str, Any]:
+        self.takeaway = f"{100 * self._accuracy:.1f} % of the {self._heldout.n:,} held-out {self._heldout.name} are told right."
+        return {"heldout_accuracy": self._accuracy}

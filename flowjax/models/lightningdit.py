@@ -17,7 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from flowjax.models.positions import rotary_tables, rotate, sincos_positions, time_features
+from flowjax.models.positions import halves_of_pairs, rotary_tables, rotate, sincos_positions, time_features
 from flowjax.models.sizes import Architecture
 
 Remat = Literal["none", "dots", "full"]
@@ -41,23 +41,51 @@ class Linear(nnx.Module):
         self.dtype = jnp.dtype(dtype)
 
     def __call__(self, x: Float[Array, "*B inputs"]) -> Float[Array, "*B outputs"]:
-        x, weight, bias = (v.astype(self.dtype) for v in (x, self.weight[...], self.bias[...]))
-        return jax.lax.dot_general(x, weight, (((x.ndim - 1,), (1,)), ((), ()))) + bias
+        return affine(x, *self.parts(1)[0])
+
+    def parts(self, count: int) -> list[tuple[Float[Array, "rows inputs"], Float[Array, " rows"]]]:
+        """Weights and biases of `count` equal parts of the outputs, in `dtype`."""
+        weights, biases = (jnp.split(v[...].astype(self.dtype), count) for v in (self.weight, self.bias))
+        return list(zip(weights, biases, strict=True))
+
+
+def affine(x: Float[Array, "*B inputs"], weight: Float[Array, "rows inputs"], bias: Float[Array, " rows"]) -> Float[Array, "*B rows"]:
+    """`x Wᵀ + b` in the weight's dtype.
+
+    On CPU a product of two matrices, whatever the axes of x: for three of them XLA:CPU copies the gradient of the result, transposed, to
+    get that of the weight (8 % of a step). XLA:TPU copies none, and would for two, which fix how the tokens are laid out. As with `scan`, a
+    program compiled for a TPU in a process without one gets the form for CPU; `lax.platform_dependent` would tell, at 2 to 7 % of a step.
+    """
+    rows = x.reshape(-1, x.shape[-1]) if jax.default_backend() == "cpu" else x
+    product = jax.lax.dot_general(rows.astype(weight.dtype), weight, (((rows.ndim - 1,), (1,)), ((), ())))
+    return (product + bias).reshape(*x.shape[:-1], len(bias))
 
 
 class RMSNorm(nnx.Module):
-    """`x / √(mean x² + ε) · weight` over the last axis, in float32."""
+    """`x / √(mean x² + ε) · weight · factor` over the last axis, in float32.
+
+    The factor, adaLN's, is of a whole sample: joined to the weight first, it costs no pass over the tokens of its own.
+    """
 
     def __init__(self, width: int):
         self.weight = nnx.Param(jnp.ones(width, jnp.float32))
 
-    def __call__(self, x: Float[Array, "*B width"]) -> Float[Array, "*B width"]:
-        wide = x.astype(jnp.float32)
-        return wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + 1e-6) * self.weight[...]
+    def __call__(self, x: Float[Array, "*B width"], factor: Float[Array, "B 1 width"]) -> Float[Array, "*B width"]:
+        return normalized(x, self.weight[...] * factor)
+
+
+def normalized(x: Float[Array, "*B width"], factor: Float[Array, "*#B width"]) -> Float[Array, "*B width"]:
+    """`x / √(mean x² + ε) · factor` over the last axis, in float32."""
+    wide = x.astype(jnp.float32)
+    return wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + 1e-6) * factor
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention with rotary positions; softmax in float32."""
+    """Multi-head self-attention with rotary positions; softmax in float32.
+
+    The pairs of a head that rotate are brought from (2i, 2i + 1), as published, to (i, i + head_dim / 2), by reordering the rows of the
+    weights: scores do not depend on an order that queries and keys share, and halves rotate without an exchange of neighbours.
+    """
 
     def __init__(self, shape: Architecture, dtype: DTypeLike, rngs: nnx.Rngs):
         self.qkv = Linear(shape.width, 3 * shape.width, XAVIER, dtype, rngs)
@@ -67,14 +95,24 @@ class Attention(nnx.Module):
         self.head_dim = shape.head_dim
 
     def __call__(self, x: Float[Array, "B T D"], rotary: tuple[Array, Array]) -> Float[Array, "B T D"]:
-        q, k, v = (part.reshape(*x.shape[:2], -1, self.head_dim) for part in jnp.split(self.qkv(x), 3, axis=-1))
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q).astype(v.dtype), self.k_norm(k).astype(v.dtype)
-        # [B, heads, T, head_dim]: batched products on CPU and TPU alike, with no transpose inside them.
-        q, k, v = (part.swapaxes(1, 2) for part in (rotate(q, *rotary), rotate(k, *rotary), v))
+        query, key, value = self.qkv.parts(3)
+        q, k = (self._rotated(x, part, norm, rotary) for part, norm in ((query, self.q_norm), (key, self.k_norm)))
+        v = self._heads(affine(x, *value))
         scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32) * self.head_dim**-0.5
         weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
         return self.proj(jnp.einsum("bhqk,bhkd->bhqd", weights, v).swapaxes(1, 2).reshape(x.shape))
+
+    def _rotated(
+        self, x: Float[Array, "B T D"], part: tuple[Array, Array], norm: RMSNorm | None, rotary: tuple[Array, Array]
+    ) -> Float[Array, "B heads T d"]:
+        found = self._heads(affine(x, *(halves_of_pairs(rows, self.head_dim) for rows in part)))
+        if norm is not None:
+            found = normalized(found, halves_of_pairs(norm.weight[...], self.head_dim)).astype(found.dtype)
+        return rotate(found, *rotary)
+
+    def _heads(self, x: Float[Array, "B T D"]) -> Float[Array, "B heads T d"]:
+        """Heads first: batched products on CPU and TPU alike, with no transpose inside them."""
+        return x.reshape(*x.shape[:2], -1, self.head_dim).swapaxes(1, 2)
 
 
 class SwiGLU(nnx.Module):
@@ -111,8 +149,8 @@ class Block(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T D"], activated: Float[Array, "B D"], rotary: tuple[Array, Array]) -> Float[Array, "B T D"]:
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.adaLN_modulation(activated)
-        x = x + gate * self.attn(self.norm1(x) * (1 + scale) + shift, rotary).astype(jnp.float32)
-        return x + mlp_gate * self.mlp(self.norm2(x) * (1 + mlp_scale) + mlp_shift).astype(jnp.float32)
+        x = x + gate * self.attn(self.norm1(x, 1 + scale) + shift, rotary).astype(jnp.float32)
+        return x + mlp_gate * self.mlp(self.norm2(x, 1 + mlp_scale) + mlp_shift).astype(jnp.float32)
 
 
 class FinalLayer(nnx.Module):
@@ -125,7 +163,7 @@ class FinalLayer(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T D"], activated: Float[Array, "B D"]) -> Float[Array, "B T out"]:
         shift, scale = self.adaLN_modulation(activated)
-        return self.linear(self.norm_final(x) * (1 + scale) + shift).astype(jnp.float32)
+        return self.linear(self.norm_final(x, 1 + scale) + shift).astype(jnp.float32)
 
 
 class TimeEmbedder(nnx.Module):
@@ -214,7 +252,7 @@ class LightningDiT(nnx.Module):
 
     def _layers(self, x: Float[Array, "B T D"], activated: Float[Array, "B D"], gather: Gather | None) -> Float[Array, "B T D"]:
         definition, parameters = nnx.split(self.blocks)
-        rotary = self.rotary_cos[...], self.rotary_sin[...]
+        rotary = self.rotary_cos[:, ::2], self.rotary_sin[:, ::2]  # each frequency stands there twice, once for each of a pair
 
         def layer(x: Array, own: Any) -> Array:
             whole = own if gather is None else jax.tree.map(lambda p: checkpoint_name(p, GATHERED), gather(own))

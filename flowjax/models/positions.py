@@ -22,7 +22,7 @@ def sincos_positions(width: int, grid: tuple[int, int]) -> Float[np.ndarray, "1 
 
 
 def rotary_tables(head_dim: int, grid: tuple[int, int]) -> tuple[Float[np.ndarray, "T head_dim"], Float[np.ndarray, "T head_dim"]]:
-    """Cosines and sines by which `rotate` turns pairs of numbers: the first half of a head by the row, the second by the column.
+    """Cosines and sines of the angles by which pairs of numbers turn: the first half of a head by the row, the second by the column.
 
     Each frequency stands twice, once for each number of its pair (2i, 2i + 1).
 
@@ -35,15 +35,15 @@ def rotary_tables(head_dim: int, grid: tuple[int, int]) -> tuple[Float[np.ndarra
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
-def rotate(x: Float[Array, "B T heads d"], cos: Float[Array, "T d"], sin: Float[Array, "T d"]) -> Float[Array, "B T heads d"]:
-    """Turn each pair (x_2i, x_2i+1) of every head by its token's angle; float32 inside, x's dtype out.
+def halves_of_pairs(rows: Float[Array, "D *inputs"], head_dim: int) -> Float[Array, "D *inputs"]:
+    """Rows 2i and 2i + 1 of each head at i and i + head_dim / 2: pairs become halves."""
+    return rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
-    By shifts along the head, not by an axis of pairs: that would be a last axis of 2, a bad layout on a TPU, and cost 8 % of a step on CPU.
-    """
-    wide = x.astype(jnp.float32)
-    even = jnp.arange(x.shape[-1]) % 2 == 0
-    turned = jnp.where(even, -jnp.roll(wide, -1, axis=-1), jnp.roll(wide, 1, axis=-1))
-    return (wide * cos[:, None] + turned * sin[:, None]).astype(x.dtype)
+
+def rotate(x: Float[Array, "*B T d"], cos: Float[Array, "T half"], sin: Float[Array, "T half"]) -> Float[Array, "*B T d"]:
+    """Turn each pair (x_i, x_i+d/2) by its token's angle; float32 inside, x's dtype out."""
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
 
 
 def time_features(t: Float[Array, " B"], count: int = 256) -> Float[Array, "B count"]:
