@@ -33,7 +33,6 @@ from kernels.posterior.sharded import Sharded, check_mesh, shard_samples, spread
 from kernels.posterior.skipping import Skipping
 from kernels.posterior.tpu_blocks import TpuBlocks
 
-
 LEAST_TILE = 8
 """Queries that a dense pass takes together at least: fewer make poor matrix products."""
 
@@ -394,7 +393,7 @@ def _of_times(path: Path) -> Callable[[Array], tuple[Array, Array, Array]]:
 def _coefficients(path: Path, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """α, σ and κ on the host, float64."""
     with float64_scope():
-        alpha, sigma, still = (np.asarray(v) for v in _of_times(path)(t))
+        alpha, sigma, still = (np.asarray(v) for v in _of_times(path)(jnp.asarray(t)))
     return alpha, sigma, still
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial as bind
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from kernels.double import float64_scope, to32, to64
 from kernels.posterior.blocks import BlockSizes, Precision, check_precision, default_block_sizes
-from kernels.posterior.collectives import ONE_DEVICE, Shards
+from kernels.posterior.collectives import Shards
 from kernels.posterior.covariance import covariance_product
 from kernels.posterior.nearest import nearest
 from kernels.posterior.pallas_gpu import pallas_gpu
@@ -95,7 +95,8 @@ def _in_blocks(make: Callable[..., Partial]) -> Callable[[Queries, Samples, Plan
 
 def _driven_by_host(queries: Queries, samples: Samples, how: Plan) -> Partial:
     raise NotImplementedError(
-        "implementation 'sketch' is driven by the host and cannot run under jit, grad or vmap; without an implementation the dense pass is taken there"
+        "implementation 'sketch' is driven by the host and cannot run under jit, grad or vmap: "
+        "leave implementation out, and the dense pass is taken there"
     )
 
 
@@ -187,7 +188,7 @@ def posterior(
       query_labels: `[B]` the class to condition each query on; -1 in a row, or None: all samples.
       counts: `[N]` how often each sample counts, or None: once each.
       moments: "velocity" computes `denoised` only.
-      implementation: a name in `IMPLEMENTATIONS` ("pallas_tpu", "pallas_gpu", "streaming", "sketch"), or None for the default of the device:
+      implementation: a name in `IMPLEMENTATIONS` ("pallas_tpu", "pallas_gpu", "streaming", "sketch"), or None for the default:
         pallas_tpu on TPUs, streaming elsewhere; its `why_not` says why the others are passed over. "sketch" makes one for this call: an
         `Oracle` keeps it.
       block_sizes: how the work is cut up, a `BlockSizes`, or for pallas_tpu a `TpuBlocks`; the result depends on it by rounding only.
@@ -217,8 +218,10 @@ def posterior(
     classes = None if labels is None else _vector(labels, values.shape[0], "labels", jnp.int32)
     weights = None if counts is None else _vector(counts, values.shape[0], "counts", jnp.float32)
     sketched = how.implementation == "sketch" and axis_name is None
-    sort = sketched and classes is not None
-    samples = by_class(values, classes, weights) if sort else prepare(values, classes, weights, shards=Shards(axis_name))
+    if sketched and classes is not None:
+        samples = by_class(values, classes, weights)
+    else:
+        samples = prepare(values, classes, weights, shards=Shards(axis_name))
     label = jnp.full(x.shape[0], -1, jnp.int32) if query_labels is None else _vector(query_labels, x.shape[0], "query_labels", jnp.int32)
     a, s = (_vector(v, x.shape[0], name, jnp.float32) for v, name in ((alpha, "alpha"), (sigma, "sigma")))
     limit = isinstance(s, jax.core.Tracer) or bool((s == 0).any())
@@ -240,7 +243,8 @@ def _by_sketch(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samp
 
 def moments_of(found: Found, full: bool) -> Moments:
     """What skipping found, still on the host and in float64."""
-    return Moments(found.denoised, *(getattr(found, f.name) if full else None for f in dataclasses.fields(Moments)[1:]))
+    kept: dict[str, Any] = {f.name: getattr(found, f.name) if full or f.name == "denoised" else None for f in dataclasses.fields(Moments)}
+    return Moments(**kept)
 
 
 def where_left(found: Found, answer: Output, dense: Callable[[np.ndarray], Output]) -> Output:
@@ -250,8 +254,8 @@ def where_left(found: Found, answer: Output, dense: Callable[[np.ndarray], Outpu
         return answer
     rest = dense(np.resize(left, 1 << (len(left) - 1).bit_length()))  # few sizes, and so few programs
 
-    def put(whole: Array, more: Array) -> Array:
-        whole = np.array(whole)
+    def put(answer: Array, more: Array) -> Array:
+        whole = np.array(answer)
         whole[left] = np.asarray(more)[: len(left)]
         return jnp.asarray(whole)
 

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,9 +22,9 @@ from kernels.posterior.plan import Plan
 from kernels.posterior.samples import Samples
 from kernels.posterior.sketch import RATIOS, Sketch, build_sketch
 
-PRODUCT, SCAN, DENSE_SCAN, LOOK, LOOK_AT_NUMBER = 1.0, 60.0, 750.0, 2000.0, 14.0
-"""What things cost, in multiply-adds of a matrix product: each of them; a bound looked at; a weight of the dense pass beside its two products;
-a sample recomputed, and each of its numbers. Ratios measured on two cores with AVX-512 (docs/performance.md); only the choice rests on them."""
+SCAN, DENSE_SCAN, LOOK, LOOK_AT_NUMBER = 60.0, 750.0, 2000.0, 24.0
+"""What things cost, in multiply-adds of a matrix product: a bound looked at; a weight of the dense pass beside its two products; a sample
+recomputed, and each of its numbers. Ratios measured on two cores with AVX-512 (docs/performance.md); only the choice rests on them."""
 LEAST_NUMBERS = 2**23
 """Smaller data sets are not worth a sketch: a dense pass over them takes milliseconds."""
 SCORES_AT_ONCE = 2**25
@@ -80,6 +81,20 @@ class Found:
     error_bound: Float[np.ndarray, " B"]
     answered: np.ndarray
     standing: Int[np.ndarray, " B"]
+
+
+class Answers(NamedTuple):
+    """What `skipping_native.moments` fills in."""
+
+    mean: Float[np.ndarray, "B D"]
+    moments: Float[np.ndarray, "B 6"]
+    top: Int[np.ndarray, " B"]
+    standing: Int[np.ndarray, " B"]
+
+    @classmethod
+    def empty(cls, b: int, d: int) -> "Answers":
+        """Nothing answered yet."""
+        return cls(np.empty((b, d)), np.empty((b, 6)), np.full(b, -1, np.int32), np.full(b, DENSE, np.int64))
 
 
 class Skipping:
@@ -170,16 +185,24 @@ def choose_level(sketch: Sketch, ratio: float, *, always: bool = False) -> Choic
       always: of those with the sketch.
     """
     d, n = sketch.d, sketch.n
-    dense = 2 * d * PRODUCT + DENSE_SCAN
+    dense = _dense_cost(d)
     costs, shares = [], []
     for level, k in enumerate(sketch.edges):
         share = float(np.interp(np.log(max(ratio, 1e-9)), np.log(RATIOS), sketch.standing[:, level])) if ratio <= RATIOS[-1] else 1.0
-        costs.append(k * PRODUCT + SCAN + share * (LOOK + LOOK_AT_NUMBER * d))
+        costs.append(k + SCAN + share * _look_cost(d))
         shares.append(share)
     best = int(np.argmin(costs))
     if not always and not costs[best] < dense:
         return Choice(ratio, DENSE, d, d, n, 1.0, 1.0)
     return Choice(ratio, best, sketch.edges[best], d, n, shares[best], costs[best] / dense)
+
+
+def _dense_cost(d: int) -> float:
+    return 2 * d + DENSE_SCAN
+
+
+def _look_cost(d: int) -> float:
+    return LOOK + LOOK_AT_NUMBER * d
 
 
 def posterior_by_sketch(
@@ -203,40 +226,37 @@ def posterior_by_sketch(
       give_up: leave queries unanswered for which so many samples stand that a dense pass is cheaper.
     """
     b, d = x.shape
-    mean, out = np.full((b, d), np.nan), np.full((b, 6), np.nan)
-    top, standing = np.full(b, -1, np.int32), np.full(b, DENSE, np.int64)
+    whole = Answers.empty(b, d)
     for rows, part, width in _groups(sketch, label, level):
-        if width == DENSE:
-            continue
-        one = (np.ascontiguousarray(v[rows]) for v in (x, alpha, sigma, still))
-        results = np.empty((len(rows), d)), np.empty((len(rows), 6)), np.empty(len(rows), np.int32), np.empty(len(rows), np.int64)
-        _some(sketch, *one, part, width, tolerance, give_up, *results)
-        for whole, own in zip((mean, out, top, standing), results, strict=True):
-            whole[rows] = own
-    answered = standing != DENSE
-    mean[~answered], out[~answered], top[~answered] = np.nan, np.nan, -1
+        own = Answers.empty(len(rows), d)
+        one = np.ascontiguousarray(x[rows])
+        _some(sketch, one, alpha[rows], sigma[rows], still[rows], own, part, width, tolerance, give_up)
+        for every, some in zip(whole, own, strict=True):
+            every[rows] = some
+    answered = whole.standing != DENSE
+    log_weight, top1_weight, variance, effective, entropy, left_out = np.where(answered[:, None], whole.moments, np.nan).T
     log_mass = np.log([_mass(sketch, int(one)) for one in label], dtype=np.float64)
     normal = d / 2 * np.log(2 * np.pi * np.where(answered, sigma, 1) ** 2)
     return Found(
-        mean,
-        out[:, 0] - normal - log_mass,
-        out[:, 1],
-        top,
-        out[:, 4],
-        out[:, 3],
-        out[:, 2],
-        out[:, 5] * 2 * sketch.radius,
-        answered,
-        standing,
+        denoised=np.where(answered[:, None], whole.mean, np.nan),
+        log_density=log_weight - normal - log_mass,
+        top1_weight=top1_weight,
+        top1_index=whole.top,
+        entropy=entropy,
+        effective_samples=effective,
+        variance=variance,
+        error_bound=left_out * 2 * sketch.radius,
+        answered=answered,
+        standing=whole.standing,
     )
 
 
 def _groups(sketch: Sketch, label: np.ndarray, level: np.ndarray) -> Iterator[tuple[np.ndarray, slice, int]]:
-    """Queries that go through the same rows by the same coordinates, as many as their bounds fit in memory."""
-    for one in np.unique(label):
+    """Queries that go through the same rows by the same coordinates, as many as their bounds fit in memory; without the dense ones."""
+    for one in np.unique(label[level != DENSE]):
         part = slice(0, sketch.n) if one < 0 else sketch.classes[int(one)]
         at_once = max(1, min(QUERIES_AT_ONCE, SCORES_AT_ONCE // (part.stop - part.start)))
-        for width in np.unique(level[label == one]):
+        for width in np.unique(level[(label == one) & (level != DENSE)]):
             rows = np.flatnonzero((label == one) & (level == width))
             for start in range(0, len(rows), at_once):
                 yield rows[start : start + at_once], part, int(width)
@@ -248,12 +268,13 @@ def _some(
     alpha: np.ndarray,
     sigma: np.ndarray,
     still: np.ndarray,
+    answers: Answers,
     part: slice,
     level: int,
     tolerance: float,
     give_up: bool,
-    *results: np.ndarray,
 ) -> None:
+    """Fill in the answers of a few queries: one matrix product for the bounds, then the samples that stand, on every core."""
     from kernels.posterior import skipping_native  # numba takes a second to import
 
     n, d = part.stop - part.start, sketch.d
@@ -261,13 +282,18 @@ def _some(
     norm = np.linalg.norm(scaled - sketch.center, axis=1)
     scores = sketch.scratch(len(x), n)
     np.matmul(sketch.query_coordinates(scaled, level, sigma**2 / alpha**2), sketch.window(level, part), out=scores)
-    limit = int(n * (2 * d * PRODUCT + DENSE_SCAN) / (LOOK + LOOK_AT_NUMBER * d)) if give_up else n
+    limit = max(16, int(n * _dense_cost(d) / _look_cost(d))) if give_up else n
     prior = np.empty(0) if sketch.log_prior is None else sketch.log_prior
-    arguments = (scores, sketch.rows, prior, sketch.index, part.start, x, alpha, sigma, still, norm**2 / 2)
-    arguments += (sketch.slack(norm, level), sketch.radius, tolerance, max(limit, 16))
-    steps = range(0, len(x), max(1, -(-len(x) // (4 * _threads()))))
-    jobs = [_pool().submit(skipping_native.moments, *arguments, q, min(q + steps.step, len(x)), *results) for q in steps]
-    for job in jobs:
+    slack = sketch.slack(norm, level)
+
+    def share(first: int, last: int) -> None:
+        skipping_native.moments(
+            *(scores, sketch.rows, prior, sketch.index, part.start, x, alpha, sigma, still, norm**2 / 2, slack),
+            *(sketch.radius, tolerance, limit, first, last, *answers),
+        )
+
+    few = max(1, -(-len(x) // (4 * _threads())))
+    for job in [_pool().submit(share, first, min(first + few, len(x))) for first in range(0, len(x), few)]:
         job.result()
 
 

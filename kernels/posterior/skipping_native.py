@@ -39,7 +39,7 @@ def _run_maxima(scores, out):  # type: ignore[no-untyped-def]  # pragma: no cove
 
 
 @_compiled
-def moments(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0915, PLR0917  # pragma: no cover
+def moments(  # type: ignore[no-untyped-def]  # pragma: no cover
     scores, rows, prior, index, offset, x, alpha, sigma, still, half_norm, slack, radius, share, limit, first, last,
     mean, out, top, stood,
 ):  # fmt: skip

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from flowjax.oracle import Oracle
 from kernels.posterior import posterior
 from kernels.posterior.samples import by_class, prepare
-from kernels.posterior.skipping import DENSE, Skipping, choose_level, posterior_by_sketch, sketch_of
 from kernels.posterior.sketch import Sketch, build_sketch
+from kernels.posterior.skipping import DENSE, Skipping, choose_level, posterior_by_sketch, sketch_of
 from tests import float64_oracle as exact
 
 N, D = 500, 70
@@ -163,7 +163,7 @@ def test_ties_go_to_the_lowest_index_of_the_caller():
 
 
 def test_noise_alone_and_the_end_take_a_dense_pass():
-    """At t = 0 a sketch knows nothing, and at t = 1 the limit is asked for: these rows come from the dense pass, in one batch with others."""
+    """At t = 0 a sketch knows nothing, and at t = 1 the limit is asked for: these rows of a batch come from the dense pass."""
     data = DATA["falling spectrum"]
     t = np.float32([0, 0.5, 1, 0.95])
     x = np.stack([data[3] * a for a in (0.1, 1, 1, 1)])
