@@ -118,8 +118,8 @@ def of_block(
         mean,
         *top,
         second=second,
-        weight_square=jnp.sum(w * w, axis=0),
-        weighted_score=jnp.sum(jnp.where(w > 0, w * z, 0), axis=0),
+        weight_square=_sum(w * w),
+        weighted_score=_sum(jnp.where(w > 0, w * z, 0)),
         mass=mass,
     )
 

@@ -23,9 +23,6 @@ MOST_COORDINATES = {True: 1024, False: 512}
 BASIS_ROWS = 8192
 """So many samples, spread over the data, give the basis: any orthonormal one will do, better ones bound tighter."""
 UNIT = 2.0**-24
-RATIOS = np.geomspace(0.05, 3.2, 13)
-"""σ/α at which it is counted how many samples a bound leaves."""
-CALIBRATION_QUERIES, CALIBRATION_ROWS = 16, 65_536
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,8 +48,6 @@ class Sketch:
     """The caller's index of each row."""
     classes: dict[int, slice]
     """The rows of each class; none for data without labels."""
-    standing: Float[np.ndarray, "T L"]
-    """Share of the samples that the bound by `edges[l]` coordinates leaves, for noisy samples with σ/α = `RATIOS`."""
     seconds: float
     """What making it took."""
     _scratch: threading.local = dataclasses.field(default_factory=threading.local, repr=False)
@@ -148,12 +143,9 @@ def build_sketch(
         known, first = np.unique(labels, return_index=True)
         classes = {int(label): slice(int(a), int(b)) for label, a, b in zip(known, first, [*first[1:], n], strict=True)}
     index = np.arange(n, dtype=np.int32) if index is None else index
-    none = np.zeros((0, 0))
-    sketch = Sketch(rows, center, basis, edges, table, float(np.sqrt(largest)), log_prior, index, classes, none, 0.0)
-    standing = _standing(sketch)
     seconds = time.perf_counter() - started
     logging.getLogger(__name__).info("sketched %d samples of %d numbers in %.1f s", n, d, seconds)
-    return dataclasses.replace(sketch, standing=standing, seconds=seconds)
+    return Sketch(rows, center, basis, edges, table, float(np.sqrt(largest)), log_prior, index, classes, seconds)
 
 
 def _basis(centred: Float[np.ndarray, "m D"], most: int) -> Float[np.ndarray, "D M"]:
@@ -168,25 +160,3 @@ def _basis(centred: Float[np.ndarray, "m D"], most: int) -> Float[np.ndarray, "D
         fill = np.random.default_rng(0).standard_normal((d, most - vectors.shape[1]))
         vectors = np.concatenate([vectors, fill / np.sqrt(d)], axis=1)
     return np.linalg.qr(vectors)[0]
-
-
-def _standing(sketch: Sketch) -> Float[np.ndarray, "T L"]:
-    """How many samples the bounds leave, counted for some noisy samples of the data itself: what the choice of a level rests on."""
-    rng = np.random.default_rng(0)
-    step = -(-sketch.n // CALIBRATION_ROWS)
-    own = rng.integers(sketch.n, size=CALIBRATION_QUERIES)
-    noise = rng.standard_normal((CALIBRATION_QUERIES, sketch.d))
-    found = np.empty((len(RATIOS), len(sketch.edges)))
-    for i, ratio in enumerate(RATIOS):
-        x = sketch.rows[own] + ratio * noise
-        residual = ratio**2 * np.sum(noise**2, axis=1)
-        reach = np.sum((x - sketch.center) ** 2, axis=1) - residual - 2 * ratio**2 * TYPICAL_CUT
-        for level in range(len(sketch.edges)):
-            at = sketch.query_coordinates(x, level, np.full(len(x), ratio**2))
-            scores = at @ sketch.window(level, slice(0, sketch.n, step))
-            found[i, level] = np.mean(2 * scores >= reach[:, None].astype(np.float32))
-    return found
-
-
-TYPICAL_CUT = 25.0
-"""Nats below the heaviest sample at which one is usually left out."""

@@ -10,19 +10,20 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
+from threadpoolctl import ThreadpoolController
 
 from kernels.posterior.plan import Plan
 from kernels.posterior.samples import Samples
-from kernels.posterior.sketch import RATIOS, Sketch, build_sketch
+from kernels.posterior.sketch import Sketch, build_sketch
 
-SCAN, DENSE_SCAN, LOOK, LOOK_AT_NUMBER = 60.0, 750.0, 2000.0, 24.0
+SCAN, DENSE_SCAN, LOOK, LOOK_AT_NUMBER = 60.0, 750.0, 8000.0, 50.0
 """What things cost, in multiply-adds of a matrix product: a bound looked at; a weight of the dense pass beside its two products; a sample
 recomputed, and each of its numbers. Ratios measured on two cores with AVX-512 (docs/performance.md); only the choice rests on them."""
 LEAST_NUMBERS = 2**23
@@ -35,6 +36,12 @@ MOST_NOISE = 2.5
 ELIGIBLE = 64
 """Queries below that, after which a sketch is made: it costs as much as some hundreds of them."""
 DENSE = -1
+RATIOS = np.geomspace(0.08, 2.5, 11)
+"""σ/α at which it is counted how many samples are looked at."""
+CALIBRATION_QUERIES = 16
+
+
+Shares = Float[np.ndarray, "T L"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +113,7 @@ class Skipping:
 
     def __init__(self, *, always: bool):
         self.always = always
-        self._sketch: Sketch | None = None
+        self._sketch: tuple[Sketch, Shares] | None = None
         self._eligible = 0
         self._lock = threading.Lock()
 
@@ -131,11 +138,12 @@ class Skipping:
             and samples.values.size >= LEAST_NUMBERS
         )
 
-    def sketch(self, samples: Samples) -> Sketch:
-        """Of the samples; made at the first call."""
+    def sketch(self, samples: Samples) -> tuple[Sketch, Shares]:
+        """Of the samples, and what it leaves; made at the first call."""
         with self._lock:
             if self._sketch is None:
-                self._sketch = sketch_of(samples)
+                sketch = sketch_of(samples)
+                self._sketch = sketch, count_standing(sketch)
             return self._sketch
 
     def choice(self, samples: Samples, alpha: float, sigma: float) -> Choice:
@@ -143,7 +151,7 @@ class Skipping:
         ratio = sigma / alpha if alpha > 0 else math.inf
         if not 0 < ratio < math.inf or (ratio > MOST_NOISE and not self.always):
             return Choice(ratio, DENSE, samples.d, samples.d, samples.n, 1.0, 1.0)
-        return choose_level(self.sketch(samples), ratio, always=self.always)
+        return choose_level(*self.sketch(samples), ratio, always=self.always)
 
     def __call__(
         self,
@@ -162,8 +170,8 @@ class Skipping:
         self._eligible += int(eligible.sum())
         if not eligible.any() or (self._sketch is None and not self.always and self._eligible < ELIGIBLE):
             return None
-        sketch = self.sketch(samples)
-        levels = {value: choose_level(sketch, value, always=self.always).level for value in np.unique(ratio[eligible])}
+        sketch, shares = self.sketch(samples)
+        levels = {value: choose_level(sketch, shares, value, always=self.always).level for value in np.unique(ratio[eligible])}
         level = np.array([levels.get(value, DENSE) for value in ratio])
         if (level == DENSE).all():
             return None
@@ -178,23 +186,40 @@ def sketch_of(samples: Samples) -> Sketch:
     return build_sketch(np.asarray(samples.values), log_prior=prior, labels=labels, index=index)
 
 
-def choose_level(sketch: Sketch, ratio: float, *, always: bool = False) -> Choice:
-    """The cheapest way for queries with σ/α = `ratio`, by what bounds left of noisy samples of this data set.
+def count_standing(sketch: Sketch) -> Shares:
+    """Share of the samples that are looked at with each number of coordinates, for a few noisy samples of the data at each of `RATIOS`."""
+    rng = np.random.default_rng(0)
+    x_1 = sketch.rows[rng.integers(sketch.n, size=CALIBRATION_QUERIES)]
+    noise, ones = rng.standard_normal(x_1.shape), np.ones(CALIBRATION_QUERIES)
+    shares = np.ones((len(RATIOS), len(sketch.edges)))
+    for i, ratio in enumerate(RATIOS):
+        for level in reversed(range(len(sketch.edges))):  # fewer coordinates leave more: the first that leaves too many is the last to try
+            every = np.full(CALIBRATION_QUERIES, level)
+            found = posterior_by_sketch(sketch, x_1 + ratio * noise, ones, ratio * ones, 0 * every - 1, ones, every)
+            given_up = _dense_cost(sketch.d) / _look_cost(sketch.d)  # as many looks as cost what a dense pass does
+            shares[i, level] = np.mean(np.where(found.answered, found.standing / sketch.n, given_up))
+            if found.answered.mean() < 0.5:
+                break
+    return shares
+
+
+def choose_level(sketch: Sketch, shares: Shares, ratio: float, *, always: bool = False) -> Choice:
+    """The cheapest way for queries with σ/α = `ratio`, by what was left of noisy samples of this data set.
 
     Args:
       always: of those with the sketch.
     """
     d, n = sketch.d, sketch.n
     dense = _dense_cost(d)
-    costs, shares = [], []
+    costs, standing = [], []
     for level, k in enumerate(sketch.edges):
-        share = float(np.interp(np.log(max(ratio, 1e-9)), np.log(RATIOS), sketch.standing[:, level])) if ratio <= RATIOS[-1] else 1.0
+        share = float(np.interp(np.log(ratio), np.log(RATIOS), shares[:, level])) if ratio <= RATIOS[-1] else 1.0
         costs.append(k + SCAN + share * _look_cost(d))
-        shares.append(share)
+        standing.append(share)
     best = int(np.argmin(costs))
     if not always and not costs[best] < dense:
         return Choice(ratio, DENSE, d, d, n, 1.0, 1.0)
-    return Choice(ratio, best, sketch.edges[best], d, n, shares[best], costs[best] / dense)
+    return Choice(ratio, best, sketch.edges[best], d, n, standing[best], costs[best] / dense)
 
 
 def _dense_cost(d: int) -> float:
@@ -280,8 +305,7 @@ def _some(
     n, d = part.stop - part.start, sketch.d
     scaled = x / alpha[:, None]
     norm = np.linalg.norm(scaled - sketch.center, axis=1)
-    scores = sketch.scratch(len(x), n)
-    np.matmul(sketch.query_coordinates(scaled, level, sigma**2 / alpha**2), sketch.window(level, part), out=scores)
+    scores, window = sketch.scratch(len(x), n), sketch.window(level, part)
     limit = max(16, int(n * _dense_cost(d) / _look_cost(d))) if give_up else n
     prior = np.empty(0) if sketch.log_prior is None else sketch.log_prior
     slack = sketch.slack(norm, level)
@@ -292,9 +316,22 @@ def _some(
             *(sketch.radius, tolerance, limit, first, last, *answers),
         )
 
-    few = max(1, -(-len(x) // (4 * _threads())))
-    for job in [_pool().submit(share, first, min(first + few, len(x))) for first in range(0, len(x), few)]:
+    with _blas().limit(limits=1, user_api="blas"):  # its threads spin when they are done, and would take the cores that are needed next
+        coordinates = sketch.query_coordinates(scaled, level, sigma**2 / alpha**2)
+        _on_every_core(n, 1, lambda a, b: np.matmul(coordinates, window[:, a:b], out=scores[:, a:b]))
+    _on_every_core(len(x), 4, share)
+
+
+def _on_every_core(n: int, parts: int, work: Callable[[int, int], object]) -> None:
+    """`work(first, last)` for `parts` pieces of range(n) a core."""
+    few = max(1, -(-n // (parts * _threads())))
+    for job in [_pool().submit(work, first, min(first + few, n)) for first in range(0, n, few)]:
         job.result()
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _mass(sketch: Sketch, label: int) -> float:

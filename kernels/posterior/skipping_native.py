@@ -10,7 +10,7 @@ from numba import njit
 
 FAST = {"reassoc", "contract", "nsz", "nnan"}
 RUN = 256
-FIRST = 16
+FIRST = 8
 """So many promising samples, each the best of a run, are weighed first: what the others are measured by."""
 DENSE = -1
 
@@ -29,13 +29,44 @@ def _square_distance(x, alpha, y):  # type: ignore[no-untyped-def]  # pragma: no
 
 
 @_compiled
-def _run_maxima(scores, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    n = scores.shape[0]
+def _run_maxima(scores, lanes, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """The maximum of each run. In lanes: that is what becomes vector instructions."""
+    n, wide = scores.shape[0], lanes.shape[0]
     for r in range(out.shape[0]):
-        best = scores[r * RUN]
-        for i in range(r * RUN, min(n, (r + 1) * RUN)):
-            best = max(best, scores[i])
+        run = scores[r * RUN : min(n, (r + 1) * RUN)]
+        whole = run.shape[0] // wide * wide
+        best = run[0]
+        if whole:
+            for k in range(wide):
+                lanes[k] = run[k]
+            for i in range(wide, whole, wide):
+                for k in range(wide):
+                    lanes[k] = run[i + k] if run[i + k] > lanes[k] else lanes[k]
+            for k in range(wide):
+                best = max(best, lanes[k])
+        for i in range(whole, run.shape[0]):
+            best = max(best, run[i])
         out[r] = best
+
+
+@_compiled
+def _add_away(mean, weight, y, base):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Add weight (y - base) to mean; ‖y - base‖²."""
+    away = 0.0
+    for i in range(y.shape[0]):
+        gap = np.float64(y[i]) - base[i]
+        mean[i] += weight * gap
+        away += gap * gap
+    return away
+
+
+@_compiled
+def _count(run, least):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """How many are at least that."""
+    total = np.int32(0)
+    for i in range(run.shape[0]):
+        total += np.int32(run[i] >= least)
+    return total
 
 
 @_compiled
@@ -55,11 +86,11 @@ def moments(  # type: ignore[no-untyped-def]  # pragma: no cover
         `[B]` the heaviest sample; `[B]` how many samples were weighed, or DENSE.
     """
     n, d = scores.shape[1], x.shape[1]
-    maxima = np.empty((n + RUN - 1) // RUN, np.float32)
+    maxima, lanes = np.empty((n + RUN - 1) // RUN, np.float32), np.empty(32, np.float32)
     for q in range(first, last):
         rate = alpha[q] ** 2 / sigma[q] ** 2
         two_variances = 2 * sigma[q] ** 2
-        _run_maxima(scores[q], maxima)
+        _run_maxima(scores[q], lanes, maxima)
         order = np.argsort(-maxima)
         peak, nearest = -np.inf, offset
         for r in order[:FIRST]:
@@ -83,56 +114,51 @@ def moments(  # type: ignore[no-untyped-def]  # pragma: no cover
         for r in order:
             if maxima[r] < least:
                 break
-            for i in range(r * RUN, min(n, (r + 1) * RUN)):
-                standing += scores[q, i] >= least
+            standing += _count(scores[q, r * RUN : min(n, (r + 1) * RUN)], least)
         if standing > limit:
             stood[q] = DENSE
             continue
-        kept = np.empty(standing, np.int64)
-        log_weight = np.empty(standing, np.float64)
-        count = 0
+        # One pass over those that stand, as the weights come: what has been summed is scaled down when a heavier one is found.
+        base = rows[nearest].astype(np.float64)
+        total, square_sum, score_sum, second, missing = 0.0, 0.0, 0.0, 0.0, 0.0
+        heaviest, count = -1, 0
+        mean[q] = 0.0
         for r in order:
             if maxima[r] < least:
                 break
             for i in range(r * RUN, min(n, (r + 1) * RUN)):
-                if scores[q, i] >= least:
-                    j = offset + i
-                    value = -_square_distance(x[q], alpha[q], rows[j]) / two_variances
-                    if prior.shape[0]:
-                        value += prior[j]
-                    if value > peak:
-                        peak = value
-                        least = _least(peak, cut, rate, half_norm[q], slack[q])
-                    kept[count], log_weight[count] = j, value
-                    count += 1
-        heaviest = -1
-        for k in range(count):
-            if log_weight[k] == peak and (heaviest < 0 or index[kept[k]] < index[heaviest]):
-                heaviest = kept[k]
-        # Moments about the heaviest sample: exact where one weight is nearly all.
-        total, square_sum, score_sum, second = 0.0, 0.0, 0.0, 0.0
-        missing = (n - count) * math.exp(-cut)
-        mean[q] = 0.0
-        for k in range(count):
-            z = log_weight[k] - peak
-            w = math.exp(z)
-            total += w
-            square_sum += w * w
-            score_sum += w * z
-            if z < -cut:
-                missing += w
-            elif kept[k] != heaviest:
-                away = 0.0
-                for i in range(d):
-                    gap = np.float64(rows[kept[k], i]) - np.float64(rows[heaviest, i])
-                    mean[q, i] += w * gap
-                    away += gap * gap
-                second += w * away
+                if scores[q, i] < least:
+                    continue
+                j = offset + i
+                value = -_square_distance(x[q], alpha[q], rows[j]) / two_variances
+                if prior.shape[0]:
+                    value += prior[j]
+                count += 1
+                if value > peak:
+                    fall = peak - value
+                    scale = math.exp(fall)
+                    score_sum = scale * (score_sum + fall * total)
+                    total, second, missing, square_sum = scale * total, scale * second, scale * missing, scale * scale * square_sum
+                    mean[q] *= scale
+                    peak, heaviest = value, j
+                    least = _least(peak, cut, rate, half_norm[q], slack[q])
+                elif value == peak and (heaviest < 0 or index[j] < index[heaviest]):
+                    heaviest = j
+                z = value - peak
+                w = math.exp(z)
+                total += w
+                square_sum += w * w
+                score_sum += w * z
+                if z < -cut:
+                    missing += w
+                else:
+                    second += w * _add_away(mean[q], w, rows[j], base)
+        missing += (n - count) * math.exp(-cut)
         off = 0.0
         for i in range(d):
             mean[q, i] /= total
             off += mean[q, i] ** 2
-            mean[q, i] += np.float64(rows[heaviest, i])
+            mean[q, i] += base[i]
         out[q, 0] = peak + math.log(total)
         out[q, 1] = 1 / total
         out[q, 2] = max(second / total - off, 0.0)
