@@ -38,10 +38,10 @@ def covariance_product(
 
     def step(total: Array, start: Array) -> Array:
         block = read_block(queries, samples, start, dtype=dtype, blocks=blocks, precision=precision)
-        along = jnp.dot(block.rows, v.T, precision=lax_precision) - jnp.sum(v * (block.rows_center + mean), axis=1)
-        moment = jnp.exp(block.scores - log_total) * along
-        moved = jnp.dot(moment.T, block.rows, precision=lax_precision)
-        return total + moved - moment.sum(axis=0)[:, None] * (block.rows_center + mean)
+        along = jnp.dot(v, block.rows.T, precision=lax_precision) - jnp.sum(v * (block.rows_center + mean), axis=1, keepdims=True)
+        gamma = jnp.exp(block.scores - log_total[:, None])
+        moment = gamma * along
+        return total + jnp.dot(moment, block.rows, precision=lax_precision) - moment.sum(axis=1)[:, None] * (block.rows_center + mean)
 
     approximate = to64(over_blocks(step, jnp.zeros(v.shape, dtype), queries, samples, blocks))
 

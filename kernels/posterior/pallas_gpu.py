@@ -99,15 +99,15 @@ def pallas_gpu(
     rows_center = samples.center - center
     call = bind(_call, samples=samples, center=center, n=n, precision=DOT[precision], interpret=interpret)
 
-    def products(direction: Float[Array, "B D"], first: Int[Array, ""]) -> Float[Array, "n B"]:
-        return call(_products_kernel, first, direction, tiles=(n, SAMPLES))[:b, :n].T
+    def products(direction: Float[Array, "B D"], first: Int[Array, ""]) -> Float[Array, "B n"]:
+        return call(_products_kernel, first, direction, tiles=(n, SAMPLES))[:b, :n]
 
     def step(total: Partial, start: Array) -> Partial:
         block = read_block(queries, samples, start, dtype=dtype, blocks=blocks, precision=precision, product=products)
         first = jnp.minimum(start, samples.n - n)
-        peak = block.scores.max(axis=0)
+        peak = block.scores.max(axis=1)
         finite = jnp.where(jnp.isneginf(peak), 0, peak)
-        sums = call(_sums_kernel, first, block.scores.T, finite, tiles=(d, COLUMNS))[:b, :d]
+        sums = call(_sums_kernel, first, block.scores, finite, tiles=(d, COLUMNS))[:b, :d]
         return partials.merge(total, _of_sums(block, total, sums, peak, finite, rows_center, full))
 
     start = partials.empty(b, d, candidates=min(CANDIDATES, samples.n), full=full, dtype=dtype)
@@ -124,18 +124,18 @@ def _of_sums(
     full: bool,
 ) -> Partial:
     """The block's Partial, its weighted sum of rows known."""
-    z = block.scores - finite
+    z = block.scores - finite[:, None]
     w = jnp.exp(z)
-    weight = w.sum(axis=0)
+    weight = w.sum(axis=1)
     some = weight > 0
     mean = jnp.where(some[:, None], sums / jnp.where(some, weight, 1)[:, None] - rows_center, 0)
     top = top_if_better(block, total)
-    spread = jnp.dot(block.square_norms, w, precision=jax.lax.Precision.HIGHEST) - weight * jnp.sum(mean**2, axis=1)
+    spread = jnp.dot(w, block.square_norms, precision=jax.lax.Precision.HIGHEST) - weight * jnp.sum(mean**2, axis=1)
     second = jnp.maximum(spread, 0)
     if not full:
         return Partial(peak, weight, mean, *top, second, None, None, None)
-    weighted_score = jnp.sum(jnp.where(w > 0, w * z, 0), axis=0)
-    return Partial(peak, weight, mean, *top, second, jnp.sum(w * w, axis=0), weighted_score, block.mass)
+    weighted_score = jnp.sum(jnp.where(w > 0, w * z, 0), axis=1)
+    return Partial(peak, weight, mean, *top, second, jnp.sum(w * w, axis=1), weighted_score, block.mass)
 
 
 def _call(

@@ -84,7 +84,7 @@ def empty(queries: int, d: int, *, candidates: int, full: bool, dtype: DTypeLike
 
 
 def of_block(
-    scores: Float[Array, "n B"],
+    scores: Float[Array, "B n"],
     rows: Float[Array, "n D"],
     rows_center: Float[Array, " D"],
     square_norms: Float[Array, " n"],
@@ -96,19 +96,18 @@ def of_block(
     """The Partial of one block.
 
     Args:
-      scores: -inf for a sample that does not count. Queries are the minor axis: sums over samples then run along vector lanes.
+      scores: -inf for a sample that does not count.
       rows: the block's samples; `rows_center` is the data's centre in their frame, `square_norms` are about it.
       mass: the block's prior mass for each query; None keeps only what the velocity needs.
       top: the block's best samples, by global index.
     """
-    peak = scores.max(axis=0)
-    z = scores - _finite(peak)
+    peak = scores.max(axis=1)
+    z = scores - _finite(peak)[:, None]
     w = jnp.exp(z)
-    weight = _sum(w)
+    weight = w.sum(axis=1)
     inverse = jnp.where(weight > 0, 1 / jnp.where(weight > 0, weight, 1), 0)
-    moment = jax.lax.dot_general(w, rows, (((0,), (0,)), ((), ())), precision=precision)
-    mean = moment * inverse[:, None] - jnp.where(weight > 0, 1, 0).astype(w.dtype)[:, None] * rows_center
-    spread = _sum(w * square_norms[:, None]) - weight * jnp.sum(mean**2, axis=1)
+    mean = jnp.dot(w, rows, precision=precision) * inverse[:, None] - jnp.where(weight > 0, 1, 0).astype(w.dtype)[:, None] * rows_center
+    spread = jnp.dot(w, square_norms, precision=precision) - weight * jnp.sum(mean**2, axis=1)
     second = jnp.maximum(spread, 0)
     if mass is None:
         return Partial(peak, weight, mean, *top, second, None, None, None)
@@ -118,18 +117,10 @@ def of_block(
         mean,
         *top,
         second=second,
-        weight_square=_sum(w * w),
-        weighted_score=_sum(jnp.where(w > 0, w * z, 0)),
+        weight_square=jnp.sum(w * w, axis=1),
+        weighted_score=jnp.sum(jnp.where(w > 0, w * z, 0), axis=1),
         mass=mass,
     )
-
-
-def _sum(v: Float[Array, "n B"]) -> Float[Array, " B"]:
-    """Sums over samples, in runs: one after the other, their rounding would show in a variance that nearly cancels."""
-    n, b = v.shape
-    run = 1 << (n.bit_length() // 2)
-    whole = jnp.pad(v, ((0, -n % run), (0, 0))) if n % run else v
-    return whole.reshape(-1, run, b).sum(axis=1).sum(axis=0)
 
 
 def merge(a: Partial, b: Partial) -> Partial:

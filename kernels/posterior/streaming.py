@@ -16,14 +16,14 @@ from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples
 
 Tree = TypeVar("Tree")
-RUN = 16
-"""Rows of a block whose best stands for them while candidates are looked for."""
+TEETH = 16
+"""Rows of a block, evenly spread, whose best stands for them while candidates are looked for."""
 
 
 class Block(NamedTuple):
     """One block of samples, and the scores of all queries on it."""
 
-    scores: Float[Array, "n B"]
+    scores: Float[Array, "B n"]
     rows: Float[Array, "n D"]
     rows_center: Float[Array, " D"]
     square_norms: Float[Array, " n"]
@@ -80,7 +80,7 @@ def read_block(
     """The block that begins at `start`; the last one is moved back to fit, and the rows that were seen before do not count.
 
     Args:
-      product: what gives rows · direction, `[n, B]`, for the block from a first row, instead of XLA's matmul.
+      product: what gives direction · rows for the block from a first row, instead of XLA's matmul.
     """
     n = min(blocks.samples, samples.n)
     first = jnp.minimum(start, samples.n - n)
@@ -97,52 +97,53 @@ def read_block(
     if dtype == jnp.float64:
         square_norms = jnp.sum(rows**2, axis=1)  # those kept are rounded to float32
     direction = queries.direction.astype(dtype)
-    scores = jnp.dot(rows, direction.T, precision=LAX_PRECISION[precision]) if product is None else product(direction, first)
-    scores -= jnp.dot(direction, rows_center, precision=jax.lax.Precision.HIGHEST)
-    scores -= square_norms[:, None] * queries.curvature.astype(dtype)
+    scores = jnp.dot(direction, rows.T, precision=LAX_PRECISION[precision]) if product is None else product(direction, first)
+    scores -= jnp.dot(direction, rows_center, precision=jax.lax.Precision.HIGHEST)[:, None]
+    scores -= queries.curvature.astype(dtype)[:, None] * square_norms
     prior = jnp.ones(n, dtype)
     if samples.log_prior is not None:
         log_prior = cut(samples.log_prior).astype(dtype)
-        scores, prior = scores + log_prior[:, None], jnp.exp(log_prior)
+        scores, prior = scores + log_prior, jnp.exp(log_prior)
     counts = _counts(queries, samples, cut, index >= start)
-    mass = jnp.broadcast_to(jnp.where(counts, prior[:, None], 0).sum(axis=0), queries.alpha.shape)
+    mass = jnp.broadcast_to(jnp.where(counts, prior, 0).sum(axis=1), queries.alpha.shape)
     return Block(jnp.where(counts, scores, -jnp.inf), rows, rows_center, square_norms, mass, index)
 
 
-def _counts(queries: Queries, samples: Samples, cut, fresh: Bool[Array, " n"]) -> Bool[Array, "n #B"]:  # type: ignore[no-untyped-def]
+def _counts(queries: Queries, samples: Samples, cut, fresh: Bool[Array, " n"]) -> Bool[Array, "#B n"]:  # type: ignore[no-untyped-def]
     """Which samples of a block count for which query: those not seen before, of the query's class if it names one."""
     if samples.labels is None:
-        return fresh[:, None]
-    return fresh[:, None] & ((queries.label == cut(samples.labels)[:, None]) | (queries.label == -1))
+        return fresh[None]
+    return fresh & ((queries.label[:, None] == cut(samples.labels)) | (queries.label[:, None] == -1))
 
 
 def top_if_better(block: Block, total: Partial) -> Top:
     """The block's candidates for a place in `total`, looked for only where one would enter."""
-    n, b = block.scores.shape
-    short = -n % RUN
-    whole = jnp.pad(block.scores, ((0, short), (0, 0)), constant_values=-jnp.inf) if short else block.scores
-    runs = whole.reshape(-1, RUN, b)
-    bests = runs.max(axis=1)
-    best = bests.max(axis=0)
+    b, n = block.scores.shape
+    combs = jnp.pad(block.scores, ((0, 0), (0, -n % TEETH)), constant_values=-jnp.inf) if n % TEETH else block.scores
+    combs = combs.reshape(b, TEETH, -1)
+    bests = combs.max(axis=1)
+    best = bests.max(axis=1)
     none = Top(jnp.full_like(total.top_score, -jnp.inf), jnp.full_like(total.top_index, NO_SAMPLE), best)
-    found = bind(_top, runs, bests, best, block.positions, total.top_score.shape[1])
+    found = bind(_top, combs, bests, best, block.positions, total.top_score.shape[1])
     return jax.lax.cond(jnp.any(best > total.top_score[:, -1]), found, lambda: none)
 
 
-def _top(runs: Float[Array, "m run B"], bests: Float[Array, "m B"], best: Float[Array, " B"], positions: Int[Array, " n"], k: int) -> Top:
-    """The k best are in the k runs whose best are best: those are found first, among a sixteenth of the numbers."""
-    m, run, b = runs.shape
+def _top(
+    combs: Float[Array, "B teeth m"], bests: Float[Array, "B m"], best: Float[Array, " B"], positions: Int[Array, " n"], k: int
+) -> Top:
+    """The k best are in the k combs whose best are best: those are found first, among a sixteenth of the numbers."""
+    b, teeth, m = combs.shape
     n = positions.shape[0]
-    zero = jnp.where(jnp.isneginf(best), 0, best)
+    zero = jnp.where(jnp.isneginf(best), 0, best)[:, None]
     # XLA's fast top-k is for float32, and it knows it only if nothing else slices the result: it would sort the whole block instead.
-    _, which = jax.lax.top_k((bests - zero).astype(jnp.float32).T, min(k, m))
-    which = jnp.sort(which, axis=1)  # equal scores then stand in the order of their rows
-    row = (which[:, :, None] * run + jnp.arange(run, dtype=jnp.int32)).reshape(b, -1)
-    inside = jnp.take_along_axis(runs.reshape(m * run, b), row.T, axis=0).T
-    below, place = jax.lax.top_k((inside - zero[:, None]).astype(jnp.float32), min(k, n, row.shape[1]))
+    _, which = jax.lax.top_k((bests - zero).astype(jnp.float32), min(k, m))
+    position = (jnp.arange(teeth, dtype=jnp.int32)[:, None] * m + which[:, None]).reshape(b, -1)
+    position = jnp.sort(position, axis=1)  # equal scores then stand in the order of their rows
+    inside = jnp.take_along_axis(combs.reshape(b, -1), position, axis=1)
+    below, place = jax.lax.top_k((inside - zero).astype(jnp.float32), min(k, n, position.shape[1]))
     short = ((0, 0), (0, k - place.shape[1]))
     score = jnp.pad(jnp.take_along_axis(inside, place, axis=1), short, constant_values=-jnp.inf)
-    position = jnp.take_along_axis(row, place, axis=1)
+    position = jnp.take_along_axis(position, place, axis=1)
     index = jnp.pad(jnp.where(position < n, positions[jnp.minimum(position, n - 1)], NO_SAMPLE), short, constant_values=NO_SAMPLE)
     # The k-th score bounds all others, but for its rounding; a block no longer than the list has no others.
     bound = best + below.min(axis=1).astype(best.dtype) * (1 - 2.0**-22)

@@ -34,7 +34,7 @@ def top_of(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @functools.partial(jax.jit, static_argnames="full")
 def _of(scores, rows, center, norms, mass, top, full):
-    return partials.of_block(scores.T, rows, center, norms, mass if full else None, top, precision=HIGHEST)
+    return partials.of_block(scores, rows, center, norms, mass if full else None, top, precision=HIGHEST)
 
 
 merge = jax.jit(partials.merge)
