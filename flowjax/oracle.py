@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.path import Path, RectifiedFlow
 from kernels.double import float64_scope, to32, to64
-from kernels.posterior.api import Plan, Which, as_samples, covariance_product64, plan, posterior64
+from kernels.posterior.api import Moments, Plan, Which, as_samples, covariance_product64, plan, posterior64
 from kernels.posterior.blocks import BlockSizes, Precision
 from kernels.posterior.samples import Samples, by_class, prepare
 from kernels.posterior.sharded import Sharded, check_mesh, shard_samples, spread
@@ -108,9 +108,7 @@ class Oracle:
         tolerance: float = 0.0,
         counts: ArrayLike | None = None,
     ):
-        path = RectifiedFlow() if path is None else path
-        if not isinstance(path, Path):
-            raise ValueError(f"path must be a flowjax.path.Path, got {path!r}")
+        path = checked_path(path)
         how = plan("all", implementation, block_sizes, precision, tolerance=tolerance)
         self._samples: Samples | Sharded
         if mesh is not None or isinstance(data, Sharded):
@@ -122,6 +120,13 @@ class Oracle:
         self._spec = _Spec(path, shape, how)
         flat, classes, weights = values.reshape(n, -1), _labels(labels, n), _counts(counts, n)
         self._samples = prepare(flat, None, weights) if classes is None else by_class(flat, classes, weights)
+
+    @classmethod
+    def from_source(cls, source: Any, labels: ArrayLike | None = None, **options: Any) -> "Oracle":
+        """The oracle of data that stay on disk, read within a memory budget: see `flowjax.source_oracle.SourceOracle`."""
+        from flowjax.source_oracle import SourceOracle  # which is an Oracle: it imports this module
+
+        return SourceOracle(source, labels, **options)
 
     @property
     def data(self) -> Array:
@@ -188,8 +193,12 @@ class Oracle:
         """
         x, t, label = self._arguments(x_t, t, label)
         out = _program(self._spec_for(t, moments)).evaluate(self._samples, x, t, label)
-        shape = (x.shape[0], *self._spec.shape)
-        return dataclasses.replace(out, velocity=out.velocity.reshape(shape), denoised=out.denoised.reshape(shape))
+        return self._shaped(out)
+
+    def _shaped(self, out: OracleOutput) -> OracleOutput:
+        """What was computed on flat samples, in their own shape."""
+        velocity, denoised = (v.reshape(-1, *self._spec.shape) for v in (out.velocity, out.denoised))
+        return dataclasses.replace(out, velocity=velocity, denoised=denoised)
 
     def jvp(self, x_t: ArrayLike, t: ArrayLike, v: ArrayLike, label: ArrayLike | None = None) -> Float[Array, "B *shape"]:
         """The Jacobian of the velocity times v: `A_t (α_t/σ_t²) Cov[x_1 | x_t] v + B_t v`.
@@ -296,26 +305,45 @@ class Oracle:
         return oracle
 
 
+def checked_path(path: Path | None) -> Path:
+    """The path, rectified flow for None; or ValueError."""
+    path = RectifiedFlow() if path is None else path
+    if not isinstance(path, Path):
+        raise ValueError(f"path must be a flowjax.path.Path, got {path!r}")
+    return path
+
+
 def _evaluate(spec: _Spec, samples: Samples | Sharded, x: Array, t: Array, label: Array) -> OracleOutput:
     """`OracleOutput` on flat queries `[B, D]`. What is small is float64, from here to the last subtraction."""
     with float64_scope():
         x, t = _valid(x, t)
-        time = to64(t)
-        alpha, sigma, alpha_dot, sigma_dot = (f(time) for f in (spec.path.alpha, spec.path.sigma, spec.path.alpha_dot, spec.path.sigma_dot))
-        found = spread(posterior64, (x, alpha, sigma, label, _still(spec.path, time)), samples, spec.how)
-        at_end = sigma == 0
-        safe_sigma, safe_sigma_dot = jnp.where(at_end, 1, sigma), jnp.where(at_end, 0, sigma_dot)
-        noise = (to64(x) - alpha[:, None] * found.denoised) / safe_sigma[:, None]
-        velocity = alpha_dot[:, None] * found.denoised + safe_sigma_dot[:, None] * noise
-        velocity = jnp.where(at_end[:, None], _velocity_at_end(spec.path, to64(x), found.denoised), velocity)
-        if found.variance is None:
-            return OracleOutput(to32(velocity), to32(found.denoised))
-        a = alpha_dot - alpha * sigma_dot / sigma
-        # Where the variance is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ².
-        gap, stretch = (jnp.where(found.variance == 0, found.variance, rate * found.variance) for rate in (a**2, a * alpha / sigma**2))
-        more = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-        more |= {"velocity": velocity, "cfm_gap": gap, "divergence": stretch + samples.d * sigma_dot / sigma}
-        return OracleOutput(**{name: v if v.dtype == jnp.int32 else to32(v) for name, v in more.items()})
+        found = spread(posterior64, (x, *coefficients64(spec.path, t, label)), samples, spec.how)
+        return output64(spec.path, x, t, found)
+
+
+def coefficients64(path: Path, t: Float[Array, " B"], label: Int[Array, " B"]) -> tuple[Array, Array, Array, Array]:
+    """alpha, sigma, label and still: what `posterior64` wants to know of each query beside x. Inside `float64_scope`."""
+    time = to64(t)
+    return path.alpha(time), path.sigma(time), label, _still(path, time)
+
+
+def output64(path: Path, x: Float[Array, "B D"], t: Float[Array, " B"], found: Moments) -> OracleOutput:
+    """From the posterior's float64 moments to a float32 `OracleOutput`. Inside `float64_scope`."""
+    time = to64(t)
+    alpha, sigma, alpha_dot, sigma_dot = (f(time) for f in (path.alpha, path.sigma, path.alpha_dot, path.sigma_dot))
+    at_end = sigma == 0
+    safe_sigma, safe_sigma_dot = jnp.where(at_end, 1, sigma), jnp.where(at_end, 0, sigma_dot)
+    noise = (to64(x) - alpha[:, None] * found.denoised) / safe_sigma[:, None]
+    velocity = alpha_dot[:, None] * found.denoised + safe_sigma_dot[:, None] * noise
+    velocity = jnp.where(at_end[:, None], _velocity_at_end(path, to64(x), found.denoised), velocity)
+    if found.variance is None:
+        return OracleOutput(to32(velocity), to32(found.denoised))
+    a = alpha_dot - alpha * sigma_dot / sigma
+    # Where the variance is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ².
+    gap, stretch = (jnp.where(found.variance == 0, found.variance, rate * found.variance) for rate in (a**2, a * alpha / sigma**2))
+    more = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
+    more |= {"velocity": velocity, "cfm_gap": gap, "divergence": stretch + x.shape[1] * sigma_dot / sigma}
+    return OracleOutput(**{name: v if v.dtype == jnp.int32 else to32(v) for name, v in more.items()})
 
 
 def _still(path: Path, t: Float[Array, " B"]) -> Float[Array, " B"]:
