@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.data import Records, open_records
 from flowjax.data.file_rows import ArraySource, RecordSource
-from flowjax.data.record import checked_labels
 from flowjax.data.recognize import recognize
+from flowjax.data.record import checked_labels
 from flowjax.oracle import Oracle, OracleOutput, _Spec, checked_path, coefficients64, output64
 from flowjax.path import Path
 from kernels.double import float64_scope
@@ -48,7 +48,7 @@ class SourceOracle(Oracle):
       progress: wraps the chunks of the first reading (`tqdm.tqdm`, for one).
 
     Raises:
-      ValueError: NaN in the data, labels that do not fit, a budget that is too small, a file that is cut short, nothing that can be read so.
+      ValueError: NaN in the data, labels that do not fit, a budget that is too small, a file cut short, nothing that can be read so.
       FileNotFoundError: nothing lies at the path.
     """
 
@@ -110,7 +110,8 @@ class SourceOracle(Oracle):
         x, t, label = self._arguments(x_t, t, label)
         path = self.path
         with float64_scope():
-            found = posterior_out_of_core(x, *_coefficients(path, t, label), self._samples, self._spec_for(t, moments).how)
+            how = self._spec_for(t, moments).how
+            found = posterior_out_of_core((x, *_coefficients(path, t, label)), self._samples, how)
             out = _output(path, x, t, found)
         return self._shaped(out)
 

@@ -1,13 +1,13 @@
-"""Rows of a file, read by position instead of mapped: pages of a map count as the process's memory, and a file that is cut short kills it."""
+"""Rows of a file, read by position, not mapped: pages of a map count as the process's memory, and a file cut short would kill it."""
 
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Num
 
 from flowjax.data.latents import ShardedRows
-from flowjax.data.record import Rows
 from flowjax.data.records import ChosenRows, Records
 
 BLOCK_BYTES = 2**22  # of stored values that are read and normalised at once: it stays in a cache
@@ -39,13 +39,10 @@ class FlatFile:
         Raises:
           ValueError: a file that ends before.
         """
-        if not len(index):
-            return
-        size = out[0].nbytes
-        into = memoryview(out.reshape(-1).view(np.uint8))
-        first = np.concatenate([[0], np.flatnonzero(np.diff(index) != 1) + 1])
+        size = out.nbytes // max(1, len(index))
+        into = out.reshape(-1).view(np.uint8).data
         with open(self._path, "rb", buffering=0) as file:
-            for start, stop in zip(first, [*first[1:], len(index)], strict=True):
+            for start, stop in runs(index):
                 file.seek(self._offset + int(index[start]) * size)
                 left = into[start * size : stop * size]
                 while left:
@@ -56,6 +53,12 @@ class FlatFile:
                             f"{self._path}: cut short: it ends at byte {file.tell():,} where {end:,} were; copy or write it again"
                         )
                     left = left[count:]
+
+
+def runs(index: Int[np.ndarray, " M"]) -> Iterator[tuple[int, int]]:
+    """Where runs of consecutive numbers begin and end in ascending ones."""
+    ends = [*np.flatnonzero(np.diff(index) != 1) + 1, len(index)] if len(index) else []
+    return zip([0, *ends[:-1]], ends, strict=False)
 
 
 def unmapped(rows: Any) -> Any:
@@ -103,15 +106,14 @@ class ArraySource:
         dtype, shape = np.dtype(array.dtype), tuple(array.shape)
         if (dtype.kind not in "buif" and dtype.name != "bfloat16") or len(shape) < 2 or 0 in shape:
             raise ValueError(f"source must hold real numbers [N, *shape], at least one; got {dtype} of shape {shape}")
-        self._rows: Rows | Any = unmapped(array)
+        self._rows = unmapped(array)
         self.shape, self.dtype = (shape[0], int(np.prod(shape[1:]))), dtype if dtype.name in KEPT_DTYPES else np.dtype(np.float32)
 
     def read(self, index: Int[np.ndarray, " M"], out: Num[np.ndarray, "M D"]) -> None:
         if _same(self._rows, out):
             self._rows.read_into(index, out)
             return
-        first = np.concatenate([[0], np.flatnonzero(np.diff(index) != 1) + 1]) if len(index) else []
-        for start, stop in zip(first, [*first[1:], len(index)], strict=True):
+        for start, stop in runs(index):
             found = np.asarray(self._rows[int(index[start]) : int(index[stop - 1]) + 1])
             if found.size != out[start:stop].size:
                 raise ValueError(

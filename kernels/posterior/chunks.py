@@ -1,9 +1,10 @@
-"""A data set that stays where it is, on disk or elsewhere, and is read some rows at a time by a thread of its own, within a memory budget."""
+"""A data set that stays on disk, or wherever it is, and is read some rows at a time by a thread of its own, within a memory budget."""
 
+import contextlib
+import ctypes
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial as bind
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -67,7 +68,7 @@ class Sizes:
         least = 2**20 + 64 * 8 * d * 16
         if free < least:
             raise ValueError(f"budget={budget:,} bytes is too small for {n:,} samples of {d:,} numbers: give at least {20 * n + least:,}")
-        # Shares of what is free: two buffers and two copies on the device, 1/2; a block in float64, thrice, 3/16; queries, 1/8; settling, 1/8.
+        # Shares of what is free: two buffers and two copies of them, 1/2; a block in float64, thrice, 3/16; queries and settling, 1/8 each.
         samples = max(1, min(block.samples, n, free // (16 * 8 * d)))
         at_once = max(1, min(CHUNK_BYTES, free // 8) // (samples * d * itemsize))
         chunks = -(-n // (samples * at_once))
@@ -85,7 +86,8 @@ class Chunk(NamedTuple):
 
     samples: Samples
     """Its `index` is that of the rows in the source."""
-    index: Int[np.ndarray, " n"]
+    rows: Int[np.ndarray, " n"]
+    """The same on the host, without what is past the end."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,6 +168,12 @@ def read_ahead(source: Source, index: Int[np.ndarray, " M"], size: int) -> Itera
             yield ready
 
 
+def give_back() -> None:
+    """Have glibc return to the system what is free: it would keep what compiling a program took, up to 200 MB."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
     """An empty array that begins at a multiple of 64 bytes: a CPU device takes such a one without a copy."""
     size = shape[0] * shape[1] * np.dtype(dtype).itemsize
@@ -195,7 +203,7 @@ def prepare_chunks(
     sizes = Sizes.within(budget, n, d, source.dtype.itemsize)
     probed = np.unique(np.linspace(0, n - 1, min(n, PROBED)).astype(np.int64))
     total = np.zeros(d)
-    for part, values in read_ahead(source, probed, min(sizes.chunk, len(probed))):
+    for _, values in read_ahead(source, probed, min(sizes.chunk, len(probed))):
         total += np.asarray(_total(values))
     center = jnp.asarray((total / len(probed)).astype(np.float32))
     center = jnp.where(jnp.isfinite(center), center, 0)  # the pass says which rows are not
@@ -208,6 +216,7 @@ def prepare_chunks(
     if bad.any():
         raise ValueError(f"the data have NaN or infinity in {bad.sum()} of {n} samples, the first at index {bad.argmax()}")
     far = float(np.sum(np.asarray(center, np.float64) ** 2)) > SHIFTED_FROM * square / n
+    give_back()
     return Chunks(source, sizes, center, norms, labels, jnp.asarray(norms.max()), far)
 
 

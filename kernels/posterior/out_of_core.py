@@ -8,7 +8,7 @@ Every pass reads the data once for all queries that a budget holds. All of it ha
 import dataclasses
 from collections.abc import Callable
 from functools import partial as bind
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from kernels.double import to64
 from kernels.posterior import partial as partials
 from kernels.posterior.api import Moments, Plan, moments_of, partial_of
-from kernels.posterior.chunks import Chunks
+from kernels.posterior.chunks import Chunks, give_back
 from kernels.posterior.collectives import ONE_DEVICE
 from kernels.posterior.nearest import TIE
 from kernels.posterior.partial import CANDIDATES, NO_SAMPLE, Partial
@@ -31,8 +31,11 @@ from kernels.posterior.settle import Settled, settle
 Output = TypeVar("Output")
 
 
-def posterior_out_of_core(x: Array, alpha: Array, sigma: Array, label: Array, still: Array, chunks: Chunks, how: Plan) -> Moments:
+def posterior_out_of_core(rows: tuple[Array, ...], chunks: Chunks, how: Plan) -> Moments:
     """`posterior64` for a prepared source: float64, concrete. To be called inside `float64_scope`, and not under tracing.
+
+    Args:
+      rows: x, alpha, sigma, label and still, as `posterior64` takes them.
 
     Raises:
       ValueError, OSError: what the source raises.
@@ -40,12 +43,12 @@ def posterior_out_of_core(x: Array, alpha: Array, sigma: Array, label: Array, st
     how = dataclasses.replace(how, blocks=chunks.sizes.blocks)
     nothing = chunks.samples(jnp.zeros((0, chunks.d), chunks.source.dtype), jnp.zeros(0, jnp.int32))
 
-    def some(rows: np.ndarray) -> Moments:
-        *known, kappa = _taken((x, alpha, sigma, label, still), rows)
-        queries = _queries(*known, nothing, kappa)
+    def some(index: np.ndarray) -> Moments:
+        *known, still = _taken(rows, index)
+        queries = _queries(*known, nothing, still)
         return _moments(_settled(queries, chunks, how), queries, nothing)
 
-    return _in_pieces(some, len(x), chunks.sizes.queries)
+    return _in_pieces(some, len(rows[0]), chunks.sizes.queries)
 
 
 _queries = jax.jit(Queries.of)
@@ -74,6 +77,7 @@ def _pass(queries: Queries, chunks: Chunks, how: Plan, dtype: DTypeLike) -> Part
     total = _empty(*queries.x.shape, candidates=k, full=how.full, dtype=dtype)
     for chunk in chunks.of_labels(np.asarray(queries.label)):
         total = jax.block_until_ready(_add(total, queries, chunk.samples, how=how, dtype=dtype))
+    give_back()
     return total
 
 
@@ -102,7 +106,9 @@ def _settle(partial: Partial, queries: Queries, chunks: Chunks) -> Settled:
         held = chunks.samples(chunks.rows(index), index)
         return _settle_held(*_taken((partial, queries), rows), held, n=chunks.n)
 
-    return _in_pieces(some, len(candidates), chunks.sizes.settled)
+    found = _in_pieces(some, len(candidates), chunks.sizes.settled)
+    give_back()
+    return found
 
 
 @bind(jax.jit, static_argnames="n")
@@ -121,30 +127,27 @@ def _nearest(queries: Queries, chunks: Chunks, full: bool) -> Settled:
     for chunk in chunks.of_labels(label):
         shortest = np.minimum(shortest, np.asarray(_distances(queries, chunk.samples)).min(axis=1))
     for chunk in chunks.of_labels(label):
-        distance = np.asarray(_distances(queries, chunk.samples))[:, : len(chunk.index)]
+        distance = np.asarray(_distances(queries, chunk.samples))[:, : len(chunk.rows)]
         near = np.isfinite(distance) & (distance <= shortest[:, None] * (1 + TIE))
         for row in np.flatnonzero(near.any(axis=1)):
-            tied[row].append(chunk.index[near[row]])
+            tied[row].append(chunk.rows[near[row]])
     nearest = [np.concatenate(parts) if parts else np.empty(0, np.int64) for parts in tied]
     size = np.array([len(rows) for rows in nearest], np.float64)
-    mean = np.stack([_sum(rows, lambda y: y, chunks) for rows in nearest]) / np.where(size > 0, size, np.nan)[:, None]
-    nothing, no = np.zeros(b), np.zeros(b, bool)
-    if not full:
-        return Settled(mean, np.full(b, np.inf), None, None, None, None, None, None, nothing, no, no)
-    apart = [_sum(rows, lambda y: np.square(y - center), chunks).sum() for rows, center in zip(nearest, mean, strict=True)]
-    return Settled(
-        mean=mean,
-        log_weight=np.where(shortest > 0, -np.inf, np.inf),
-        top1_weight=1 / size,
-        top1_index=np.array([rows[0] if len(rows) else NO_SAMPLE for rows in nearest], np.int32),
-        second=np.array(apart) / size,
-        effective=size,
-        entropy=np.log(size),
-        mass=size,
-        left_out=nothing,
-        keeps_rest=no,
-        unsettled=no,
-    )
+    size[size == 0] = np.nan  # nothing of the query's class, or NaN in x
+    mean = np.stack([_sum(rows, np.asarray, chunks) for rows in nearest]) / size[:, None]
+    known: dict[str, Any] = dict.fromkeys(Settled._fields)
+    known |= {"mean": mean, "log_weight": np.where(shortest > 0, -np.inf, np.inf)}
+    known |= {"left_out": np.zeros(b), "keeps_rest": np.zeros(b, bool), "unsettled": np.zeros(b, bool)}
+    if full:
+        apart = [_sum(rows, bind(_square_distance, of), chunks).sum() for rows, of in zip(nearest, mean, strict=True)]
+        index = np.array([rows[0] if len(rows) else NO_SAMPLE for rows in nearest], np.int32)
+        known |= {"top1_weight": 1 / size, "top1_index": index, "second": np.array(apart) / size}
+        known |= {"effective": size, "entropy": np.log(size), "mass": size}
+    return Settled(**known)
+
+
+def _square_distance(of: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.square(y - of)
 
 
 @jax.jit
