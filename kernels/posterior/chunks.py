@@ -5,7 +5,7 @@ import ctypes
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ SCATTERED = 4
 """Rows of a class are picked out where they are at most one in so many; else everything is read, in order."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """`N` rows that are read some at a time.
 
@@ -133,7 +134,7 @@ class Chunks:
 
     def _read(self, index: Int[np.ndarray, " M"], with_labels: bool) -> Iterator[Chunk]:
         def chunk(part: np.ndarray, values: Array) -> Chunk:
-            def padded(v: np.ndarray, fill: float) -> np.ndarray:
+            def padded(v: np.ndarray, fill: float | int) -> np.ndarray:
                 return np.concatenate([v, np.full(len(values) - len(part), fill, v.dtype)])
 
             labels = {"labels": jnp.asarray(padded(self.labels[part], 0))} if with_labels and self.labels is not None else {}
