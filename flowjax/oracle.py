@@ -429,7 +429,7 @@ def _folding(f: Callable[..., Any]) -> Callable[..., Any]:
     return folded
 
 
-def _seen(x: Array) -> bool:
+def _seen(x: Array | np.ndarray) -> bool:
     return not isinstance(x, jax.core.Tracer)
 
 

@@ -11,9 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from flowjax import data as data_sources
-from flowjax.data.file_rows import FlatFile, runs, unmapped
+from flowjax.data.file_rows import FlatFile, RecordSource, runs, unmapped
 from flowjax.oracle import Oracle
-from flowjax.path import Cosine
 from tests import float64_oracle as exact
 
 N, SHAPE, B = 3001, (4, 4, 4), 24
@@ -65,7 +64,7 @@ def same(found, expected) -> None:
             np.testing.assert_allclose(other, value, rtol=2e-5, atol=2e-6 * scale, err_msg=name)
 
 
-@pytest.mark.parametrize("t", [0.0, 0.05, 0.4, 0.8, 0.999, 1.0])
+@pytest.mark.parametrize("t", [0.0, 0.4, 0.8, 0.999, 1.0])
 @pytest.mark.parametrize("labelled", ["none", "each its own", "a rare class"])
 def test_the_answer_is_that_of_data_in_memory(oracles, samples, t, labelled):
     """Every output, for navigation, refinement, what float32 cannot settle, and the limit; of all samples, and of classes."""
@@ -76,26 +75,32 @@ def test_the_answer_is_that_of_data_in_memory(oracles, samples, t, labelled):
     same(disk(x, t, label), memory(x, t, label))
 
 
+def exactly(oracle: Oracle, data: np.ndarray, x: np.ndarray, t: np.ndarray | float) -> None:
+    """Against float64 from differences, within the contract's 1e-5."""
+    true = exact.oracle(data, x, t).velocity
+    error = np.linalg.norm((np.asarray(oracle(x, t).velocity) - true).reshape(len(x), -1), axis=1)
+    assert (error <= 1e-5 * np.linalg.norm(true.reshape(len(x), -1), axis=1)).all()
+
+
 def test_the_velocity_is_exact(oracles, samples):
-    """Against float64 from differences, within the contract's 1e-5; t differs from query to query."""
-    t = np.linspace(0.001, 0.999, B).astype(np.float32)
-    x = queries(samples[0], 0.5)
-    found, true = oracles[1](x, t, moments="velocity"), exact.oracle(samples[0], x, t)
-    error = np.linalg.norm((np.asarray(found.velocity) - true.velocity).reshape(B, -1), axis=1)
-    assert (error <= 1e-5 * np.linalg.norm(true.velocity.reshape(B, -1), axis=1)).all()
-    assert found.entropy is None
+    """A t for each query."""
+    exactly(oracles[1], samples[0], queries(samples[0], 0.5), np.linspace(0.001, 0.999, B).astype(np.float32))
 
 
-def test_queries_that_do_not_fit_the_budget_take_several_passes(npy, samples):
-    """1,000 queries at a budget that holds fewer; in the caller's order."""
-    disk = Oracle.from_source(np.load(npy, mmap_mode="r"), budget=SMALL, path=Cosine())
-    x = np.concatenate([queries(samples[0], 0.3, seed) for seed in range(1000 // B)])
-    assert disk._samples.sizes.queries < len(x)  # else this shows nothing
-    same(disk(x, 0.3), Oracle(samples[0], path=Cosine())(x, 0.3))
+def test_queries_that_do_not_fit_the_budget_take_several_passes(oracles, samples):
+    """In the caller's order, and the last pass not full."""
+    disk = oracles[1]
+    count = disk._samples.sizes.queries
+    assert 1 < count < 100  # else this shows nothing
+    x = np.concatenate([queries(samples[0], 0.3, seed) for seed in range(100 // B + 1)])[:100]
+    parts = [disk(x[start : start + B], 0.3) for start in range(0, 96, B)]
+    whole = disk(x, 0.3)
+    for name, value in vars(whole).items():
+        np.testing.assert_allclose(value[:96], np.concatenate([getattr(part, name) for part in parts]), rtol=1e-5, atol=1e-4, err_msg=name)
 
 
 def test_a_path_or_records_give_the_values_and_labels_that_load_gives(samples, tmp_path):
-    """Two safetensors shards of latents with labels, normalised by their statistics."""
+    """Two safetensors shards of latents with labels, normalised by their statistics; and one class of them."""
     for part, rows in enumerate((slice(0, 2000), slice(2000, N))):
         tensors = {"latents": np.moveaxis(samples[0][rows], -1, 1).copy(), "labels": samples[1][rows].astype(np.int64)}
         save_file(tensors, tmp_path / f"latents_rank00_shard{part:03d}.safetensors")
@@ -103,14 +108,16 @@ def test_a_path_or_records_give_the_values_and_labels_that_load_gives(samples, t
     disk = Oracle.from_source(tmp_path, budget=SMALL)
     x, label = queries(loaded.data, 0.5), np.full(B, 3)
     same(disk(x, 0.5, label), Oracle(loaded.data, loaded.labels)(x, 0.5, label))
-    few = data_sources.open_records("latents", path=str(tmp_path), classes=[3])
-    same(Oracle.from_source(few, budget=SMALL)(x, 0.5), Oracle(loaded.data, loaded.labels)(x, 0.5, label))
+    few = RecordSource(data_sources.open_records("latents", path=str(tmp_path), classes=[3]))
+    out, index = np.empty((40, 64), np.float32), np.arange(7, 47)
+    few.read(index, out)
+    np.testing.assert_array_equal(out, loaded.data[loaded.labels == 3][index].reshape(40, 64))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "bfloat16", "float64", "float16"])
-def test_arrays_of_other_dtypes_are_read_as_the_oracle_reads_them(samples, dtype):
-    """Also an array-like that is no NumPy array and knows slices only, as HDF5's."""
-    data = (40 * samples[0][:300] + 128).clip(0, 255).astype(jnp.dtype(dtype))
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_array_likes_of_any_real_dtype_that_know_slices_only(samples, dtype):
+    """As an HDF5 data set does; float64 becomes float32, bytes stay bytes."""
+    data = (40 * samples[0] + 128).clip(0, 255).astype(dtype)
 
     class Sliced:
         shape, dtype = data.shape, data.dtype
@@ -119,8 +126,8 @@ def test_arrays_of_other_dtypes_are_read_as_the_oracle_reads_them(samples, dtype
             assert isinstance(rows, slice)
             return data[rows]
 
-    x = queries(np.asarray(data, np.float32), 0.4)
-    same(Oracle.from_source(Sliced(), budget=SMALL)(x, 0.4), Oracle(data)(x, 0.4))
+    kept = data.astype(np.float32)
+    exactly(Oracle.from_source(Sliced(), budget=SMALL), kept, queries(kept, 0.9), 0.9)
 
 
 def test_maps_are_read_through_their_files(npy, samples, tmp_path):
