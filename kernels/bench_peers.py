@@ -4,6 +4,8 @@ An entry is `name -> prepare`, and `prepare(data)` gives `call(x, t) -> velocity
 installed, or fails on this machine, is left out with a note.
 """
 
+import os
+import tempfile
 from collections.abc import Callable
 from functools import partial as bind
 from typing import Any
@@ -15,6 +17,8 @@ from jaxtyping import Array, Float
 
 from kernels.double import float64_scope, to32, to64
 from kernels.posterior.api import IMPLEMENTATIONS, Plan, plan, posterior64
+from kernels.posterior.chunks import prepare_chunks
+from kernels.posterior.out_of_core import posterior_out_of_core
 from kernels.posterior.samples import Samples, prepare
 
 Call = Callable[[np.ndarray, float], np.ndarray]
@@ -25,7 +29,7 @@ DEFAULT = "default"
 def ours() -> dict[str, Prepare]:
     """Every implementation that runs on this platform, all moments; and what a caller gets who names none."""
     here = [name for name, one in IMPLEMENTATIONS.items() if jax.default_backend() in one.platforms]
-    return {DEFAULT: bind(_ours, None), **{name: bind(_ours, name) for name in here}}
+    return {DEFAULT: bind(_ours, None), **{name: bind(_ours, name) for name in here}, "from disk": from_disk}
 
 
 def _ours(implementation: str | None, data: np.ndarray) -> Call:
@@ -40,8 +44,36 @@ def _velocity(x: Float[Array, "B D"], t: Float[Array, ""], samples: Samples, how
         time = jnp.full(x.shape[0], to64(t))
         label = jnp.full(x.shape[0], -1, jnp.int32)
         found = posterior64(x, time, 1 - time, label, jnp.ones_like(time), samples, how)
-        others = [to32(v) for v in jax.tree.leaves(found)]
-        return to32((found.denoised - to64(x)) / (1 - time)[:, None]), others
+        return to32((found.denoised - to64(x)) / (1 - time)[:, None]), [to32(v) for v in jax.tree.leaves(found)]
+
+
+def from_disk(data: np.ndarray) -> Call:
+    """The data in a file, which the system keeps in memory as long as there is room, read chunk by chunk in each call; budget 1 GiB."""
+    source = _File(data)
+    chunks, how = prepare_chunks(source, None, budget=2**30), plan("all", "streaming", None, "highest", limit=False)
+
+    def call(x: np.ndarray, t: float) -> np.ndarray:
+        with float64_scope():
+            time = jnp.full(len(x), t, jnp.float64)
+            rows = (jnp.asarray(x), time, 1 - time, jnp.full(len(x), -1, jnp.int32), jnp.ones_like(time))
+            found = posterior_out_of_core(rows, chunks, how)
+            return np.asarray((found.denoised - x.astype(np.float64)) / (1 - t), np.float32)
+
+    return call
+
+
+class _File:
+    """A temporary file of rows."""
+
+    def __init__(self, data: np.ndarray):
+        self.shape, self.dtype = data.shape, data.dtype
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # it goes with this object
+        data.tofile(self._file)
+
+    def read(self, index: np.ndarray, out: np.ndarray) -> None:
+        size, ends = self.shape[1] * self.dtype.itemsize, [*np.flatnonzero(np.diff(index) != 1) + 1, len(index)]
+        for start, stop in zip([0, *ends[:-1]], ends, strict=True):
+            os.preadv(self._file.fileno(), [out[start:stop].view(np.uint8).reshape(-1).data], int(index[start]) * size)
 
 
 def numpy_dense(data: np.ndarray) -> Call:
