@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -122,11 +122,20 @@ class Oracle:
         self._samples = prepare(flat, None, weights) if classes is None else by_class(flat, classes, weights)
 
     @classmethod
-    def from_source(cls, source: Any, labels: ArrayLike | None = None, **options: Any) -> "Oracle":
-        """The oracle of data that stay on disk, read within a memory budget: see `flowjax.source_oracle.SourceOracle`."""
+    def from_source(
+        cls,
+        source: Any,
+        labels: ArrayLike | None = None,
+        *,
+        path: Path | None = None,
+        budget: int = 2**30,
+        precision: Precision = "highest",
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> "Oracle":
+        """The oracle of data that stay on disk, read within `budget` bytes of memory: see `flowjax.source_oracle.SourceOracle`."""
         from flowjax.source_oracle import SourceOracle  # which is an Oracle: it imports this module
 
-        return SourceOracle(source, labels, **options)
+        return SourceOracle(source, labels, path=path, budget=budget, precision=precision, progress=progress)
 
     @property
     def data(self) -> Array:
