@@ -314,7 +314,7 @@ class Oracle:
         return oracle
 
 
-def checked_path(path: Path | None) -> Path:
+def checked_path(path: Any) -> Path:
     """The path, rectified flow for None; or ValueError."""
     path = RectifiedFlow() if path is None else path
     if not isinstance(path, Path):

@@ -64,10 +64,10 @@ class SourceOracle(Oracle):
     ):
         if isinstance(source, str | os.PathLike):
             source = open_records(recognize(source), path=source)
-        shape = tuple(source.shape[0 if isinstance(source, Records) else 1 :])
         if labels is None and isinstance(source, Records):
             labels = source.labels
         rows = RecordSource(source) if isinstance(source, Records) else ArraySource(source)
+        shape = tuple(source.shape[0 if isinstance(source, Records) else 1 :])
         classes = checked_labels("source", None if labels is None else np.asarray(labels), rows.shape[0], None)
         self._spec = _Spec(checked_path(path), shape, plan("all", "streaming", None, precision))
         self._samples = prepare_chunks(rows, classes, budget=budget, progress=progress)

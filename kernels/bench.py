@@ -171,7 +171,7 @@ def exponents(rows: Sequence[Row]) -> list[tuple[str, float, str, float]]:
     for row in rows:
         if row["part"].startswith("growth"):
             groups.setdefault((row["part"], row["t"], row["implementation"]), []).append(row)
-    return [(*key, exponent([row[key[0][-1].lower()] for row in of], [row["seconds"] for row in of])) for key, of in groups.items()]
+    return [(*key, exponent([float(row[key[0][-1].lower()]) for row in of], [row["seconds"] for row in of])) for key, of in groups.items()]
 
 
 def table(rows: Sequence[Row]) -> str:
