@@ -81,7 +81,7 @@ class Contest:
                 taken[f"sgemm {name}"].append(_seconds(matmul))
         median = {name: float(np.median(seconds)) for name, seconds in taken.items()}
         sgemm = min(median[f"sgemm {name}"] for name in matmuls)
-        pytorch = min((median[name] for name in PYTORCH if name in median), default=float("nan"))
+        pytorch = min((median[name] for name in PYTORCH if name in median), default=None)
         rows = [
             {
                 "part": part,
@@ -92,7 +92,7 @@ class Contest:
                 "implementation": name,
                 "seconds": median[name],
                 "share_of_sgemm": sgemm / median[name],
-                "times_pytorch": pytorch / median[name],
+                "times_pytorch": pytorch and pytorch / median[name],
                 "velocity_error": None if true is None else _error(found[name], true),
                 "build_seconds": self.build_seconds[name],
                 "first_call_seconds": self.first_seconds[name],
@@ -200,6 +200,14 @@ def swept(rows: Sequence[Row]) -> dict[str, float]:
     return total
 
 
+def write(rows: Sequence[Row], folder: Path) -> None:
+    """bench.csv, of what there is so far."""
+    with open(folder / "bench.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def figure(rows: Sequence[Row], title: str, folder: Path) -> None:
     """Time against t; and against N and D, if that was measured."""
     import matplotlib
@@ -282,6 +290,9 @@ def main(argv: Sequence[str]) -> None:
     except (ValueError, OSError) as error:
         print(f"kernels.bench: {str(error).strip().splitlines()[0][:400]}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("kernels.bench: interrupted; bench.csv has what was measured", file=sys.stderr)
+        sys.exit(130)
 
 
 def run(folder: Path) -> None:
@@ -308,6 +319,7 @@ def run(folder: Path) -> None:
     rows = []
     for t in times:
         rows += contest.at(t, _QUERIES.value, _REPEATS.value, part="t")
+        write(rows, folder)
         print(table(rows[-len(contest.calls) - 1 :]), flush=True)
     for t in np.linspace(0.01, 0.99, _SWEEP.value) if _SWEEP.value else ():
         rows += contest.at(t, _QUERIES.value, 1, part="sweep", exact=False)
@@ -318,10 +330,7 @@ def run(folder: Path) -> None:
         grown = [name for name in names if name in (DEFAULT, *PYTORCH)]
         rows += growth(grown, _QUERIES.value, _REPEATS.value, sizes, print)
         print("\n".join(f"  {part}, t = {t:.1f}, {name:18} exponent {p:.2f}" for part, t, name, p in exponents(rows)))
-    with open(folder / "bench.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write(rows, folder)
     figure(rows, title, folder)
     print(f"\nTable and figure: {folder.resolve()}")
 
