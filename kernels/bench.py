@@ -219,7 +219,7 @@ def figure(rows: Sequence[Row], title: str, folder: Path) -> None:
     parts = parts if "sweep" in parts else ["t", *parts]
     names = list(dict.fromkeys(row["implementation"] for row in rows))
     color = {name: "black" if name == DEFAULT else "0.6" if name == "sgemm alone" else f"C{k}" for k, name in enumerate(names)}
-    shown, axes = plt.subplots(1, len(parts), figsize=(5.2 * len(parts), 3.8), squeeze=False, layout="constrained")
+    shown, axes = plt.subplots(1, len(parts), figsize=(1.6 + 4.6 * len(parts), 3.8), squeeze=False, layout="constrained")
     for axis, part in zip(axes[0], parts, strict=True):
         key, times = (part[-1].lower(), (0.1, 0.9)) if part.startswith("growth") else ("t", (None,))
         for name in names:
@@ -228,16 +228,20 @@ def figure(rows: Sequence[Row], title: str, folder: Path) -> None:
                 if of:
                     width = 2.2 if name == DEFAULT else 1.2
                     label = name if t in (None, 0.1) else None
-                    axis.plot([r[key] for r in of], [r["seconds"] for r in of], style, marker=".", color=color[name], lw=width, label=label)
+                    axis.plot(
+                        [r[key] for r in of], [1e3 * r["seconds"] for r in of], style, marker=".", color=color[name], lw=width, label=label
+                    )
         axis.set_yscale("log")
         if key != "t":
             axis.set_xscale("log")
         axis.set_xlabel({"t": "t  (0: noise, 1: data)", "n": "samples N", "d": "numbers in a sample, D"}[key])
-        axis.set_ylabel("seconds for all queries")
+        axis.set_ylabel("ms for all queries")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
         axis.set_title(title if key == "t" else f"{part}: t = 0.1, dashed 0.9", fontsize=10)
         axis.grid(alpha=0.25, which="both", lw=0.4)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].legend(fontsize=7, frameon=False)
+    shown.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
     for suffix in ("png", "svg"):
         shown.savefig(folder / f"bench.{suffix}", dpi=150)
     plt.close(shown)
