@@ -108,7 +108,9 @@ class Oracle:
         tolerance: float = 0.0,
         counts: ArrayLike | None = None,
     ):
-        path = checked_path(path)
+        path = RectifiedFlow() if path is None else path
+        if not isinstance(path, Path):
+            raise ValueError(f"path must be a flowjax.path.Path, got {path!r}")
         how = plan("all", implementation, block_sizes, precision, tolerance=tolerance)
         self._samples: Samples | Sharded
         if mesh is not None or isinstance(data, Sharded):
@@ -202,12 +204,8 @@ class Oracle:
         """
         x, t, label = self._arguments(x_t, t, label)
         out = _program(self._spec_for(t, moments)).evaluate(self._samples, x, t, label)
-        return self._shaped(out)
-
-    def _shaped(self, out: OracleOutput) -> OracleOutput:
-        """What was computed on flat samples, in their own shape."""
-        velocity, denoised = (v.reshape(-1, *self._spec.shape) for v in (out.velocity, out.denoised))
-        return dataclasses.replace(out, velocity=velocity, denoised=denoised)
+        shape = (x.shape[0], *self._spec.shape)
+        return dataclasses.replace(out, velocity=out.velocity.reshape(shape), denoised=out.denoised.reshape(shape))
 
     def jvp(self, x_t: ArrayLike, t: ArrayLike, v: ArrayLike, label: ArrayLike | None = None) -> Float[Array, "B *shape"]:
         """The Jacobian of the velocity times v: `A_t (α_t/σ_t²) Cov[x_1 | x_t] v + B_t v`.
@@ -314,31 +312,18 @@ class Oracle:
         return oracle
 
 
-def checked_path(path: Any) -> Path:
-    """The path, rectified flow for None; or ValueError."""
-    path = RectifiedFlow() if path is None else path
-    if not isinstance(path, Path):
-        raise ValueError(f"path must be a flowjax.path.Path, got {path!r}")
-    return path
-
-
 def _evaluate(spec: _Spec, samples: Samples | Sharded, x: Array, t: Array, label: Array) -> OracleOutput:
     """`OracleOutput` on flat queries `[B, D]`. What is small is float64, from here to the last subtraction."""
     with float64_scope():
         x, t = _valid(x, t)
-        found = spread(posterior64, (x, *coefficients64(spec.path, t, label)), samples, spec.how)
-        return output64(spec.path, x, t, found)
+        time = to64(t)
+        alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
+        found = spread(posterior64, (x, alpha, sigma, label, _still(spec.path, time)), samples, spec.how)
+        return _output(spec.path, samples.d, x, time, found)
 
 
-def coefficients64(path: Path, t: Float[Array, " B"], label: Int[Array, " B"]) -> tuple[Array, Array, Array, Array]:
-    """alpha, sigma, label and still: what `posterior64` wants to know of each query beside x. Inside `float64_scope`."""
-    time = to64(t)
-    return path.alpha(time), path.sigma(time), label, _still(path, time)
-
-
-def output64(path: Path, x: Float[Array, "B D"], t: Float[Array, " B"], found: Moments) -> OracleOutput:
-    """From the posterior's float64 moments to a float32 `OracleOutput`. Inside `float64_scope`."""
-    time = to64(t)
+def _output(path: Path, d: int, x: Array, time: Array, found: Moments) -> OracleOutput:
+    """From the posterior's moments, float64, to the oracle's output."""
     alpha, sigma, alpha_dot, sigma_dot = (f(time) for f in (path.alpha, path.sigma, path.alpha_dot, path.sigma_dot))
     at_end = sigma == 0
     safe_sigma, safe_sigma_dot = jnp.where(at_end, 1, sigma), jnp.where(at_end, 0, sigma_dot)
@@ -351,8 +336,25 @@ def output64(path: Path, x: Float[Array, "B D"], t: Float[Array, " B"], found: M
     # Where the variance is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ².
     gap, stretch = (jnp.where(found.variance == 0, found.variance, rate * found.variance) for rate in (a**2, a * alpha / sigma**2))
     more = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-    more |= {"velocity": velocity, "cfm_gap": gap, "divergence": stretch + x.shape[1] * sigma_dot / sigma}
+    more |= {"velocity": velocity, "cfm_gap": gap, "divergence": stretch + d * sigma_dot / sigma}
     return OracleOutput(**{name: v if v.dtype == jnp.int32 else to32(v) for name, v in more.items()})
+
+
+@functools.cache
+def _of_times(path: Path) -> Callable[..., tuple[Array, Array, Array]]:
+    return jax.jit(lambda t: (path.alpha(to64(t)), path.sigma(to64(t)), _still(path, to64(t))))
+
+
+def _coefficients(path: Path, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """α, σ and κ on the host, float64."""
+    with float64_scope():
+        alpha, sigma, still = (np.asarray(v) for v in _of_times(path)(t))
+    return alpha, sigma, still
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _finished(path: Path, d: int, x: Array, t: Array, found: Moments) -> OracleOutput:
+    return _output(path, d, x, to64(t), found)
 
 
 def _still(path: Path, t: Float[Array, " B"]) -> Float[Array, " B"]:

@@ -1,5 +1,6 @@
 """The oracle of data larger than memory: what `Oracle.from_source` makes."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
@@ -14,16 +15,13 @@ from flowjax.data import Records, open_records
 from flowjax.data.file_rows import ArraySource, RecordSource
 from flowjax.data.recognize import recognize
 from flowjax.data.record import checked_labels
-from flowjax.oracle import Oracle, OracleOutput, _Spec, checked_path, coefficients64, output64
-from flowjax.path import Path
+from flowjax.oracle import Oracle, OracleOutput, _coefficients, _finished, _Spec
+from flowjax.path import Path, RectifiedFlow
 from kernels.double import float64_scope
 from kernels.posterior.api import Which, plan
 from kernels.posterior.blocks import Precision
 from kernels.posterior.chunks import Chunks, prepare_chunks
 from kernels.posterior.out_of_core import posterior_out_of_core
-
-_coefficients = jax.jit(coefficients64, static_argnames="path")
-_output = jax.jit(output64, static_argnames="path")
 
 
 @jax.tree_util.register_pytree_node_class
@@ -69,7 +67,10 @@ class SourceOracle(Oracle):
         rows = RecordSource(source) if isinstance(source, Records) else ArraySource(source)
         shape = tuple(source.shape[0 if isinstance(source, Records) else 1 :])
         classes = checked_labels("source", None if labels is None else np.asarray(labels), rows.shape[0], None)
-        self._spec = _Spec(checked_path(path), shape, plan("all", "streaming", None, precision))
+        path = RectifiedFlow() if path is None else path
+        if not isinstance(path, Path):
+            raise ValueError(f"path must be a flowjax.path.Path, got {path!r}")
+        self._spec = _Spec(path, shape, plan("all", "streaming", None, precision))
         self._samples = prepare_chunks(rows, classes, budget=budget, progress=progress)
 
     _samples: Chunks  # type: ignore[assignment]
@@ -108,12 +109,13 @@ class SourceOracle(Oracle):
         if any(isinstance(v, jax.core.Tracer) for v in (x_t, t, label)):
             _refuse("runs outside of jit, vmap and grad: the host reads the data")
         x, t, label = self._arguments(x_t, t, label)
-        path = self.path
+        how = dataclasses.replace(self._spec.how, full=plan(moments, None, None, "highest").full)
+        alpha, sigma, still = _coefficients(self.path, np.asarray(t))
         with float64_scope():
-            how = self._spec_for(t, moments).how
-            found = posterior_out_of_core((x, *_coefficients(path, t, label)), self._samples, how)
-            out = _output(path, x, t, found)
-        return self._shaped(out)
+            found = posterior_out_of_core((x, alpha, sigma, label, still), self._samples, how)
+            out = _finished(self.path, x.shape[1], x, t, found)
+        velocity, denoised = (v.reshape(-1, *self._spec.shape) for v in (out.velocity, out.denoised))
+        return dataclasses.replace(out, velocity=velocity, denoised=denoised)
 
     def jvp(self, x_t: ArrayLike, t: ArrayLike, v: ArrayLike, label: ArrayLike | None = None) -> Float[Array, "B *shape"]:
         """Not there: NotImplementedError."""

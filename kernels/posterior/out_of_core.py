@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from kernels.double import to64
 from kernels.posterior import partial as partials
-from kernels.posterior.api import Moments, Plan, moments_of, partial_of
+from kernels.posterior.api import Moments, Plan, moments_of_settled, partial_of
 from kernels.posterior.chunks import Chunks, give_back
 from kernels.posterior.collectives import ONE_DEVICE
 from kernels.posterior.nearest import TIE
@@ -31,7 +31,7 @@ from kernels.posterior.settle import Settled, settle
 Output = TypeVar("Output")
 
 
-def posterior_out_of_core(rows: tuple[Array, ...], chunks: Chunks, how: Plan) -> Moments:
+def posterior_out_of_core(rows: tuple[Array | np.ndarray, ...], chunks: Chunks, how: Plan) -> Moments:
     """`posterior64` for a prepared source: float64, concrete. To be called inside `float64_scope`, and not under tracing.
 
     Args:
@@ -52,7 +52,7 @@ def posterior_out_of_core(rows: tuple[Array, ...], chunks: Chunks, how: Plan) ->
 
 
 _queries = jax.jit(Queries.of)
-_moments = jax.jit(moments_of)
+_moments = jax.jit(moments_of_settled)
 _empty = jax.jit(partials.empty, static_argnums=(0, 1), static_argnames=("candidates", "full", "dtype"))
 
 
