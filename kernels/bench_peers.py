@@ -24,6 +24,7 @@ from kernels.posterior.samples import Samples, prepare
 Call = Callable[[np.ndarray, float], np.ndarray]
 Prepare = Callable[[np.ndarray], Call]
 DEFAULT = "default"
+KEOPS_LONGEST = 128
 
 
 def ours() -> dict[str, Prepare]:
@@ -145,6 +146,8 @@ def tokamax_chunked(data: np.ndarray) -> Call:
 
 def keops(data: np.ndarray) -> Call:
     """KeOps' softmax reduction over lazy squared distances."""
+    if data.shape[1] > KEOPS_LONGEST:
+        raise NotImplementedError(f"it unrolls D, and compiles for minutes where D = {data.shape[1]}; compared up to {KEOPS_LONGEST}")
     from pykeops.numpy import LazyTensor
 
     y = LazyTensor(data[None])
