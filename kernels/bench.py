@@ -214,6 +214,7 @@ def figure(rows: Sequence[Row], title: str, folder: Path) -> None:
 
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     parts = [part for part in ("sweep", "growth with N", "growth with D") if any(row["part"] == part for row in rows)]
     parts = parts if "sweep" in parts else ["t", *parts]
@@ -234,8 +235,12 @@ def figure(rows: Sequence[Row], title: str, folder: Path) -> None:
         axis.set_yscale("log")
         if key != "t":
             axis.set_xscale("log")
+            axis.set_xticks(sorted({r[key] for r in rows if r["part"] == part}), minor=False)
+            axis.xaxis.set_major_formatter("{x:,.0f}")
+            axis.xaxis.set_minor_formatter("")
         axis.set_xlabel({"t": "t  (0: noise, 1: data)", "n": "samples N", "d": "numbers in a sample, D"}[key])
         axis.set_ylabel("ms for all queries")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("")
         axis.set_title(title if key == "t" else f"{part}: t = 0.1, dashed 0.9", fontsize=10)
