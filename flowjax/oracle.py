@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -141,6 +141,22 @@ class Oracle:
         self._spec = _Spec(path, shape, how)
         flat, classes, weights = values.reshape(n, -1), _labels(labels, n), _counts(counts, n)
         self._samples = prepare(flat, None, weights) if classes is None else by_class(flat, classes, weights)
+
+    @classmethod
+    def from_source(
+        cls,
+        source: Any,
+        labels: ArrayLike | None = None,
+        *,
+        path: Path | None = None,
+        budget: int = 2**30,
+        precision: Precision = "highest",
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> "Oracle":
+        """The oracle of data that stay on disk, read within `budget` bytes of memory: see `flowjax.source_oracle.SourceOracle`."""
+        from flowjax.source_oracle import SourceOracle  # which is an Oracle: it imports this module
+
+        return SourceOracle(source, labels, path=path, budget=budget, precision=precision, progress=progress)
 
     @property
     def data(self) -> Array:
@@ -495,7 +511,7 @@ def _folding(f: Callable[..., Any]) -> Callable[..., Any]:
     return folded
 
 
-def _seen(x: Array) -> bool:
+def _seen(x: Array | np.ndarray) -> bool:
     return not isinstance(x, jax.core.Tracer)
 
 

@@ -3,8 +3,9 @@
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -108,6 +109,7 @@ class ShardedRows:
                 raise ValueError(
                     f"{file}: latents are {part.dtype} {part.shape[1:]}, those of {files[0].name} {first.dtype} {first.shape[1:]}"
                 )
+        self._files = files
         self._parts, self._ends = parts, np.cumsum([len(part) for part in parts])
         channels, height, width = first.shape[1:]
         self.shape, self.dtype = (int(self._ends[-1]), height, width, channels), first.dtype
@@ -120,6 +122,10 @@ class ShardedRows:
             chosen = np.flatnonzero(where == shard)
             out[chosen] = np.moveaxis(self._parts[shard][index[chosen] - starts[shard]], 1, -1)
         return out
+
+    def over_arrays(self, f: Callable[[Any], Any]) -> "ShardedRows":
+        """The same rows of `f` of each file's array."""
+        return ShardedRows([f(part) for part in self._parts], self._files)
 
 
 def repa_records(path: str | os.PathLike, multiplier: float = 0.0, normalize: str = "auto", stats: str = "") -> Records:

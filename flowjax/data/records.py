@@ -124,8 +124,8 @@ class Records(SampleSet):
             return self
         return dataclasses.replace(
             self,
-            rows=_Chosen(self.rows, index),
-            mirrored=self.mirrored if self.mirrored is None or isinstance(self.mirrored, str) else _Chosen(self.mirrored, index),
+            rows=ChosenRows(self.rows, index),
+            mirrored=self.mirrored if self.mirrored is None or isinstance(self.mirrored, str) else ChosenRows(self.mirrored, index),
             labels=None if self.labels is None else self.labels[index],
             provenance={**self.provenance, "classes": [int(label) for label in classes] or None, "max_samples": max_samples or None},
         )
@@ -178,7 +178,7 @@ class Records(SampleSet):
         )
 
 
-class _Chosen:
+class ChosenRows:
     """Some rows of others."""
 
     def __init__(self, rows: Rows, index: np.ndarray):
@@ -187,3 +187,7 @@ class _Chosen:
 
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         return self._rows[self._index[index]]
+
+    def over_arrays(self, f: Callable[[Any], Any]) -> "ChosenRows":
+        """The same rows of `f` of the others."""
+        return ChosenRows(f(self._rows), self._index)

@@ -276,7 +276,7 @@ def posterior64(x: Array, alpha: Array, sigma: Array, label: Array, still: Array
 
     def tile(args: tuple[Array, Array, Array, Array, Array]) -> Moments:
         queries = Queries.of(args[0], args[1], args[2], args[3], samples, args[4])
-        return _moments(settled(queries, samples, how), queries, samples)
+        return moments_of_settled(settled(queries, samples, how), queries, samples)
 
     return _tiled(tile, (x, alpha, sigma, label, still), label, samples, how)
 
@@ -338,7 +338,8 @@ def partial_of(queries: Queries, samples: Samples, how: Plan, dtype: DTypeLike) 
     return streaming(queries, samples, full=how.full, dtype=dtype, blocks=how.blocks, precision=how.precision)
 
 
-def _moments(found: Settled, queries: Queries, samples: Samples) -> Moments:
+def moments_of_settled(found: Settled, queries: Queries, samples: Samples) -> Moments:
+    """What a caller is told; `samples` are asked for their centre and their largest norm only."""
     # Without samples the mean is 0 / 0.
     answered = jnp.isfinite(queries.x).all(axis=1) & jnp.isfinite(found.mean).all(axis=1)
 

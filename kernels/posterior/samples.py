@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, Int, Num
 from kernels.double import float64_scope, to32, to64
 from kernels.posterior.collectives import ONE_DEVICE, Shards
 
+SHIFTED_FROM = 4
+"""Blocks are moved to the centre on the fly where ‖centre‖² exceeds so many times the mean ‖y - centre‖²."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -109,13 +112,13 @@ def prepare(
       data: `[N, D]`, float32, bfloat16 or uint8.
       labels: `[N]` integers, or None.
       counts: `[N]`: how often each sample counts, 0: never; None: once each.
-      shift: move blocks to the centre on the fly. Default: where ‖centre‖² exceeds 4 times the mean ‖y - centre‖², and always
+      shift: move blocks to the centre on the fly. Default: beyond `SHIFTED_FROM`, and always
         under tracing, where that cannot be known.
       shards: the devices of a `shard_map`, each with data of its own.
     """
     center, norms, largest, ratio = statistics(data, counts, shards)
     if shift is None:
-        shift = True if isinstance(ratio, jax.core.Tracer) else bool(ratio > 4)
+        shift = True if isinstance(ratio, jax.core.Tracer) else bool(ratio > SHIFTED_FROM)
     n = data.shape[0]
     return Samples(
         values=data,

@@ -79,11 +79,14 @@ def weighted_sum(weights: Float[Array, "B k"], rows: Float[Array, "B k D"]) -> F
     return jnp.sum(weights[:, :, None] * rows, axis=1)
 
 
-def settle(partial: Partial, queries: Queries, samples: Samples, shards: Shards) -> Settled:
+def settle(partial: Partial, queries: Queries, samples: Samples, shards: Shards, n: int | None = None) -> Settled:
     """Exact moments from a Partial over all samples; `unsettled` marks the queries for which float32 was not enough.
 
     Over shards each device recomputes the candidates of its own Partial from its own rows, decides against the exact peak of all whether
     its rest matters, and adds what is left to the others': one collective of 8·B·D bytes, and a few of size B.
+
+    Args:
+      n: of how many samples the Partial is, where `samples` holds no more than its candidates; None: it holds all.
     """
     top = candidates_of(partial, queries, samples, shards)
     highest = shards.max(top.exact.max(axis=1))
@@ -94,7 +97,7 @@ def settle(partial: Partial, queries: Queries, samples: Samples, shards: Shards)
     old_peak = jnp.where(jnp.isneginf(partial.peak), 0, to64(partial.peak)) - queries.offset
     scale = jnp.exp(jnp.minimum(old_peak - peak, 600.0))
     weight, mean = to64(partial.weight), to64(partial.mean)
-    error = _errors(partial, queries, samples, top, peak, shards)
+    error = _errors(partial, queries, samples, top, peak, shards, samples.n if n is None else n)
     keep = ~error.negligible
     rest_weight = jnp.where(keep, scale * jnp.maximum(weight - top.weight_in_partial.sum(axis=1), 0), 0)
     rest_sum = scale[:, None] * (weight[:, None] * mean - weighted_sum(top.weight_in_partial, top.rows))
@@ -180,7 +183,9 @@ class _Errors(NamedTuple):
         return bad & (self.unit > 1e-12)  # in float64 there is nothing better to fall back to, nor a need
 
 
-def _errors(partial: Partial, queries: Queries, samples: Samples, top: Candidates, peak: Float[Array, " B"], shards: Shards) -> _Errors:
+def _errors(
+    partial: Partial, queries: Queries, samples: Samples, top: Candidates, peak: Float[Array, " B"], shards: Shards, n: int
+) -> _Errors:
     """All but `negligible`, which is about this shard's rest, comes out the same on every shard."""
     unit = float(jnp.finfo(partial.peak.dtype).eps) / 2
     largest = to64(samples.largest)
@@ -205,7 +210,7 @@ def _errors(partial: Partial, queries: Queries, samples: Samples, top: Candidate
     residual = of_best(queries.x - queries.alpha[:, None] * best)
     moving = of_best(best - queries.still[:, None] * queries.x)
     last = to64(partial.rest_peak) - queries.offset - peak + 2 * score
-    heaviest_rest = jnp.where(jnp.isneginf(last), 0, (samples.n - top.exact.shape[1]) * jnp.exp(jnp.minimum(last, 600.0)))
+    heaviest_rest = jnp.where(jnp.isneginf(last), 0, (n - top.exact.shape[1]) * jnp.exp(jnp.minimum(last, 600.0)))
     width = 2 * jnp.sqrt(largest) / jnp.maximum(jnp.minimum(moving, residual), 1e-30)
     negligible = heaviest_rest * jnp.maximum(1, width**2) <= NEGLIGIBLE / shards.count
     return _Errors(negligible, score, typical, residual, jnp.sqrt(largest), reach, unit, samples.d)

@@ -24,7 +24,7 @@ from jaxtyping import Array, Int
 
 from kernels.posterior.collectives import Shards
 from kernels.posterior.partial import NO_SAMPLE
-from kernels.posterior.samples import Samples, statistics
+from kernels.posterior.samples import SHIFTED_FROM, Samples, statistics
 
 SAMPLES, QUERIES = "samples", "queries"
 Output = TypeVar("Output")
@@ -149,7 +149,7 @@ def shard_samples(
         log_prior=None if weights is None else jnp.log(weights),
         labels=globally("labels"),
         largest=largest,
-        shifted=bool(ratio > 4),
+        shifted=bool(ratio > SHIFTED_FROM),
         index=index,
         by_class=labels is not None,
     )
