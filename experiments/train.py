@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from experiments import runner
@@ -47,7 +48,7 @@ from flowjax.training.step import Trainer, make_optimizer, parameters_digest
 from flowjax.training.tasks import ClassifierTask, FlowTask
 
 LIVE = ("checkpoints", "metrics.jsonl", "tensorboard", "samples")
-FREE = ("steps", "mesh", "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluation")
+FREE = ("steps", "mesh", "plan", "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluation")
 """Keys that may change when a run is resumed: the parameters of a step do not depend on them."""
 
 
@@ -55,7 +56,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     """Train, evaluate and report; returns the sentence to take away."""
     started = time.perf_counter()
     records, parts = _data(config)
-    trainer = _trainer(config, records)
+    trainer = make_trainer(config, records, make_mesh(config.mesh.batch, config.mesh.fsdp))
     schedule = Schedule(config.steps, config.log_every, config.evaluate_every)
     batches = _batches(config, parts[0] if parts else records)
     trainer.check_batch(batches.batch_size)
@@ -97,9 +98,12 @@ def _data(config: ConfigDict) -> tuple[data.Records, Parts | None]:
     return records, whole.split(config.heldout_fraction, config.seed)
 
 
-def _trainer(config: ConfigDict, records: data.Records) -> Trainer:
-    """Everything that the configuration can get wrong is found here, before anything is allocated."""
-    mesh = make_mesh(config.mesh.batch, config.mesh.fsdp)
+def make_trainer(config: ConfigDict, records: data.Records, mesh: Mesh, *, scan: bool | None = None) -> Trainer:
+    """Everything that the configuration can get wrong is found here, before anything is allocated.
+
+    Args:
+      scan: see `LightningDiT`.
+    """
     optimizer = make_optimizer(**config.optimizer.to_dict())
     normalization = IDENTITY if _in_memory(config) else records.normalization
     task: FlowTask | ClassifierTask | AutoencoderTask
@@ -109,7 +113,7 @@ def _trainer(config: ConfigDict, records: data.Records) -> Trainer:
             raise ValueError(f"model.dtype = {config.model.dtype!r}: expected float32 or bfloat16")
         times = TimeDistribution(**config.objective.times.to_dict())
         objective = Objective(path_by_name(config.objective.path), config.objective.target, times, config.objective.cosine_weight)
-        task = FlowTask(shape, objective, normalization, config.model.dtype, config.model.remat)
+        task = FlowTask(shape, objective, normalization, config.model.dtype, config.model.remat, scan)
     elif config.task == "classifier":
         task = classifier_task(records, normalization)
     elif config.task == "autoencoder":

@@ -74,10 +74,7 @@ class Checkpointer:
             return None
         earlier = self._orbax.load_checkpointables(None, {"meta": None})["meta"]
         _check_same(self._meta, earlier, f"the checkpoint at step {self.latest}")
-        abstract = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), trainer.abstract(), trainer.shardings()
-        )
-        return Restored(self._orbax.load_checkpointables(None, {"state": abstract})["state"], earlier["data"])
+        return Restored(self._orbax.load_checkpointables(None, {"state": trainer.placed()})["state"], earlier["data"])
 
     def wait(self) -> None:
         """Until what was begun is on disk."""

@@ -109,6 +109,12 @@ class Trainer:
         """Shapes and dtypes of a state; nothing is allocated."""
         return jax.eval_shape(functools.partial(self._first, 0))
 
+    def placed(self) -> State:
+        """The same, and where the parts lie."""
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), self.abstract(), self.shardings()
+        )
+
     def model(self, parameters: Any) -> Any:
         """The model with these parameters, whole ones; for use under `jit`, where making the first ones for nothing costs nothing."""
         definition, _, *rest = nnx.split(self.task.build(nnx.Rngs(0)), nnx.Param, ...)
