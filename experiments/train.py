@@ -6,8 +6,9 @@
     python -m experiments.train --config=experiments/configs/train.py:imagenet_vavae_b1 --config.data.path=FOLDER_OF_SHARDS
 
 `--resume` goes on from the newest checkpoint, or begins where there is none; a run that was stopped, or killed, ends with the parameters
-that it would have had. Writes, as it goes, checkpoints/, metrics.jsonl, tensorboard/ and samples/ to --workdir (runs/train), and at its end
-config.json, summary.json, loss_by_t.csv, figures/ and report.html. The keys and presets stand in experiments/configs/train.py.
+that it would have had. SIGTERM saves, and ends with status 75. Writes, as it goes, checkpoints/, metrics.jsonl, tensorboard/ and samples/ to
+--workdir (runs/train), and at its end config.json, summary.json, loss_by_t.csv, figures/ and report.html. The keys and presets stand in
+experiments/configs/train.py.
 """
 
 import time
@@ -43,7 +44,7 @@ from flowjax.training.autoencoding import AutoencoderTask
 from flowjax.training.checkpoint import Checkpointer
 from flowjax.training.loop import Schedule, Trained, train
 from flowjax.training.metrics import MetricWriter, ProgressLine, read_metrics
-from flowjax.training.sharding import make_mesh
+from flowjax.training.sharding import make_mesh, oracle_mesh
 from flowjax.training.step import Trainer, make_optimizer, parameters_digest
 from flowjax.training.tasks import ClassifierTask, FlowTask
 
@@ -146,7 +147,8 @@ def _constants(config: ConfigDict, trainer: Trainer, parts: Parts | None) -> Any
     """What the loss needs besides parameters: the oracle of the data, or a frozen network."""
     if isinstance(trainer.task, FlowTask) and config.objective.target == "oracle":
         assert parts is not None
-        return Oracle(parts[0].data, parts[0].labels, path=path_by_name(config.objective.path))
+        mesh = oracle_mesh(trainer.mesh) if trainer.mesh.size > 1 else None
+        return Oracle(parts[0].data, parts[0].labels, path=path_by_name(config.objective.path), mesh=mesh)
     if isinstance(trainer.task, AutoencoderTask) and trainer.task.align is not None:
         assert parts is not None
         return train_classifier(config, parts[0], trainer.mesh).parameters
