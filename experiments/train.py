@@ -6,8 +6,8 @@
     python -m experiments.train --config=experiments/configs/train.py:imagenet_vavae_b1 --config.data.path=FOLDER_OF_SHARDS
 
 `--resume` goes on from the newest checkpoint, or begins where there is none; a run that was stopped, or killed, ends with the parameters
-that it would have had. SIGTERM saves, and ends with status 75. Writes, as it goes, checkpoints/, metrics.jsonl, tensorboard/ and samples/ to
---workdir (runs/train), and at its end config.json, summary.json, loss_by_t.csv, figures/ and report.html. The keys and presets stand in
+that it would have had. SIGTERM saves, and ends with status 75. Writes, as it goes, checkpoints/, metrics.jsonl, tensorboard/ and samples/
+to --workdir (runs/train), and at its end config.json, summary.json, loss_by_t.csv, figures/ and report.html. The keys and presets stand in
 experiments/configs/train.py.
 """
 
