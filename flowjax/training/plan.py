@@ -42,6 +42,8 @@ class Used:
     count: int
     bytes: int
     """Of their results, on one device."""
+    largest: int
+    """Of these."""
     sent: int
     """Bytes that each device sends at the least."""
 
@@ -164,10 +166,12 @@ def summarize(found: list[Collective], shape: tuple[int, ...]) -> tuple[Used, ..
     order = np.arange(np.prod(shape)).reshape(shape)
     axes = {tuple(order.ravel()): "both", (): "both", tuple(order[0]): "fsdp", tuple(order[:, 0]): "batch"}
     sums: dict[tuple[str, str], np.ndarray] = defaultdict(lambda: np.zeros(3))
+    largest: dict[tuple[str, str], int] = defaultdict(int)
     for one in found:
         axis = "neighbours" if one.opcode == "collective-permute" else axes.get(tuple(sorted(one.group)), "some")
         sums[one.opcode, axis] += (one.count, one.count * one.bytes, one.sent(order.size))
-    rows = [Used(*key, *(int(value) for value in row)) for key, row in sums.items()]
+        largest[one.opcode, axis] = max(largest[one.opcode, axis], one.bytes)
+    rows = [Used(*key, int(count), int(size), largest[key], int(sent)) for key, (count, size, sent) in sums.items()]
     return tuple(sorted(rows, key=lambda use: -use.sent))
 
 
