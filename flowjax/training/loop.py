@@ -68,7 +68,8 @@ def train(
     """Train from the newest checkpoint, or from the beginning, to the last step of the schedule.
 
     A step is a function of the seed, the step and the configuration: a run that was stopped and goes on ends with the same parameters, on
-    any number of devices and processes but for rounding. Each process reads its own share of the batches. SIGTERM saves, and raises.
+    any number of devices and processes but for rounding. Each process reads its own share of the batches. With a checkpointer, SIGTERM
+    saves, and raises.
 
     Args:
       seed: of the initial parameters and of all draws.
@@ -85,7 +86,7 @@ def train(
     saver = NoCheckpointer() if checkpointer is None else checkpointer
     with contextlib.ExitStack() as stack:
         stack.push(saver)
-        preemption = stack.enter_context(Preemption())
+        preemption = stack.enter_context(Preemption(enabled=checkpointer is not None))
         restored = saver.restore(trainer)
         state = trainer.init(seed) if restored is None else restored.state
         first = int(state.step)

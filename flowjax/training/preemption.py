@@ -27,15 +27,18 @@ class Preemption:
     """Whether SIGTERM has come; a context manager, within which it does not end the process.
 
     Where there are several processes it counts if it came to any of them, and all of them learn of it at the same step.
+
+    Args:
+      enabled: False: it ends the process, as ever; there is nothing to save.
     """
 
-    def __init__(self) -> None:
-        self._asked = False
+    def __init__(self, enabled: bool = True) -> None:
+        self._enabled, self._asked = enabled, False
         self._before: Any = None
 
     def __enter__(self) -> "Preemption":
         # With several processes JAX's own runtime takes the signal, and a signal can be handled by the main thread only.
-        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+        if self._enabled and jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._ask)
         return self
 
@@ -48,4 +51,6 @@ class Preemption:
 
     def asked(self, step: int) -> bool:
         """To be called after every step, by every process."""
-        return self._asked if jax.process_count() == 1 else bool(multihost_utils.reached_preemption_sync_point(step))
+        if not self._enabled or jax.process_count() == 1:
+            return self._asked
+        return bool(multihost_utils.reached_preemption_sync_point(step))
