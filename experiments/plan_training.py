@@ -69,7 +69,7 @@ def run(config: ConfigDict) -> None:
         if config.batch_size % (mesh.size * choice.accumulation) == 0 and state_bytes(trainer_of(choice)) < capacity:
             found.append(planned(choice))
     print("\n" + text_table([_row(one) for one in found]))
-    best = min((one for one in found if one.fits), key=lambda one: one.seconds, default=None)
+    best = min((one for one in found if one.fits), key=lambda one: (one.seconds, sum(one.least.values())), default=None)
     print("\n" + _suggestion(asked, best))
     print(json.dumps(_summary(config, asked, best, found, capacity)))
 

@@ -196,19 +196,19 @@ def test_two_processes_train_as_one_and_stop_as_one(tmp_path: pathlib.Path) -> N
         return [(tmp_path / f"output{index}.txt").read_text()[-3000:] for index in range(2)]
 
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while len(read_metrics(tmp_path / "metrics0.jsonl")) < STEPS:
             assert time.monotonic() < deadline, told()
             assert all(worker.poll() is None for worker in workers), told()
             time.sleep(0.05)
         workers[1].send_signal(signal.SIGTERM)
         asked = time.monotonic()
-        codes = [worker.wait(timeout=120) for worker in workers]
+        codes = [worker.wait(timeout=600) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
     assert codes == [EXIT_STOPPED] * 2, told()
-    assert time.monotonic() - asked < 30
+    assert time.monotonic() - asked < 30 * max(1.0, os.getloadavg()[0] / 2)  # of a quiet machine
     lines = read_metrics(tmp_path / "metrics0.jsonl")
     np.testing.assert_allclose([line["loss"] for line in lines[:STEPS]], curve(1)[0], rtol=2e-6)
     one, _ = compiled(1)
