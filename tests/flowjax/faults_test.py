@@ -120,7 +120,7 @@ def test_a_run_that_is_killed_twenty_times_ends_as_an_undisturbed_one(
     process.join(PATIENCE)
     assert process.exitcode == 0
     assert (root / "digest").read_text() == undisturbed
-    assert [line["step"] for line in read_metrics(root / "metrics.jsonl")] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in read_metrics(root / "metrics.jsonl") if "loss" in line] == list(range(1, STEPS + 1))
 
 
 @pytest.fixture(scope="module")
