@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import pathlib
+import shutil
 import sys
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -61,6 +62,9 @@ class Checkpointer:
         self._orbax = self._open()
 
     def _open(self) -> Any:
+        if jax.process_index() == 0 and self._folder.is_dir():  # what Orbax itself leaves where a save failed, and not the process
+            for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
         latest = ocp.training.preservation_policies.LatestN(self._keep)
         return ocp.training.Checkpointer(self._folder, preservation_policy=latest, cleanup_tmp_directories=True)
 

@@ -190,6 +190,7 @@ def full_disk(folder: pathlib.Path) -> Iterator[Callable[[], object]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's threads, of the save that failed
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
     short: tuple[pathlib.Path, str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
