@@ -62,9 +62,6 @@ class Checkpointer:
         self._orbax = self._open()
 
     def _open(self) -> Any:
-        if jax.process_index() == 0 and self._folder.is_dir():  # what Orbax itself leaves where a save failed, and not the process
-            for left in self._folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(left, ignore_errors=True)
         latest = ocp.training.preservation_policies.LatestN(self._keep)
         return ocp.training.Checkpointer(self._folder, preservation_policy=latest, cleanup_tmp_directories=True)
 
@@ -103,6 +100,8 @@ class Checkpointer:
             response.result()
             if jax.process_index() == 0:
                 seal.write(self._folder / str(step))
+                for left in self._folder.glob("*.orbax-checkpoint-tmp*"):  # of saves that failed: nothing is being saved now
+                    shutil.rmtree(left, ignore_errors=True)
         except Exception as error:
             raise self._failed(error, step) from error
 
@@ -123,7 +122,7 @@ class Checkpointer:
         except SaveFailed:
             with contextlib.suppress(Exception):
                 self._orbax.close()
-            self._orbax = self._open()  # which removes what the failed save left
+            self._orbax = self._open()  # afresh: nothing of what failed is carried on
             raise
 
     def restore(self, trainer: Trainer) -> Restored | None:
