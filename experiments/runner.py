@@ -36,18 +36,33 @@ def main(name: str, run: Run, *, live: Sequence[str] = ()) -> None:
     Args:
       live: names in the workdir that the run writes as it goes; with `--resume` it goes on from them (`WorkDir.live`).
     """
-    config_file = pathlib.Path(__file__).parent / "configs" / f"{name}.py"
-    try:
-        _check_config(str(config_file), sys.argv[1:])
-    except (ValueError, OSError) as error:
-        fail(name, _first_line(error))
-    config_flags.DEFINE_config_file("config", str(config_file), "Configuration file, FILE.py:PRESET.", lock_config=True)
+    _define_config(name, name)
     flags.DEFINE_string("workdir", f"runs/{name}", "Folder for the report, the tables and the figures.")
     flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in the folder; other files are left alone.")
     goes_on = "Go on with the run that the folder holds" if live else "Keep what the folder holds, if it is a finished run of the same"
     flags.DEFINE_bool("resume", False, f"{goes_on}{'; begin where there is none.' if live else ' configuration.'}")
-    flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error, for debugging.")
     app.run(lambda _: _run(name, run, live), flags_parser=lambda argv: _parse(name, argv))
+
+
+def main_without_workdir(name: str, run: Callable[[ConfigDict], None], *, config: str) -> None:
+    """Run a binary that prints what it finds, and writes nothing.
+
+    Args:
+      config: whose configuration it takes.
+    """
+    _define_config(name, config)
+    app.run(lambda _: _guarded(name, lambda: run(flags.FLAGS.config)), flags_parser=lambda argv: _parse(name, argv))
+
+
+def _define_config(name: str, config: str) -> None:
+    """The flags of every binary."""
+    file = str(pathlib.Path(__file__).parent / "configs" / f"{config}.py")
+    try:
+        _check_config(file, sys.argv[1:])
+    except (ValueError, OSError) as error:
+        fail(name, _first_line(error))
+    config_flags.DEFINE_config_file("config", file, "Configuration file, FILE.py:PRESET.", lock_config=True)
+    flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error, for debugging.")
 
 
 def _parse(name: str, argv: list[str]) -> list[str]:
@@ -90,20 +105,29 @@ def _run(name: str, run: Run, live: Sequence[str]) -> None:
     options = flags.FLAGS
     root = pathlib.Path(options.workdir).expanduser()
     config = options.config
-    try:
+
+    def work() -> None:
         if options.resume and _finished(root, config, may_differ=bool(live)):
             print(f"{root} holds a finished run of this configuration: {root / 'report.html'}")
             return
         with open_workdir(root, overwrite=options.overwrite, live=live, resume=options.resume) as workdir:
             workdir.write_json("config.json", config.to_dict())
             takeaway = run(config, workdir)
+        print(f"\n{takeaway}\nReport: {(root / 'report.html').resolve()}")
+
+    _guarded(name, work, f"; what {root} held before still stands")
+
+
+def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
+    """Do some work; what a user can cause ends the process in one line."""
+    try:
+        work()
     except (ValueError, OSError, NotImplementedError, MemoryError) as error:
-        if options.traceback:
+        if flags.FLAGS.traceback:
             raise
         fail(name, _first_line(error))
     except KeyboardInterrupt:
-        fail(name, f"interrupted; what {root} held before still stands", status=130)
-    print(f"\n{takeaway}\nReport: {(root / 'report.html').resolve()}")
+        fail(name, f"interrupted{stands}", status=130)
 
 
 def _finished(root: pathlib.Path, config: ConfigDict, may_differ: bool) -> bool:

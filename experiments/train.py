@@ -6,8 +6,9 @@
     python -m experiments.train --config=experiments/configs/train.py:imagenet_vavae_b1 --config.data.path=FOLDER_OF_SHARDS
 
 `--resume` goes on from the newest checkpoint, or begins where there is none; a run that was stopped, or killed, ends with the parameters
-that it would have had. Writes, as it goes, checkpoints/, metrics.jsonl, tensorboard/ and samples/ to --workdir (runs/train), and at its end
-config.json, summary.json, loss_by_t.csv, figures/ and report.html. The keys and presets stand in experiments/configs/train.py.
+that it would have had. SIGTERM saves, and ends with status 75. Writes, as it goes, checkpoints/, metrics.jsonl, tensorboard/ and samples/
+to --workdir (runs/train), and at its end config.json, summary.json, loss_by_t.csv, figures/ and report.html. The keys and presets stand in
+experiments/configs/train.py.
 """
 
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from experiments import runner
@@ -44,12 +46,12 @@ from flowjax.training.checkpoint import Checkpointer
 from flowjax.training.host import keep_memory
 from flowjax.training.loop import Schedule, Trained, train
 from flowjax.training.metrics import MetricWriter, ProgressLine, read_metrics
-from flowjax.training.sharding import make_mesh
+from flowjax.training.sharding import make_mesh, oracle_mesh
 from flowjax.training.step import Trainer, make_optimizer, parameters_digest
 from flowjax.training.tasks import ClassifierTask, FlowTask
 
 LIVE = ("checkpoints", "metrics.jsonl", "tensorboard", "samples")
-FREE = ("steps", "mesh", "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluation")
+FREE = ("steps", "mesh", "plan", "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluation")
 """Keys that may change when a run is resumed: the parameters of a step do not depend on them."""
 
 
@@ -58,7 +60,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     started = time.perf_counter()
     keep_memory()
     records, parts = _data(config)
-    trainer = _trainer(config, records)
+    trainer = make_trainer(config, records, make_mesh(config.mesh.batch, config.mesh.fsdp))
     schedule = Schedule(config.steps, config.log_every, config.evaluate_every)
     batches = _batches(config, parts[0] if parts else records)
     trainer.check_batch(batches.batch_size)
@@ -100,9 +102,12 @@ def _data(config: ConfigDict) -> tuple[data.Records, Parts | None]:
     return records, whole.split(config.heldout_fraction, config.seed)
 
 
-def _trainer(config: ConfigDict, records: data.Records) -> Trainer:
-    """Everything that the configuration can get wrong is found here, before anything is allocated."""
-    mesh = make_mesh(config.mesh.batch, config.mesh.fsdp)
+def make_trainer(config: ConfigDict, records: data.Records, mesh: Mesh, *, scan: bool | None = None) -> Trainer:
+    """Everything that the configuration can get wrong is found here, before anything is allocated.
+
+    Args:
+      scan: see `LightningDiT`.
+    """
     optimizer = make_optimizer(**config.optimizer.to_dict())
     normalization = IDENTITY if _in_memory(config) else records.normalization
     task: FlowTask | ClassifierTask | AutoencoderTask
@@ -112,7 +117,7 @@ def _trainer(config: ConfigDict, records: data.Records) -> Trainer:
             raise ValueError(f"model.dtype = {config.model.dtype!r}: expected float32 or bfloat16")
         times = TimeDistribution(**config.objective.times.to_dict())
         objective = Objective(path_by_name(config.objective.path), config.objective.target, times, config.objective.cosine_weight)
-        task = FlowTask(shape, objective, normalization, config.model.dtype, config.model.remat)
+        task = FlowTask(shape, objective, normalization, config.model.dtype, config.model.remat, scan)
     elif config.task == "classifier":
         task = classifier_task(records, normalization)
     elif config.task == "autoencoder":
@@ -145,7 +150,8 @@ def _constants(config: ConfigDict, trainer: Trainer, parts: Parts | None) -> Any
     """What the loss needs besides parameters: the oracle of the data, or a frozen network."""
     if isinstance(trainer.task, FlowTask) and config.objective.target == "oracle":
         assert parts is not None
-        return Oracle(parts[0].data, parts[0].labels, path=path_by_name(config.objective.path))
+        mesh = oracle_mesh(trainer.mesh) if trainer.mesh.size > 1 else None
+        return Oracle(parts[0].data, parts[0].labels, path=path_by_name(config.objective.path), mesh=mesh)
     if isinstance(trainer.task, AutoencoderTask) and trainer.task.align is not None:
         assert parts is not None
         return train_classifier(config, parts[0], trainer.mesh).parameters

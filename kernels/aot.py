@@ -7,7 +7,6 @@ A pass takes at least `roofline.seconds`, and `cycles_per_step · steps / clock`
 """
 
 import dataclasses
-import importlib.util
 import json
 import os
 import re
@@ -22,25 +21,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
-from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
+from kernels.hlo import collectives
 from kernels.posterior.api import Plan, partial_of
 from kernels.posterior.api import run as posterior_program
 from kernels.posterior.blocks import check_precision, default_block_sizes
 from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples
 from kernels.posterior.sharded import QUERIES, SAMPLES, abstract_samples
-from kernels.posterior.tpu_blocks import GENERATIONS, LANES, Generation, default_blocks, parts_of
+from kernels.posterior.tpu_blocks import LANES, Generation, default_blocks, parts_of
+from kernels.tpu_compiler import devices_of, generation_of_topology, memory_of, without_tpu
 from kernels.tpu_schedule import DUMP_FLAGS, read_schedule
 
 KERNEL = "posterior_pass"
 DTYPES = ("float32", "bfloat16", "uint8")
-COLLECTIVES = re.compile(r"= (\(?[^=]*?\)?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
-ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\[([\d,]*)\]")
-QUIET = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
-"""No metadata server to ask, other compilers beside this one, and no warnings that there is no TPU."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Report:
     data_reads: float
     """Bytes read from HBM in a pass over bytes of the (shard of the) data set."""
     collectives: list[dict[str, str | int]]
-    """opcode and bytes of each, in one program."""
+    """opcode, bytes of the result and how often it runs, of each."""
     roofline: dict[str, str | float]
     """bound: `compute` or `bandwidth`; seconds: of a pass, by published peak figures; and both of them by name."""
     compile_seconds: float
@@ -112,11 +108,9 @@ def compile_pass(
     phases = 2 * -(-d // blocks.columns) if blocks.columns else 1
     tiles = -(-queries // tile)
     flops = 4 * tile * blocks.samples * d / phases
-    memory, hlo = compiled.memory_analysis(), compiled.as_text()
-    assert memory is not None
+    hlo = compiled.as_text()
     assert hlo is not None
     item = jnp.dtype(dtype).itemsize
-    used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
     padded = -(-d // LANES) * LANES
     reads = _bytes_read(
         schedule.copies,
@@ -132,9 +126,9 @@ def compile_pass(
         fills=schedule.fills,
         spills=schedule.spills,
         vmem_bytes=_vmem(hlo),
-        hbm_bytes_per_device=used,
+        hbm_bytes_per_device=memory_of(compiled).total,
         data_reads=round(reads / (rows * d * item), 4),
-        collectives=collectives(hlo),
+        collectives=[{"opcode": c.opcode, "bytes": c.bytes, "count": c.count} for c in collectives(hlo)],
         roofline=roofline(generation, 4.0 * queries * rows * d, reads),
         compile_seconds=round(seconds, 1),
         blocks=dataclasses.asdict(blocks),
@@ -193,59 +187,17 @@ def _shape(shape: tuple[int, ...], dtype: Any) -> Any:
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def collectives(hlo: str) -> list[dict[str, str | int]]:
-    """opcode and result bytes of every collective in a compiled program."""
-    return [{"opcode": opcode, "bytes": sum(map(_bytes, ARRAY.findall(shape)))} for shape, opcode in COLLECTIVES.findall(hlo)]
-
-
-def _bytes(array: tuple[str, str]) -> int:
-    kind, shape = array
-    bits = 8 if kind == "pred" else int(re.sub(r"\D", "", kind))
-    return int(np.prod([int(v) for v in shape.split(",") if v], dtype=np.int64)) * bits // 8
-
-
 def _vmem(hlo: str) -> int:
     """VMEM of the kernel, spill slots included, from its custom call."""
     call = re.search(rf'%{KERNEL}\S* = .*?"used_scoped_memory_configs":\[\{{"memory_space":"1","offset":"\d+","size":"(\d+)"', hlo)
     return int(call[1]) if call else 0
 
 
-def generation_of_topology(topology: str) -> Generation:
-    """The generation that a topology's name begins with.
-
-    Raises:
-      ValueError: an unknown one, or a name without a shape.
-    """
-    name, colon, shape = topology.partition(":")
-    if name not in GENERATIONS or not colon or not re.fullmatch(r"\d+(x\d+)+", shape):
-        raise ValueError(f"topology must be one of {', '.join(GENERATIONS)}, a colon and a shape such as v5e:16x16; got {topology!r}")
-    return GENERATIONS[name]
-
-
-def devices_of(topology: str) -> Sequence[jax.Device]:
-    """The devices of a slice that is not there.
-
-    Raises:
-      ValueError: a shape that the generation does not come in.
-      RuntimeError: no libtpu.
-    """
-    if importlib.util.find_spec("libtpu") is None:
-        raise RuntimeError(
-            'this needs libtpu: pip install "flowjax-oracle[tpu]", from the checkout: pip install -e ".[tpu]" (Linux on x86-64 only)'
-        )
-    try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    except Exception as error:  # jaxlib raises its own kinds, by version
-        raise ValueError(f"the compiler knows no topology {topology!r}: {str(error).splitlines()[0][:200]}") from error
-
-
 def dump_to(folder: str) -> None:
     """Have libtpu, not loaded yet, write its schedules to `folder`; and keep it from looking for a TPU."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
     os.environ["KERNELS_AOT_DUMP"] = folder
     os.environ["LIBTPU_INIT_ARGS"] = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {DUMP_FLAGS.format(folder=folder)}".strip()
-    jax.config.update("jax_platforms", "cpu")
+    without_tpu()
 
 
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x2", "generation and shape of the slice")

@@ -46,9 +46,13 @@ def get_config(preset: str = "digits") -> ConfigDict:
         config.update(batch_size=1024, steps=125_000, ema_decay=0.9999, log_every=100, checkpoint_every=5000, evaluate_every=25_000)
         config.heldout_fraction = 0.0
         config.evaluation.update(oracle=False, frechet_samples=0)
+        config.plan.update(shape=(16, 16, 32), num_classes=1000, n=1_281_167)
+        if preset.endswith("xl1"):
+            config.mesh.fsdp = 8
         if preset == "imagenet_sdvae_b1":
             config.model.size = "B/2"
             config.data.update(normalize="none", multiplier=0.18215)  # the convention of SD-VAE's shards
+            config.plan.shape = (32, 32, 4)
     return config
 
 
@@ -99,6 +103,7 @@ def _base() -> ConfigDict:
     config.ema_decay = 0.999
     config.steps = 1200
     config.mesh = ConfigDict({"batch": 0, "fsdp": 1})  # devices; batch=0: all there are
+    config.plan = ConfigDict({"shape": (), "num_classes": 0, "n": 0})  # of data that are not here, for plan_training; (): they are
     config.log_every = 20
     config.checkpoint_every = 500
     config.keep_checkpoints = 3

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
+from flowjax.models.platform import platform
 from flowjax.models.positions import halves_of_pairs, rotary_tables, rotate, sincos_positions, time_features
 from flowjax.models.sizes import Architecture
 
@@ -24,7 +24,6 @@ Remat = Literal["none", "dots", "full"]
 Gather = Callable[[Any], Any]
 """From the shards of parameters that a device holds to the parameters themselves: see `LightningDiT.__call__`."""
 
-GATHERED = "gathered_parameters"
 UNROLLED_DEPTH = 12  # on CPU: up to this many layers are worth compiling one by one
 
 
@@ -53,10 +52,9 @@ def affine(x: Float[Array, "*B inputs"], weight: Float[Array, "rows inputs"], bi
     """`x Wᵀ + b` in the weight's dtype.
 
     On CPU a product of two matrices, whatever the axes of x: for three of them XLA:CPU copies the gradient of the result, transposed, to
-    get that of the weight (8 % of a step). XLA:TPU copies none, and would for two, which fix how the tokens are laid out. As with `scan`, a
-    program compiled for a TPU in a process without one gets the form for CPU; `lax.platform_dependent` would tell, at 2 to 7 % of a step.
+    get that of the weight (8 % of a step). XLA:TPU copies none, and would for two, which fix how the tokens are laid out.
     """
-    rows = x.reshape(-1, x.shape[-1]) if jax.default_backend() == "cpu" else x
+    rows = x.reshape(-1, x.shape[-1]) if platform() == "cpu" else x
     product = jax.lax.dot_general(rows.astype(weight.dtype), weight, (((rows.ndim - 1,), (1,)), ((), ())))
     return (product + bias).reshape(*x.shape[:-1], len(bias))
 
@@ -210,7 +208,7 @@ class LightningDiT(nnx.Module):
         if remat not in ("none", "dots", "full"):
             raise ValueError(f"remat = {remat!r}: expected none, dots or full")
         self.shape, self.remat = shape, remat
-        self.scan = (jax.default_backend() != "cpu" or shape.depth > UNROLLED_DEPTH) if scan is None else scan
+        self.scan = (platform() != "cpu" or shape.depth > UNROLLED_DEPTH) if scan is None else scan
         self.x_embedder = Linear(shape.patch**2 * shape.image_shape[2], shape.width, XAVIER, dtype, rngs)
         self.t_embedder = TimeEmbedder(shape.width, dtype, rngs)
         self.y_embedder = nnx.Param(SMALL(rngs.params(), (shape.num_classes + 1, shape.width), jnp.float32))
@@ -255,8 +253,7 @@ class LightningDiT(nnx.Module):
         rotary = self.rotary_cos[:, ::2], self.rotary_sin[:, ::2]  # each frequency stands there twice, once for each of a pair
 
         def layer(x: Array, own: Any) -> Array:
-            whole = own if gather is None else jax.tree.map(lambda p: checkpoint_name(p, GATHERED), gather(own))
-            return nnx.merge(definition, whole)(x, activated, rotary)
+            return nnx.merge(definition, own if gather is None else gather(own))(x, activated, rotary)
 
         if self.remat != "none" or gather is not None:
             layer = jax.checkpoint(layer, policy=_POLICIES[self.remat])
@@ -270,8 +267,14 @@ class LightningDiT(nnx.Module):
 XAVIER = nnx.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=-1, out_axis=-2)
 SMALL = nnx.initializers.normal(0.02)
 
+
+def _keep_activations(primitive: Any, *operands: Any, **_: Any) -> bool:
+    """Keep everything but gathered parameters and their casts, which have two axes where activations have three."""
+    return primitive.name != "all_gather" and (primitive.name != "convert_element_type" or operands[0].ndim > 2)
+
+
 _POLICIES: dict[str, Any] = {
-    "none": jax.checkpoint_policies.save_anything_except_these_names(GATHERED),
+    "none": _keep_activations,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }

@@ -1,4 +1,4 @@
-"""Tables: rows of values as `.csv`, and as HTML."""
+"""Tables: rows of values as `.csv`, as HTML, and as text."""
 
 import csv
 import html
@@ -37,6 +37,15 @@ def html_table(rows: Rows) -> str:
     head, body = "".join(heads), "\n".join(f"<tr>{line}</tr>" for line in lines)
     # A wide table scrolls by itself on a narrow screen; tabindex lets the keyboard scroll it too.
     return f'<div class="table" tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+
+
+def text_table(rows: Rows) -> str:
+    """The rows as a Markdown table, for a terminal and for docs; numbers as in `html_table`."""
+    columns = columns_of(rows)
+    cells = [columns, *([_shown(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
 def _class(value: Any) -> str:

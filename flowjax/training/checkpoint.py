@@ -1,15 +1,21 @@
-"""Checkpoints: saved aside by Orbax while training goes on, moved into place when whole, a few of them kept."""
+"""Checkpoints: saved aside by Orbax while training goes on, moved into place when whole, then sealed; a few of them kept."""
 
 import contextlib
 import logging
 import pathlib
+import shutil
+import sys
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from flowjax.training import seal
 from flowjax.training.step import State, Trainer
 
 
@@ -18,14 +24,23 @@ class Restored(NamedTuple):
 
     state: State
     data: Mapping[str, Any]
-    """What the loop keeps beside the state: that of the data iterator, and the loss."""
+    """What the loop keeps beside the state."""
+
+
+class SaveFailed(OSError):
+    """A checkpoint that could not be saved."""
 
 
 class Checkpointer:
-    """The checkpoints of one run, in one folder.
+    """The checkpoints of one run, in one folder; a context manager, which waits for the last one and lets go of the folder.
 
-    Each holds the state (parameters, their average, the optimizer, the key of all draws), that of the data iterator, and `meta`: the
-    configuration and versions, against which a later run is checked.
+    Each holds the state (parameters, their average, the optimizer, the step, the key of all draws: a step's batch follows from the last
+    two) and `meta`: the configuration and versions, against which a later run is checked. It can be read on other devices, and by another
+    number of processes, than it was written by. Where there are several processes all of them call every method, in the same order.
+
+    A checkpoint is there whole or not at all, whenever the process dies. Beside it stand the checksums of its files; one that does not fit
+    them is moved to `damaged-STEP` and named on standard error, and the one before it is read. A save that fails (a full disk) is named
+    too, and training goes on: the checkpoints before it still stand. Only of the last save of a run is it an error.
 
     Args:
       folder: created if need be; what an interrupted save left there is removed.
@@ -40,10 +55,15 @@ class Checkpointer:
     def __init__(self, folder: pathlib.Path, *, every: int, keep: int, meta: Mapping[str, Any]):
         if every < 1 or keep < 1:
             raise ValueError(f"checkpoint_every = {every}, keep_checkpoints = {keep}: expected at least 1")
-        self._every, self._meta = every, dict(meta)
+        self._folder, self._every, self._keep, self._meta = folder.absolute(), every, keep, dict(meta)
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file that it renames
-        latest = ocp.training.preservation_policies.LatestN(keep)
-        self._orbax = ocp.training.Checkpointer(folder.absolute(), preservation_policy=latest, cleanup_tmp_directories=True)
+        self._thread = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None
+        self._orbax = self._open()
+
+    def _open(self) -> Any:
+        latest = ocp.training.preservation_policies.LatestN(self._keep)
+        return ocp.training.Checkpointer(self._folder, preservation_policy=latest, cleanup_tmp_directories=True)
 
     @property
     def latest(self) -> int | None:
@@ -57,36 +77,117 @@ class Checkpointer:
 
     def save(self, state: State, data: Mapping[str, Any], step: int) -> None:
         """Begin to save; returns as soon as the state may change again. Waits for the save before it, if that is not done."""
-        self.wait()
+        try:
+            self.wait()
+        except SaveFailed as error:
+            print(f"warning: {error}; training goes on", file=sys.stderr, flush=True)
         if self.latest == step:
             return
         if jax.default_backend() == "cpu":  # host memory is the device's: what is saved must not be what the next step overwrites
             state = jax.tree.map(jnp.copy, state)
-        self._orbax.save_checkpointables_async(step, {"state": state, "meta": {**self._meta, "data": dict(data)}}, force=True)
+        content = {"state": state, "meta": {**self._meta, "data": dict(data)}}
+        try:
+            response = self._orbax.save_checkpointables_async(step, content, force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            self._saving = Future()
+            self._saving.set_exception(self._failed(error, step))
+        else:
+            self._saving = self._thread.submit(self._finish, response, step)
 
-    def restore(self, trainer: Trainer) -> Restored | None:
-        """The newest checkpoint on the trainer's devices; None if there is none.
+    def _finish(self, response: Any, step: int) -> None:
+        """In a thread: until the save is done, and sealed."""
+        try:
+            response.result()
+            if jax.process_index() == 0:
+                seal.write(self._folder / str(step))
+                for left in self._folder.glob("*.orbax-checkpoint-tmp*"):  # of saves that failed: nothing is being saved now
+                    shutil.rmtree(left, ignore_errors=True)
+        except Exception as error:
+            raise self._failed(error, step) from error
 
-        Raises:
-          ValueError: a checkpoint of another configuration; it names the first key that differs.
-        """
-        if self.latest is None:
-            return None
-        earlier = self._orbax.load_checkpointables(None, {"meta": None})["meta"]
-        _check_same(self._meta, earlier, f"the checkpoint at step {self.latest}")
-        abstract = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), trainer.abstract(), trainer.shardings()
-        )
-        return Restored(self._orbax.load_checkpointables(None, {"state": abstract})["state"], earlier["data"])
+    def _failed(self, error: BaseException, step: int) -> SaveFailed:
+        return SaveFailed(f"the checkpoint at step {step} could not be saved in {self._folder} ({_cause(error)})")
 
     def wait(self) -> None:
-        """Until what was begun is on disk."""
-        self._orbax.wait()
+        """Until what was begun is on disk.
 
-    def close(self) -> None:
-        """Wait, and let go of the folder."""
-        with contextlib.closing(self._orbax):
+        Raises:
+          SaveFailed: it could not be saved.
+        """
+        saving, self._saving = self._saving, None
+        if saving is None:
+            return
+        try:
+            saving.result()
+        except SaveFailed:
+            with contextlib.suppress(Exception):
+                self._orbax.close()
+            self._orbax = self._open()  # afresh: nothing of what failed is carried on
+            raise
+
+    def restore(self, trainer: Trainer) -> Restored | None:
+        """The newest checkpoint that is whole, on the trainer's devices; None if there is none.
+
+        Raises:
+          ValueError: a checkpoint of another configuration, it names the first key that differs; none that is whole.
+        """
+        damaged = []
+        while self.latest is not None:
+            step = self.latest
+            sealed = False
+            try:
+                sealed = self._verify(step)
+                earlier = self._orbax.load_checkpointables(step, {"meta": None})["meta"]
+                _check_same(self._meta, earlier, f"the checkpoint at step {step}")
+                state = self._orbax.load_checkpointables(step, {"state": trainer.placed()})["state"]
+                return Restored(state, earlier["data"])
+            except Mismatch:
+                raise
+            except Exception as error:
+                if sealed:
+                    raise ValueError(f"the checkpoint at step {step} in {self._folder} cannot be read ({_cause(error)})") from error
+                damaged.append(f"the checkpoint at step {step} is damaged ({_cause(error)})")
+                print(f"warning: {damaged[-1]}; it is kept as {self._set_aside(step)}", file=sys.stderr, flush=True)
+        if damaged:
+            raise ValueError(f"{damaged[0]}, and no other is left in {self._folder}: pass --overwrite to begin again")
+        return None
+
+    def _verify(self, step: int) -> bool:
+        """Whether the files are sealed, and as they were then; the first process reads them, and tells the others.
+
+        Raises:
+          seal.Broken: they are not as they were.
+        """
+        found = seal.check(self._folder / str(step)) if jax.process_index() == 0 else None
+        told = -1 if found is None else list(seal.Seal).index(found.seal)
+        seen = list(seal.Seal)[int(multihost_utils.broadcast_one_to_all(jnp.int32(told)))]
+        if seen is seal.Seal.BROKEN:
+            raise seal.Broken(found.why if found else "its checksums do not fit")
+        return seen is seal.Seal.WHOLE
+
+    def _set_aside(self, step: int) -> str:
+        """Move a checkpoint to where it is not taken for one; returns its new name."""
+        name = next(name for k in range(10_000) if not (self._folder / (name := f"damaged-{step}{f'-{k}' if k else ''}")).exists())
+        multihost_utils.sync_global_devices("a damaged checkpoint has been seen")
+        if jax.process_index() == 0:
+            (self._folder / str(step)).rename(self._folder / name)
+        multihost_utils.sync_global_devices("and set aside")
+        self._orbax.reload()
+        return name
+
+    def __enter__(self) -> "Checkpointer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
             self.wait()
+        except SaveFailed as failed:
+            if error is None:
+                raise
+            print(f"warning: {failed}", file=sys.stderr, flush=True)
+        finally:
+            self._thread.shutdown()
+            self._orbax.close()
 
 
 class NoCheckpointer(Checkpointer):
@@ -105,14 +206,18 @@ class NoCheckpointer(Checkpointer):
     def save(self, state: State, data: Mapping[str, Any], step: int) -> None:
         pass
 
-    def restore(self, trainer: Trainer) -> Restored | None:
-        return None
-
     def wait(self) -> None:
         pass
 
-    def close(self) -> None:
+    def restore(self, trainer: Trainer) -> Restored | None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         pass
+
+
+class Mismatch(ValueError):
+    """A checkpoint of another configuration."""
 
 
 def _check_same(wanted: Any, found: Any, where: str, key: str = "") -> None:
@@ -124,8 +229,15 @@ def _check_same(wanted: Any, found: Any, where: str, key: str = "") -> None:
                 continue
             _check_same(wanted.get(name), found.get(name), where, inner)
     elif _plain(wanted) != _plain(found):
-        raise ValueError(f"{key} = {wanted!r}, but {where} was made with {found!r}: resume with the same, or give another --workdir")
+        raise Mismatch(f"{key} = {wanted!r}, but {where} was made with {found!r}: resume with the same, or give another --workdir")
 
 
 def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _cause(error: BaseException) -> str:
+    """The first words of what was first wrong: Orbax wraps errors in errors."""
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].split(" [tensorstore_spec")[0][:200]

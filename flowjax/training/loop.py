@@ -10,8 +10,9 @@ from typing import Any
 import jax
 
 from flowjax.data.pipeline import Batches
-from flowjax.training.checkpoint import Checkpointer, NoCheckpointer
+from flowjax.training.checkpoint import Checkpointer, NoCheckpointer, SaveFailed
 from flowjax.training.metrics import MetricWriter, NoMetricWriter, NoProgressLine, ProgressLine
+from flowjax.training.preemption import Preemption, Stopped
 from flowjax.training.sharding import place_batch
 from flowjax.training.step import State, Trainer
 
@@ -66,7 +67,9 @@ def train(
 ) -> Trained:
     """Train from the newest checkpoint, or from the beginning, to the last step of the schedule.
 
-    A step is a function of the seed, the step and the configuration: a run that was stopped and goes on ends with the same parameters.
+    A step is a function of the seed, the step and the configuration: a run that was stopped and goes on ends with the same parameters, on
+    any number of devices and processes but for rounding. Each process reads its own share of the batches. With a checkpointer, SIGTERM
+    saves, and raises.
 
     Args:
       seed: of the initial parameters and of all draws.
@@ -75,18 +78,19 @@ def train(
 
     Raises:
       Diverged: with the step, the seed of its batch and the last good checkpoint.
+      Stopped: SIGTERM came, and the last step done is saved. It ends the process with the status `EXIT_STOPPED`.
       ValueError: a batch that cannot be dealt to the devices, a checkpoint of another configuration.
+      SaveFailed: the last checkpoint could not be saved.
     """
     trainer.check_batch(batches.batch_size)
     saver = NoCheckpointer() if checkpointer is None else checkpointer
     with contextlib.ExitStack() as stack:
-        stack.callback(saver.close)
+        stack.push(saver)
+        preemption = stack.enter_context(Preemption(enabled=checkpointer is not None))
         restored = saver.restore(trainer)
         state = trainer.init(seed) if restored is None else restored.state
         first = int(state.step)
         stream = stack.enter_context(contextlib.closing(batches.iterate(first)))
-        if restored is not None:
-            stream.set_state(restored.data["iterator"])
         if first > schedule.steps:
             raise ValueError(f"steps = {schedule.steps}, but the newest checkpoint is at step {first}: ask for at least as many")
         metrics = stack.enter_context(contextlib.closing(writer(first)))
@@ -104,9 +108,15 @@ def train(
                 metrics.write(step, {**means, "steps_per_second": clock.rate})
                 line.show(step, means["loss"])
             with clock.paused():
-                if saver.due(step) or step == schedule.steps:
+                stop = preemption.asked(step)
+                if stop or saver.due(step) or step == schedule.steps:
                     window.check()
-                    saver.save(state, {"iterator": stream.get_state(), "loss": window.last_loss}, step)
+                    saver.save(state, {"loss": window.last_loss}, step)
+                if stop:
+                    saver.wait()
+                    stopped = Stopped(step)
+                    line.say(str(stopped))
+                    raise stopped
                 if schedule.evaluate_every and step % schedule.evaluate_every == 0 and step < schedule.steps:
                     window.check()
                     metrics.write(step, evaluate(step, state))
@@ -149,7 +159,8 @@ class _Window:
 
     def _told(self, step: int, numbers: dict[str, float]) -> str:
         bad = ", ".join(f"{name} = {value}" for name, value in numbers.items() if not math.isfinite(value))
-        self._saver.wait()
+        with contextlib.suppress(SaveFailed):
+            self._saver.wait()
         last = "there is no checkpoint" if self._saver.latest is None else f"the last good checkpoint is at step {self._saver.latest}"
         return f"{bad} at step {step} (batch {step - 1} of seed {self._seed}); {last}: lower optimizer.learning_rate or optimizer.clip"
 

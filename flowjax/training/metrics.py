@@ -92,11 +92,19 @@ class ProgressLine:
         self._stream.write(f"\r\x1b[K{line}{chr(10) * last}" if self._terminal else f"{line}\n")
         self._stream.flush()
 
+    def say(self, what: str) -> None:
+        """A line of its own."""
+        self._stream.write(f"{what}\n")
+        self._stream.flush()
+
 
 class NoProgressLine(ProgressLine):
     """Shows nothing."""
 
     def __init__(self) -> None:
+        pass
+
+    def say(self, what: str) -> None:
         pass
 
     def show(self, step: int, loss: float) -> None:

@@ -4,36 +4,50 @@ Every device takes its share of the examples. Along `fsdp` each also keeps only 
 layer's turn comes, and gets its share of the summed gradients back: the transpose of gathering is reducing and scattering.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from kernels.posterior.sharded import QUERIES, SAMPLES
+
 AXES = ("batch", "fsdp")
 
 
-def make_mesh(batch: int = 0, fsdp: int = 1) -> Mesh:
+def make_mesh(batch: int = 0, fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of batch x fsdp devices; `batch=0` takes all there are.
+
+    Args:
+      devices: those there are; None: this program's.
 
     Raises:
       ValueError: more devices than there are, or a number of them that fsdp does not divide.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     if fsdp < 1 or batch < 0 or (not batch and len(devices) % fsdp) or batch * fsdp > len(devices):
         raise ValueError(f"mesh.batch = {batch}, mesh.fsdp = {fsdp}: expected a product within the {len(devices)} devices there are")
     batch = batch or len(devices) // fsdp
     return jax.make_mesh((batch, fsdp), AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices[: batch * fsdp])
 
 
+def oracle_mesh(mesh: Mesh) -> Mesh:
+    """The same devices, in the same order, for an `Oracle` among a step's constants: the samples dealt over all of them."""
+    return Mesh(mesh.devices.reshape(-1, 1), (SAMPLES, QUERIES))
+
+
 def dealt_axes(parameters: Any, size: int, stacked: str | None) -> Any:
     """For each parameter the axis along which it is dealt to `size` devices; -1: each keeps the whole.
 
-    It is the longest axis that size divides; never the axis of layers, of which one is gathered at a time.
+    It is the longest axis that size divides; never the axis of layers, of which one is gathered at a time. Vectors (biases, norms) stay
+    whole: they are a thousandth of a model, and gathering each would take as long as gathering a matrix.
     """
 
     def axis(path: tuple[Any, ...], leaf: Any) -> int:
         first = 1 if _within(path, stacked) else 0
+        if len(leaf.shape) - first < 2:
+            return -1
         fitting = [a for a in range(first, len(leaf.shape)) if leaf.shape[a] % size == 0]
         return max(fitting, key=lambda a: leaf.shape[a], default=-1) if size > 1 else -1
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, UInt32
 
 from flowjax.data.pipeline import Batch
+from flowjax.models.platform import compiled_for
 from flowjax.training import sharding
 from flowjax.training.task import Metrics, Task
 
@@ -109,6 +110,12 @@ class Trainer:
         """Shapes and dtypes of a state; nothing is allocated."""
         return jax.eval_shape(functools.partial(self._first, 0))
 
+    def placed(self) -> State:
+        """The same, and where the parts lie."""
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), self.abstract(), self.shardings()
+        )
+
     def model(self, parameters: Any) -> Any:
         """The model with these parameters, whole ones; for use under `jit`, where making the first ones for nothing costs nothing."""
         definition, _, *rest = nnx.split(self.task.build(nnx.Rngs(0)), nnx.Param, ...)
@@ -122,6 +129,10 @@ class Trainer:
         return jax.jit(self._step, donate_argnums=0, out_shardings=(self.shardings(), NamedSharding(self.mesh, PartitionSpec())))
 
     def _step(self, state: State, batch: Batch, constants: Any) -> tuple[State, Metrics]:
+        with compiled_for(self.mesh.devices.flat[0].platform):
+            return self._moved(state, batch, constants)
+
+    def _moved(self, state: State, batch: Batch, constants: Any) -> tuple[State, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         examples = self.task.prepare(batch, key, constants)
         gradient, metrics = self._gradient(state.parameters, examples, constants)

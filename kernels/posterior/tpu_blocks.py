@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kernels.posterior.pallas_tpu_layout import Layout
 
 LANES = 128
-MIB = 2**20
+MIB, GIB = 2**20, 2**30
 MARGIN = 4 * MIB
 """VMEM beyond what the kernel names, for spilled registers and the compiler's own scratch: at most 1.3 MiB over the sizes in
 docs/kernel.md."""
@@ -23,7 +23,9 @@ class Generation:
     """One TensorCore of a TPU generation, per core and second.
 
     Figures a chip are from https://cloud.google.com/tpu/docs/system-architecture-tpu-vm (v4, v5e, v5p, v6e and tpu7x pages); v4, v5p and
-    tpu7x have two cores a chip. `clock` is what those figures and the MXU's size imply.
+    tpu7x have two cores a chip. `clock` is what those figures and the MXU's size imply. `ici_bytes` is half of what the pages call the
+    bidirectional bandwidth of the inter-chip interconnect, all links of a chip together; v4's page gives the all-reduce bandwidth of a pod
+    of 4,096 chips instead, 1.1 PB/s, which on the other generations is that half times the chips.
     """
 
     name: str
@@ -37,6 +39,10 @@ class Generation:
     """Of the MXU."""
     sums_in_mxu: bool
     """Whether products are added up in the MXU."""
+    hbm: int
+    """Bytes of memory."""
+    ici_bytes: float
+    """Bytes that it can send to other chips."""
 
     def score_tile(self, queries: int) -> tuple[int, int, int]:
         """Queries, samples and columns of a piece of the first matmul. Where the MXU adds up, a piece holds all of D and half of a
@@ -56,11 +62,11 @@ class Generation:
 GENERATIONS = {
     g.name: g
     for g in (
-        Generation("v4", 275e12 / 2, 1228e9 / 2, 131072, 16 * MIB, 2**31, 128, False),
-        Generation("v5e", 197e12, 819e9, 131072, 128 * MIB, 2**31, 128, False),
-        Generation("v5p", 459e12 / 2, 2765e9 / 2, 131072, 64 * MIB, 2**31, 128, False),
-        Generation("v6e", 918e12, 1640e9, 524288, 128 * MIB, 5 * 2**30, 256, False),
-        Generation("tpu7x", 2307e12 / 2, 7380e9 / 2, 524288, 64 * MIB, 5 * 2**30, 256, True),
+        Generation("v4", 275e12 / 2, 1228e9 / 2, 131072, 16 * MIB, 2**31, 128, False, 16 * GIB, 1.1e15 / 4096 / 2),
+        Generation("v5e", 197e12, 819e9, 131072, 128 * MIB, 2**31, 128, False, 16 * GIB, 200e9),
+        Generation("v5p", 459e12 / 2, 2765e9 / 2, 131072, 64 * MIB, 2**31, 128, False, 95 * GIB // 2, 600e9 / 2),
+        Generation("v6e", 918e12, 1640e9, 524288, 128 * MIB, 5 * 2**30, 256, False, 32 * GIB, 400e9),
+        Generation("tpu7x", 2307e12 / 2, 7380e9 / 2, 524288, 64 * MIB, 5 * 2**30, 256, True, 96 * GIB, 600e9 / 2),
     )
 }
 KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e", "TPU v6e": "v6e"}

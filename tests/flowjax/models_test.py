@@ -54,7 +54,7 @@ def test_scanned_unrolled_and_rematerialised_layers_are_one_function() -> None:
         return nnx.value_and_grad(lambda model: jnp.mean(model(x, t, label) ** 2))(model)
 
     value, gradient = value_and_gradient(noisy(LightningDiT(shape, rngs=nnx.Rngs(0), scan=False)))
-    for remat in ("none", "full"):
+    for remat in ("none", "dots", "full"):
         other = value_and_gradient(noisy(LightningDiT(shape, rngs=nnx.Rngs(0), scan=True, remat=remat)))
         np.testing.assert_allclose(other[0], value, rtol=1e-5)
         for a, b in zip(jax.tree.leaves(other[1]), jax.tree.leaves(gradient), strict=True):

@@ -70,21 +70,6 @@ def test_a_shape_that_does_not_exist_is_refused():
     assert "knows no topology 'v5e:3x7'" in done.stderr
 
 
-def test_collectives_are_read_from_the_program():
-    """Tuples, asynchronous pairs counted once, and every element type."""
-    hlo = """
-  %all-reduce.1 = f32[1024,8192]{1,0:T(8,128)} all-reduce(f32[1024,8192]{1,0:T(8,128)} %x), channel_id=1
-  %all-reduce-start = (f32[16]{0}, s32[16]{0}) all-reduce-start(f32[16]{0} %y, s32[16]{0} %z), channel_id=2
-  %all-reduce-done = (f32[16]{0}, s32[16]{0}) all-reduce-done((f32[16]{0}, s32[16]{0}) %all-reduce-start)
-  %g = pred[4,2]{1,0} all-gather(pred[4,1]{1,0} %p), dimensions={1}
-"""
-    assert aot.collectives(hlo) == [
-        {"opcode": "all-reduce", "bytes": 4 * 1024 * 8192},
-        {"opcode": "all-reduce", "bytes": 128},
-        {"opcode": "all-gather", "bytes": 8},
-    ]
-
-
 def test_roofline_names_what_bounds():
     chip = GENERATIONS["v5e"]
     assert aot.roofline(chip, chip.bf16_flops, chip.hbm_bytes / 2) == {"bound": "compute", "seconds": 1.0, "compute": 1.0, "bandwidth": 0.5}
