@@ -6,6 +6,7 @@ installed, or fails on this machine, is left out with a note.
 
 import os
 import tempfile
+import weakref
 from collections.abc import Callable
 from functools import partial as bind
 from typing import Any
@@ -97,7 +98,8 @@ class _File:
 
     def __init__(self, data: np.ndarray):
         self.shape, self.dtype = data.shape, data.dtype
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # it goes with this object
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # it is closed with this object
+        weakref.finalize(self, self._file.close)
         data.tofile(self._file)
 
     def read(self, index: np.ndarray, out: np.ndarray) -> None:

@@ -1,7 +1,6 @@
 """The portable implementation: `lax.scan` over blocks of samples, each merged into a running Partial."""
 
 from collections.abc import Callable
-from functools import partial as bind
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -16,8 +15,6 @@ from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples
 
 Tree = TypeVar("Tree")
-TEETH = 16
-"""Rows of a block, evenly spread, whose best stands for them while candidates are looked for."""
 
 
 class Block(NamedTuple):
@@ -117,34 +114,20 @@ def _counts(queries: Queries, samples: Samples, cut, fresh: Bool[Array, " n"]) -
 
 
 def top_if_better(block: Block, total: Partial) -> Top:
-    """The block's candidates for a place in `total`, looked for only where one would enter."""
-    b, n = block.scores.shape
-    combs = jnp.pad(block.scores, ((0, 0), (0, -n % TEETH)), constant_values=-jnp.inf) if n % TEETH else block.scores
-    combs = combs.reshape(b, TEETH, -1)
-    bests = combs.max(axis=1)
-    best = bests.max(axis=1)
+    """The block's candidates for a place in `total`. Late in a pass few blocks hold one: they are looked for only where one would enter."""
+    best = block.scores.max(axis=1)
     none = Top(jnp.full_like(total.top_score, -jnp.inf), jnp.full_like(total.top_index, NO_SAMPLE), best)
-    found = bind(_top, combs, bests, best, block.positions, total.top_score.shape[1])
-    return jax.lax.cond(jnp.any(best > total.top_score[:, -1]), found, lambda: none)
+    return jax.lax.cond(jnp.any(best > total.top_score[:, -1]), lambda: _top(block, best, total.top_score.shape[1]), lambda: none)
 
 
-def _top(
-    combs: Float[Array, "B teeth m"], bests: Float[Array, "B m"], best: Float[Array, " B"], positions: Int[Array, " n"], k: int
-) -> Top:
-    """The k best are in the k combs whose best are best: those are found first, among a sixteenth of the numbers."""
-    b, teeth, m = combs.shape
-    n = positions.shape[0]
-    zero = jnp.where(jnp.isneginf(best), 0, best)[:, None]
+def _top(block: Block, best: Float[Array, " B"], k: int) -> Top:
+    b, n = block.scores.shape
     # XLA's fast top-k is for float32, and it knows it only if nothing else slices the result: it would sort the whole block instead.
-    _, which = jax.lax.top_k((bests - zero).astype(jnp.float32), min(k, m))
-    position = (jnp.arange(teeth, dtype=jnp.int32)[:, None] * m + which[:, None]).reshape(b, -1)
-    position = jnp.sort(position, axis=1)  # equal scores then stand in the order of their rows
-    inside = jnp.take_along_axis(combs.reshape(b, -1), position, axis=1)
-    below, place = jax.lax.top_k((inside - zero).astype(jnp.float32), min(k, n, position.shape[1]))
-    short = ((0, 0), (0, k - place.shape[1]))
-    score = jnp.pad(jnp.take_along_axis(inside, place, axis=1), short, constant_values=-jnp.inf)
-    position = jnp.take_along_axis(position, place, axis=1)
-    index = jnp.pad(jnp.where(position < n, positions[jnp.minimum(position, n - 1)], NO_SAMPLE), short, constant_values=NO_SAMPLE)
+    below_best = (block.scores - jnp.where(jnp.isneginf(best), 0, best)[:, None]).astype(jnp.float32)
+    below, position = jax.lax.top_k(below_best, min(k, n))
+    short = ((0, 0), (0, k - position.shape[1]))
+    score = jnp.pad(jnp.take_along_axis(block.scores, position, axis=1), short, constant_values=-jnp.inf)
+    index = jnp.pad(block.positions[position], short, constant_values=NO_SAMPLE)
     # The k-th score bounds all others, but for its rounding; a block no longer than the list has no others.
     bound = best + below.min(axis=1).astype(best.dtype) * (1 - 2.0**-22)
     return Top(score, index, bound if n > k else jnp.full(b, -jnp.inf, best.dtype))
