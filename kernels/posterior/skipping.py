@@ -31,6 +31,8 @@ LEAST_NUMBERS = 2**23
 SCORES_AT_ONCE = 2**25
 """Bounds held at a time, 4 bytes each."""
 QUERIES_AT_ONCE = 256
+LEAST_DENSE = 32
+"""A dense pass for fewer queries costs as much: it waits for memory."""
 MOST_NOISE = 2.5
 """σ/α beyond which nearly everything matters on any data: no sketch is made for such queries."""
 ELIGIBLE = 64
@@ -101,7 +103,7 @@ class Answers(NamedTuple):
     @classmethod
     def empty(cls, b: int, d: int) -> "Answers":
         """Nothing answered yet."""
-        return cls(np.empty((b, d)), np.empty((b, 6)), np.full(b, -1, np.int32), np.full(b, DENSE, np.int64))
+        return cls(np.empty((b, d)), np.empty((b, 6)), np.full(b, -1, np.int32), np.zeros(b, np.int64))
 
 
 class Skipping:
@@ -256,9 +258,16 @@ def posterior_by_sketch(
         own = Answers.empty(len(rows), d)
         one = np.ascontiguousarray(x[rows])
         _some(sketch, one, alpha[rows], sigma[rows], still[rows], own, part, width, tolerance, give_up)
+        left = np.flatnonzero(own.standing < 0)
+        dense = max(len(left), LEAST_DENSE) * (part.stop - part.start) * _dense_cost(d)
+        if 0 < -own.standing[left].sum() * _look_cost(d) < dense:
+            again = Answers(*(v[left] for v in own))
+            _some(sketch, one[left], alpha[rows[left]], sigma[rows[left]], still[rows[left]], again, part, width, tolerance, give_up=False)
+            for every, some in zip(own, again, strict=True):
+                every[left] = some
         for every, some in zip(whole, own, strict=True):
             every[rows] = some
-    answered = whole.standing != DENSE
+    answered = whole.standing > 0
     log_weight, top1_weight, variance, effective, entropy, left_out = np.where(answered[:, None], whole.moments, np.nan).T
     log_mass = np.log([_mass(sketch, int(one)) for one in label], dtype=np.float64)
     normal = d / 2 * np.log(2 * np.pi * np.where(answered, sigma, 1) ** 2)

@@ -12,7 +12,6 @@ FAST = {"reassoc", "contract", "nsz", "nnan"}
 RUN = 256
 FIRST = 8
 """So many promising samples, each the best of a run, are weighed first: what the others are measured by."""
-DENSE = -1
 
 
 def _compiled(f: Callable[..., Any]) -> Any:
@@ -83,7 +82,7 @@ def moments(  # type: ignore[no-untyped-def]  # pragma: no cover
       share: of a query's weight that may be left out; at least what rounding hides is, anyway.
       limit: samples of a query beyond which it is given up, for a dense pass.
       mean, out, top, stood: results: `[B, D]`; `[B, 6]` log Σ w, top-1 weight, variance, effective samples, entropy, share left out;
-        `[B]` the heaviest sample; `[B]` how many samples were weighed, or DENSE.
+        `[B]` the heaviest sample; `[B]` how many samples were weighed, or minus how many would have to be.
     """
     n, d = scores.shape[1], x.shape[1]
     maxima, lanes = np.empty((n + RUN - 1) // RUN, np.float32), np.empty(32, np.float32)
@@ -116,7 +115,7 @@ def moments(  # type: ignore[no-untyped-def]  # pragma: no cover
                 break
             standing += _count(scores[q, r * RUN : min(n, (r + 1) * RUN)], least)
         if standing > limit:
-            stood[q] = DENSE
+            stood[q] = -standing
             continue
         # One pass over those that stand, as the weights come: what has been summed is scaled down when a heavier one is found.
         base = rows[nearest].astype(np.float64)
