@@ -18,8 +18,8 @@ from jaxtyping import Float, Int, Shaped
 
 EDGES = (32, 64, 128, 192, 256, 384, 512, 768, 1024)
 """Numbers of coordinates k that can be asked for, as far as there are so many; D itself is another, up to the last."""
-MOST_COORDINATES = {True: 1024, False: 512}
-"""How many coordinates are kept: all, where the sample has no more than 1,024; else 512 and the norm of what is left."""
+ALL_UP_TO, LEADING = 1024, 512
+"""All coordinates are kept of samples of up to 1,024 numbers; of longer ones 512, and the norm of what is left."""
 BASIS_ROWS = 8192
 """So many samples, spread over the data, give the basis: any orthonormal one will do, better ones bound tighter."""
 UNIT = 2.0**-24
@@ -62,28 +62,20 @@ class Sketch:
 
     def window(self, level: int, columns: slice) -> Float[np.ndarray, "W n"]:
         """The rows of `table` whose product with `query_coordinates` bounds the scores; for some of the samples."""
-        m, groups = self.edges[-1], self._groups()
-        return self.table[m - self.edges[level] : self.table.shape[0] - (level + 1), columns] if groups else self.table[:, columns]
-
-    def _groups(self) -> int:
-        return len(self.edges) + (self.edges[-1] < self.d)
+        return self.table[self.edges[-1] - self.edges[level] : len(self.table) - (level + 1), columns]
 
     def query_coordinates(self, x: Float[np.ndarray, "B D"], level: int, inverse_rate: Float[np.ndarray, " B"]) -> Float[np.ndarray, "B W"]:
         """The float32 coordinates of queries x / α that `window` is multiplied by; `inverse_rate` is σ²/α²."""
         centred = x - self.center
         inner = centred @ self.basis
-        k = self.edges[level]
-        parts = [inner[:, k - 1 :: -1] if k == inner.shape[1] else inner[:, :k][:, ::-1], np.ones((len(x), 1))]
+        parts = [inner[:, : self.edges[level]][:, ::-1], np.ones((len(x), 1))]
         if self.log_prior is not None:
             parts.append(inverse_rate[:, None])
-        return np.concatenate([*parts, self._norms(centred, inner)[:, :level:-1]], axis=1).astype(np.float32)
-
-    def _norms(self, centred: np.ndarray, inner: np.ndarray) -> np.ndarray:
-        return group_norms(centred, inner, self.edges)
+        return np.concatenate([*parts, group_norms(centred, inner, self.edges)[:, :level:-1]], axis=1).astype(np.float32)
 
     def slack(self, x_norm: Float[np.ndarray, " B"], level: int) -> Float[np.ndarray, " B"]:
         """By how much a float32 product may fall below the bound: its own rounding, in any order of summation, and its factors'."""
-        terms = self.edges[level] + self._groups() + 6
+        terms = self.edges[level] + len(self.edges) + 7
         return 1.01 * terms * UNIT * (x_norm * self.radius + self.radius**2)
 
     def scratch(self, queries: int, n: int) -> Float[np.ndarray, "B n"]:
@@ -121,7 +113,7 @@ def build_sketch(
         rows = rows.astype(np.float32)
     n, d = rows.shape
     center = rows.mean(axis=0, dtype=np.float64)
-    most = min(d, MOST_COORDINATES[d <= MOST_COORDINATES[True]])
+    most = d if d <= ALL_UP_TO else LEADING
     edges = (*(edge for edge in EDGES if edge < most), most)
     basis = _basis(rows[:: -(-n // BASIS_ROWS)] - center, most)
     priors = 0 if log_prior is None else 1
@@ -151,7 +143,7 @@ def build_sketch(
 def _basis(centred: Float[np.ndarray, "m D"], most: int) -> Float[np.ndarray, "D M"]:
     """Orthonormal directions, those of the largest variance first; filled up at random where the samples span fewer."""
     m, d = centred.shape
-    if d <= m or d <= MOST_COORDINATES[True]:
+    if d <= max(m, ALL_UP_TO):
         vectors = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :most]
     else:
         few = centred[:: -(-m // 1024)]
