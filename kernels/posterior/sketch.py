@@ -143,7 +143,7 @@ def build_sketch(
 def _basis(centred: Float[np.ndarray, "m D"], most: int) -> Float[np.ndarray, "D M"]:
     """Orthonormal directions, those of the largest variance first; filled up at random where the samples span fewer."""
     m, d = centred.shape
-    if d <= max(m, ALL_UP_TO):
+    if d <= ALL_UP_TO:
         vectors = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :most]
     else:
         few = centred[:: -(-m // 1024)]
