@@ -20,7 +20,7 @@ EDGES = (32, 64, 128, 192, 256, 384, 512, 768, 1024)
 """Numbers of coordinates k that can be asked for, as far as there are so many; D itself is another, up to the last."""
 ALL_UP_TO, LEADING = 1024, 512
 """All coordinates are kept of samples of up to 1,024 numbers; of longer ones 512, and the norm of what is left."""
-BASIS_ROWS = 8192
+BASIS_ROWS, BASIS_ROWS_IF_LONG = 8192, 1024
 """So many samples, spread over the data, give the basis: any orthonormal one will do, better ones bound tighter."""
 UNIT = 2.0**-24
 
@@ -115,7 +115,8 @@ def build_sketch(
     center = rows.mean(axis=0, dtype=np.float64)
     most = d if d <= ALL_UP_TO else LEADING
     edges = (*(edge for edge in EDGES if edge < most), most)
-    basis = _basis(rows[:: -(-n // BASIS_ROWS)] - center, most)
+    few = rows[:: -(-n // (BASIS_ROWS if d <= ALL_UP_TO else BASIS_ROWS_IF_LONG))]
+    basis = _basis(few - center, most)
     priors = 0 if log_prior is None else 1
     table = np.empty((most + 1 + priors + len(edges) + (most < d), n), np.float32)
     largest, block = 0.0, max(1, 2**22 // d)
@@ -142,12 +143,11 @@ def build_sketch(
 
 def _basis(centred: Float[np.ndarray, "m D"], most: int) -> Float[np.ndarray, "D M"]:
     """Orthonormal directions, those of the largest variance first; filled up at random where the samples span fewer."""
-    m, d = centred.shape
+    d = centred.shape[1]
     if d <= ALL_UP_TO:
         vectors = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :most]
     else:
-        few = centred[:: -(-m // 1024)]
-        vectors = few.T @ np.linalg.eigh(few @ few.T)[1][:, ::-1][:, :most]
+        vectors = centred.T @ np.linalg.eigh(centred @ centred.T)[1][:, ::-1][:, :most]
         vectors /= np.maximum(np.linalg.norm(vectors, axis=0), 1e-300)
         fill = np.random.default_rng(0).standard_normal((d, most - vectors.shape[1]))
         vectors = np.concatenate([vectors, fill / np.sqrt(d)], axis=1)
