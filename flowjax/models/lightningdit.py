@@ -268,9 +268,12 @@ XAVIER = nnx.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=-1
 SMALL = nnx.initializers.normal(0.02)
 
 
+_MOVES = frozenset({"all_gather", "convert_element_type", "split", "slice", "reshape", "transpose", "concatenate", "gather", "squeeze"})
+
+
 def _keep_activations(primitive: Any, *operands: Any, **_: Any) -> bool:
-    """Keep everything but gathered parameters and their casts, which have two axes where activations have three."""
-    return primitive.name != "all_gather" and (primitive.name != "convert_element_type" or operands[0].ndim > 2)
+    """Keep everything but gathered parameters and what is cut and cast from them: those have two axes where activations have three."""
+    return primitive.name not in _MOVES or (primitive.name != "all_gather" and operands[0].ndim > 2)
 
 
 _POLICIES: dict[str, Any] = {
