@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from flowjax import data, stages
 from flowjax.data.normalization import IDENTITY, Normalization
 from flowjax.data.pipeline import Batches
+from flowjax.fields import model_field
 from flowjax.metrics.frechet import frechet_distance
 from flowjax.metrics.loss_by_t import LossByTime, LossByTimeMeter
 from flowjax.models.autoencoder import FILE, save_autoencoder
@@ -20,7 +21,7 @@ from flowjax.path import path_by_name
 from flowjax.reporting.page import Section
 from flowjax.reporting.samples import loss_by_t_figure, sample_grid
 from flowjax.reporting.workdir import WorkDir
-from flowjax.sampling import heun
+from flowjax.sampling import HEUN, draw_labels, in_batches, noise, sample
 from flowjax.schedules import uniform_timesteps
 from flowjax.sweep import draw_pairs
 from flowjax.training.loop import Schedule, train
@@ -105,10 +106,10 @@ class FlowEvaluation(NoEvaluation):
             times = (np.arange(config.evaluation.times) + 0.5) / config.evaluation.times
             self._meter = LossByTimeMeter(Oracle(train_set.data, train_set.labels, path=path), pairs, times)
         self._field = jax.jit(lambda parameters, x, t, label: trainer.model(parameters)(x, t, label))
-        self._sampler = jax.jit(lambda parameters, x_0, t, label: heun(lambda x, s, y: trainer.model(parameters)(x, s, y), x_0, t, label))
+        self._sampler = jax.jit(self._sampled)
 
     def __call__(self, step: int, state: State) -> dict[str, float]:
-        picture = sample_grid(self._samples(state, self._config.evaluation.grid)[0], self._value_range, columns=10)
+        picture = sample_grid(self._samples(state, self._config.evaluation.grid), self._value_range, columns=10)
         folder = self._workdir.live("samples")
         folder.mkdir(exist_ok=True)
         picture.save(folder / f"{step:08d}.png")
@@ -123,17 +124,16 @@ class FlowEvaluation(NoEvaluation):
             return self._parts[0].value_range
         return self._records.value_range or (-3.0, 3.0)
 
-    def _samples(self, state: State, count: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Samples of the averaged model: every class in turn; in parts of one size, so that one program is compiled."""
-        classes, part = self._records.num_classes, min(count, 100)
-        label = None if classes is None else np.arange(count, dtype=np.int32) % classes
-        t = uniform_timesteps(self._config.evaluation.sampler_steps).astype(np.float32)
-        rng, found = np.random.default_rng(self._config.seed), []
-        for start in range(0, count, part):
-            x_0 = rng.standard_normal((part, *self._records.shape), np.float32)
-            own = None if label is None else jnp.asarray(np.resize(label[start : start + part], part))
-            found.append(np.asarray(self._sampler(state.ema, x_0, t, own)))
-        return np.concatenate(found)[:count], label
+    def _sampled(self, parameters: Any, x_0: jax.Array, label: jax.Array | None) -> jax.Array:
+        t = jnp.asarray(uniform_timesteps(self._config.evaluation.sampler_steps), jnp.float32)
+        return sample(model_field(self._trainer.model(parameters), self._records.num_classes or 0), x_0, t, label, solver=HEUN)
+
+    def _samples(self, state: State, count: int) -> np.ndarray:
+        """Samples of the averaged model, every class in turn."""
+        classes = self._records.num_classes
+        label = None if classes is None else draw_labels(count, classes)
+        program = functools.partial(self._sampler, state.ema)
+        return np.concatenate(list(in_batches(program, noise(count, self._records.shape, self._config.seed), label, min(count, 100))))
 
     def finish(self, state: State) -> dict[str, Any]:
         """The Fréchet distance, and what the summary holds of the rest."""
@@ -161,7 +161,7 @@ class FlowEvaluation(NoEvaluation):
         frozen = train_classifier(self._config, self._records.load(), self._trainer.mesh)  # it has seen both halves alike
         features = functools.partial(_features, frozen)
         count = wanted.frechet_samples
-        samples = features(self._samples(state, count)[0])
+        samples = features(self._samples(state, count))
         real, seen = features(heldout.data[:count]), features(train_set.data[:count])
         found = {"samples": frechet_distance(samples, real), "train": frechet_distance(seen, real)}
         return found | {"ratio": found["samples"] / found["train"], "n": count}

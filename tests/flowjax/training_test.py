@@ -8,17 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.linalg
 
 from flowjax.data.digits import records
 from flowjax.data.pipeline import Batches
-from flowjax.metrics.frechet import frechet_distance
 from flowjax.metrics.loss_by_t import LossByTimeMeter
 from flowjax.models import Architecture
 from flowjax.objective import Objective
 from flowjax.oracle import Oracle
-from flowjax.sampling import heun
-from flowjax.schedules import uniform_timesteps
 from flowjax.sweep import draw_pairs
 from flowjax.training.loop import Diverged, Schedule, train
 from flowjax.training.metrics import MetricWriter, ProgressLine, read_metrics
@@ -156,29 +152,6 @@ def test_the_progress_line_tells_step_loss_rate_and_time_left() -> None:
     assert first.endswith("left")
     assert last.startswith("step 1,000/1,000  loss 0.25")
     assert "left" not in last
-
-
-def test_the_frechet_distance_is_that_of_gaussians_with_these_moments() -> None:
-    rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((500, 5)) @ rng.standard_normal((5, 5)), rng.standard_normal((400, 5)) + 0.5
-    root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T)).real
-    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
-    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
-    few = rng.standard_normal((4, 30))
-    assert frechet_distance(few, few + 2) == pytest.approx(4 * 30, rel=1e-6)
-    with pytest.raises(ValueError, match="finite"):
-        frechet_distance(a, a * np.nan)
-
-
-def test_heun_is_of_second_order() -> None:
-    def error(steps: int) -> float:
-        t = jnp.asarray(uniform_timesteps(steps), jnp.float32)
-        found = heun(lambda x, t, _: jnp.cos(3 * t)[:, None] * x, jnp.ones((1, 1)), t)
-        return abs(float(found[0, 0]) - np.exp(np.sin(3.0) / 3))
-
-    assert error(40) < 0.35 * error(20)  # the last step is Euler's: between first and second order over all
 
 
 @pytest.mark.slow

@@ -1,0 +1,256 @@
+"""Sampling: fields composed in t, guidance, solvers, trajectories, likelihood; the oracle's own samples are the training set."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import Mesh
+
+from flowjax import data
+from flowjax.fields import OracleField, convert_interval, divergence, guided, model_field, staged
+from flowjax.models import Architecture, LightningDiT
+from flowjax.oracle import Oracle
+from flowjax.path import Cosine, RectifiedFlow, VariancePreserving
+from flowjax.sampling import Solver, draw_labels, in_batches, log_likelihood, noise, sample, trajectory
+from flowjax.schedules import shift, uniform_timesteps
+from tests import float64_oracle
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Growth:
+    """dx/dt = (rate + label) cos(3t) x: the solution is known."""
+
+    rate: Any
+
+    def __call__(self, x: jax.Array, t: jax.Array, label: jax.Array | None) -> jax.Array:
+        rate = self.rate + (jnp.zeros(len(x)) if label is None else label.astype(jnp.float32))
+        return rate.reshape(-1, *[1] * (x.ndim - 1)) * jnp.cos(3 * t) * x
+
+
+ONE = Growth(jnp.float32(1))
+TWO = Growth(jnp.float32(2))
+
+
+def grid(n: int) -> jax.Array:
+    return jnp.asarray(uniform_timesteps(n), jnp.float32)
+
+
+def solve_by_hand(rate: Any, edges: np.ndarray, solver: str = "euler") -> float:
+    """In float64, from 1: the last step is Euler's."""
+
+    def slope(t: float, x: float) -> float:
+        return rate(t) * np.cos(3 * t) * x
+
+    x = 1.0
+    for i, (t, end) in enumerate(itertools.pairwise(edges)):
+        h, first = end - t, slope(t, x)
+        if solver == "heun" and i < len(edges) - 2:
+            x += h * (first + slope(end, x + h * first)) / 2
+        elif solver == "midpoint" and i < len(edges) - 2:
+            x += h * slope(t + h / 2, x + h / 2 * first)
+        else:
+            x += h * first
+    return x
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "midpoint"])
+def test_a_solver_steps_as_its_name_says(solver: str) -> None:
+    edges = shift(uniform_timesteps(7), 0.6)
+    found = sample(ONE, jnp.ones((1, 1)), jnp.asarray(edges, jnp.float32), solver=Solver(solver))
+    assert float(found[0, 0]) == pytest.approx(solve_by_hand(lambda t: 1, edges, solver), rel=1e-6)
+
+
+def test_the_adaptive_solver_keeps_its_tolerance_and_the_grid_its_ends() -> None:
+    edges = jnp.asarray([0, 0.5, 0.9, 0.90001], jnp.float32)
+    found = sample(ONE, jnp.ones((1, 1)), edges, solver=Solver("dopri5", 1e-6))
+    assert float(found[0, 0]) == pytest.approx(np.exp(np.sin(2.7) / 3), abs=1e-5)
+
+
+def test_n_edges_are_n_minus_one_evaluations_of_euler_and_the_last_edge_is_never_seen() -> None:
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Counting:
+        weight: Any
+
+        def __call__(self, x: jax.Array, t: jax.Array, label: Any) -> jax.Array:
+            jax.debug.callback(lambda time: seen.append(float(time)), t)
+            return self.weight * x
+
+    for solver in ("euler", "heun", "midpoint", "dopri5"):
+        seen: list[float] = []
+        sample(Counting(jnp.float32(0)), jnp.ones((1, 1)), grid(5), solver=Solver(solver)).block_until_ready()
+        jax.effects_barrier()
+        assert max(seen) < 1
+        if solver == "euler":
+            np.testing.assert_allclose(sorted(seen), [0, 0.2, 0.4, 0.6, 0.8], atol=1e-6)
+
+
+def test_a_trajectory_passes_where_sampling_does() -> None:
+    x_0, label = jnp.ones((3, 2)), jnp.arange(3, dtype=jnp.int32)
+    edges = np.float32(shift(uniform_timesteps(8), 0.5))
+    found = trajectory(ONE, x_0, jnp.asarray(edges), label)
+    np.testing.assert_allclose(found.x[-1], sample(ONE, x_0, jnp.asarray(edges), label), rtol=1e-6)
+    np.testing.assert_array_equal(found.x[0], x_0)
+    for i, t in enumerate(edges[:-1]):
+        slope = (1 + np.arange(3)[:, None]) * np.cos(3 * t) * np.asarray(found.x[i])
+        np.testing.assert_allclose(found.one_step[i], found.x[i] + (1 - t) * slope, rtol=1e-5)
+        np.testing.assert_allclose(found.x[i + 1], found.x[i] + (edges[i + 1] - t) * slope, rtol=1e-5)
+    np.testing.assert_array_equal(found.one_step[-1], found.x[-1])
+
+
+@pytest.mark.parametrize("edge", [0.0, 0.4, 1.0])
+def test_staged_fields_take_turns_at_the_edge(edge: float) -> None:
+    found = sample(staged([ONE, TWO], [edge]), jnp.ones((1, 1)), grid(10))
+    expected = solve_by_hand(lambda t: 2 if t >= edge - 1e-9 else 1, uniform_timesteps(10))
+    assert float(found[0, 0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_edges_scales_and_intervals_are_set_without_compiling_again() -> None:
+    x_0, label = jnp.ones((2, 2)), jnp.zeros(2, jnp.int32)
+    sample(guided(staged([ONE, TWO], [0.1]), 2.0, (0.1, 0.2)), x_0, grid(4), label)
+    before = sample._cache_size()
+    sample(guided(staged([ONE, TWO], [0.7]), 3.0, (0.5, 0.6)), x_0, grid(4), label)
+    assert sample._cache_size() == before
+
+
+def test_guidance_pushes_inside_its_interval_and_its_channels_alone() -> None:
+    x, label = jnp.ones((2, 3, 3, 4)), jnp.array([1, 3], jnp.int32)
+    field = guided(ONE, 2.5, (0.1, 0.6), channels=3)
+    plain = ONE(x, jnp.float32(0.3), label)
+    inside = field(x, jnp.float32(0.3), label)
+    expected = np.cos(0.9) * (1 + 2.5 * np.array([1, 3]))
+    np.testing.assert_allclose(inside[:, 0, 0, :3], np.repeat(expected[:, None], 3, 1), rtol=1e-6)
+    np.testing.assert_array_equal(inside[..., 3], plain[..., 3])
+    np.testing.assert_allclose(
+        guided(ONE, 2.5, (0.1, 0.6))(x, jnp.float32(0.1), label)[..., 3], inside[..., 0] * np.cos(0.3) / np.cos(0.9), rtol=1e-5
+    )
+    for t in (0.05, 0.6, 0.9):
+        np.testing.assert_array_equal(field(x, jnp.float32(t), label), ONE(x, jnp.float32(t), label))
+    np.testing.assert_allclose(guided(ONE, 1.0)(x, jnp.float32(0.3), label), plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda: guided(ONE, float("nan")), "scale = nan"),
+        (lambda: guided(ONE, 2.0, (0.5, 0.5)), "interval"),
+        (lambda: guided(ONE, 2.0, (0.6, 0.1)), "interval"),
+        (lambda: guided(ONE, 2.0, channels=0), "channels = 0"),
+        (lambda: staged([ONE, TWO], [1.5]), "edges"),
+        (lambda: staged([ONE, TWO], []), "expected 1"),
+        (lambda: staged([ONE, TWO, ONE], [0.5, 0.2]), "edges"),
+        (lambda: Solver("rk45"), "expected one of euler"),
+        (lambda: Solver("dopri5", 0.0), "tolerance"),
+        (lambda: guided(ONE, 2.0)(jnp.ones((1, 1)), jnp.float32(0.5), None), "labels"),
+        (lambda: draw_labels(4, 2, "sorted"), "equal or random"),
+        (lambda: list(in_batches(lambda x, y: x, np.ones((4, 1)), None, 0)), "batch_size = 0"),
+        (lambda: log_likelihood(ONE, jnp.ones((1, 1)), grid(4), num_probes=-1), "num_probes"),
+        (lambda: convert_interval((1.0, 2.0), "snr", "t", RectifiedFlow()), "coordinate"),
+        (lambda: convert_interval((2.0, 1.0), "sigma", "t", RectifiedFlow()), "lower end first"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(make: Any, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        make()
+
+
+def test_the_likelihood_of_an_oracles_flow_is_its_own_density(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    oracle = Oracle(digits[0][:50])
+    edges = jnp.asarray(np.linspace(0, 0.5, 65), jnp.float32)
+    x = oracle.path.interpolate(jnp.asarray(noise(8, (8, 8, 1), 0)), jnp.asarray(digits[0][:8]), jnp.float32(0.5))
+    found = log_likelihood(OracleField(oracle), x, edges)
+    np.testing.assert_allclose(found, oracle(x, 0.5).log_density, rtol=2e-3)
+
+
+def small_model() -> LightningDiT:
+    """With a last layer that is not all 0, as it is at first."""
+    model = LightningDiT(Architecture((4, 4, 1), 2, 1, 16, 2, num_classes=3), rngs=nnx.Rngs(0))
+    state = nnx.state(model, nnx.Param)
+    rng = np.random.default_rng(0)
+    nnx.update(model, jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape) / 4, jnp.float32), state))
+    return model
+
+
+def test_the_divergence_of_a_model_is_the_trace_of_its_jacobian_and_hutchinson_estimates_it() -> None:
+    field = model_field(small_model(), 3)
+    x, t = jnp.asarray(noise(2, (4, 4, 1), 3)), jnp.float32(0.4)
+    jacobian = jax.vmap(lambda y: jax.jacfwd(lambda z: field(z[None], t, None)[0])(y))(x).reshape(2, 16, 16)
+    exact = divergence(field, x, t, None)
+    np.testing.assert_allclose(exact, np.trace(jacobian, axis1=1, axis2=2), rtol=1e-4)
+    probes = jax.random.rademacher(jax.random.key(0), (100, *x.shape), jnp.float32)
+    off = jacobian + jacobian.swapaxes(1, 2)
+    deviation = np.sqrt(((off - np.einsum("bii->bi", off)[:, :, None] * np.eye(16)) ** 2).sum((1, 2)) / 2 / 100)
+    assert (np.abs(divergence(field, x, t, None, probes) - exact) < 4 * deviation).all()
+
+
+def test_one_program_serves_all_batches_and_devices_deal_them_among_themselves() -> None:
+    field = model_field(small_model(), 3)
+    x_0, label = noise(19, (4, 4, 1), 0), draw_labels(19, 3)
+
+    def program(x: jax.Array, label: jax.Array | None) -> jax.Array:
+        return sample(field, x, grid(4), label)
+
+    alone = np.concatenate([np.asarray(sample(field, x_0[i : i + 1], grid(4), jnp.asarray(label[i : i + 1]))) for i in range(19)])
+    mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("batch", "fsdp"))
+    for devices in (None, mesh):
+        np.testing.assert_allclose(np.concatenate(list(in_batches(program, x_0, label, 8, devices))), alone, rtol=2e-4, atol=2e-5)
+    dealt = jax.jit(program).lower(*(jax.device_put(part[:8], jax.NamedSharding(mesh, jax.P(("batch", "fsdp")))) for part in (x_0, label)))
+    assert dealt.compile().output_shardings.spec == jax.P(("batch", "fsdp"))  # every device samples for itself
+    assert "all-gather" not in dealt.compile().as_text()
+
+
+@given(st.sampled_from([RectifiedFlow(), Cosine(), VariancePreserving()]), st.floats(0.05, 0.9), st.floats(0.01, 0.09))
+def test_intervals_convert_there_and_back(path: Any, low: float, width: float) -> None:
+    interval = (low, low + width)
+    for name in ("sigma", "log_snr"):
+        there = convert_interval(interval, "t", name, path)
+        assert there[0] < there[1]
+        assert convert_interval(there, name, "t", path) == pytest.approx(interval, abs=2e-4)
+    assert convert_interval((1 / 3, 3.0), "sigma", "t", RectifiedFlow()) == pytest.approx((0.25, 0.75), abs=1e-6)
+
+
+def oracle_samples(images: np.ndarray, count: int, n: int = 50) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where full-oracle sampling ends, and the final top-1 weight and sample; t = 0.98 is the last time seen."""
+    oracle = Oracle(images).unique()
+    x_0 = jnp.asarray(noise(count, images.shape[1:], 7))
+    found = trajectory(OracleField(oracle), x_0, grid(n))
+    out = oracle(found.x[-2], float(uniform_timesteps(n)[-2]))
+    return np.asarray(found.x[-1]), np.asarray(out.top1_weight), np.asarray(oracle.data[out.top1_index])
+
+
+def check_it_ends_in_the_training_set(images: np.ndarray, count: int) -> None:
+    ends, weight, nearest = oracle_samples(images, count)
+    scale = images.std()
+    away = np.abs(ends - nearest).max(axis=(1, 2, 3)) / scale
+    assert (away[weight > 0.9999] < 1e-3).all()
+    assert (weight <= 0.9999).mean() <= 1e-3
+
+
+@pytest.mark.slow
+def test_the_oracle_samples_its_training_set(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    check_it_ends_in_the_training_set(digits[0], 1024)
+
+
+@pytest.mark.slow
+def test_the_oracle_samples_its_training_set_of_clothes() -> None:
+    clothes = data.open_records("fashion_mnist").load()
+    check_it_ends_in_the_training_set(clothes.data[:20_000], 256)
+
+
+def test_oracle_trajectories_do_not_drift_from_those_of_float64(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    images = digits[0][:200]
+    edges = uniform_timesteps(40)
+    x = noise(16, images.shape[1:], 2)
+    found = trajectory(OracleField(Oracle(images)), jnp.asarray(x), jnp.asarray(edges, jnp.float32))
+    rows = x.reshape(16, -1).astype(np.float64)
+    for i, (start, end) in enumerate(itertools.pairwise(edges)):
+        rows = rows + (end - start) * np.stack([float64_oracle.velocity(images, row, start) for row in rows])
+        np.testing.assert_allclose(np.asarray(found.x[i + 1]).reshape(16, -1), rows, atol=2e-4)
