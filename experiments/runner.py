@@ -5,6 +5,7 @@ non-zero exit status.
 """
 
 import difflib
+import hashlib
 import json
 import pathlib
 import platform
@@ -110,12 +111,28 @@ def _run(name: str, run: Run, live: Sequence[str]) -> None:
         if options.resume and _finished(root, config, may_differ=bool(live)):
             print(f"{root} holds a finished run of this configuration: {root / 'report.html'}")
             return
-        with open_workdir(root, overwrite=options.overwrite, live=live, resume=options.resume) as workdir:
-            workdir.write_json("config.json", config.to_dict())
-            takeaway = run(config, workdir)
+        takeaway = _run_in(root, config, run, live, overwrite=options.overwrite, resume=options.resume)
         print(f"\n{takeaway}\nReport: {(root / 'report.html').resolve()}")
 
     _guarded(name, work, f"; what {root} held before still stands")
+
+
+def _run_in(root: pathlib.Path, config: ConfigDict, run: Run, live: Sequence[str], *, overwrite: bool = False, resume: bool = False) -> str:
+    with open_workdir(root, overwrite=overwrite, live=live, resume=resume) as workdir:
+        workdir.write_json("config.json", config.to_dict())
+        return run(config, workdir)
+
+
+def run_within(folder: pathlib.Path, name: str, config: ConfigDict, run: Run, live: Sequence[str]) -> pathlib.Path:
+    """Run what another binary runs, in a folder of this one's, and return where: one for each configuration. What was cut off there is gone
+    on with, and what is finished is left as it is.
+    """
+    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+    root = folder / f"{name}-{digest}"
+    if not _finished(root, config, may_differ=False):
+        folder.mkdir(parents=True, exist_ok=True)
+        _run_in(root, config, run, live, resume=True)
+    return root
 
 
 def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
@@ -153,9 +170,9 @@ def fail(name: str, message: str, status: int = EXIT_USER_ERROR) -> NoReturn:
     sys.exit(status)
 
 
-def progress(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
-    """A progress bar on standard error, where that is a terminal."""
-    return lambda items: tqdm(items, desc=what, disable=None, leave=False)
+def progress(what: str, total: int | None = None) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    """A progress bar on standard error, where that is a terminal. What has no length is told its `total`."""
+    return lambda items: tqdm(items, desc=what, total=total, disable=None, leave=False)
 
 
 def provenance(name: str, config: ConfigDict, started: float) -> dict[str, Any]:

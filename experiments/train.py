@@ -6,9 +6,9 @@
     python -m experiments.train --config=experiments/configs/train.py:imagenet_vavae_b1 --config.data.path=FOLDER_OF_SHARDS
 
 `--resume` goes on from the newest checkpoint, or begins where there is none; a run that was stopped, or killed, ends with the parameters
-that it would have had. SIGTERM saves, and ends with status 75. Writes, as it goes, checkpoints/, metrics.jsonl, tensorboard/ and samples/
-to --workdir (runs/train), and at its end config.json, summary.json, loss_by_t.csv, figures/ and report.html. The keys and presets stand in
-experiments/configs/train.py.
+that it would have had. SIGTERM saves, and ends with status 75. Writes, as it goes, checkpoints/, metrics.jsonl, tensorboard/, samples/ and
+model.safetensors (the averaged model, in LightningDiT's layout, for `experiments.sample` and others) to --workdir (runs/train), and at its
+end config.json, summary.json, loss_by_t.csv, figures/ and report.html. The keys and presets stand in experiments/configs/train.py.
 """
 
 import time
@@ -34,6 +34,7 @@ from flowjax import data
 from flowjax.data.normalization import IDENTITY
 from flowjax.data.pipeline import Batches
 from flowjax.models import Architecture
+from flowjax.models.trained import FILE
 from flowjax.objective import Objective
 from flowjax.oracle import Oracle
 from flowjax.path import path_by_name
@@ -50,7 +51,7 @@ from flowjax.training.sharding import make_mesh, oracle_mesh
 from flowjax.training.step import Trainer, make_optimizer, parameters_digest
 from flowjax.training.tasks import ClassifierTask, FlowTask
 
-LIVE = ("checkpoints", "metrics.jsonl", "tensorboard", "samples")
+LIVE = ("checkpoints", "metrics.jsonl", "tensorboard", "samples", FILE)
 FREE = ("steps", "mesh", "plan", "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluation")
 """Keys that may change when a run is resumed: the parameters of a step do not depend on them."""
 

@@ -15,12 +15,13 @@ from flowjax.data.pipeline import Batches
 from flowjax.fields import model_field
 from flowjax.metrics.frechet import frechet_distance
 from flowjax.metrics.loss_by_t import LossByTime, LossByTimeMeter
-from flowjax.models.autoencoder import FILE, save_autoencoder
+from flowjax.models import autoencoder
+from flowjax.models.trained import FILE, save_trained
 from flowjax.oracle import Oracle
 from flowjax.path import path_by_name
 from flowjax.reporting.page import Section
 from flowjax.reporting.samples import loss_by_t_figure, sample_grid
-from flowjax.reporting.workdir import WorkDir
+from flowjax.reporting.workdir import WorkDir, plain
 from flowjax.sampling import HEUN, draw_labels, in_batches, noise, sample
 from flowjax.schedules import uniform_timesteps
 from flowjax.sweep import draw_pairs
@@ -113,10 +114,26 @@ class FlowEvaluation(NoEvaluation):
         folder = self._workdir.live("samples")
         folder.mkdir(exist_ok=True)
         picture.save(folder / f"{step:08d}.png")
+        self._save(step, state)
         if self._meter is None:
             return {}
         self._last = self._meter(functools.partial(self._field, state.ema))
         return self._last.split(self._turning_point)
+
+    def _save(self, step: int, state: State, **known: Any) -> None:
+        """The averaged model, for whoever samples from it: `flowjax.models.trained`."""
+        normalization = self._records.normalization
+        about = {
+            "config": self._config.to_dict(),
+            "dataset": self._records.name,
+            "step": step,
+            "path": self._config.objective.path,
+            "value_range": self._records.value_range,  # None: these are no images
+            "class_names": self._records.class_names,
+            "normalization": {"mean": normalization.mean, "std": normalization.std, "multiplier": normalization.multiplier},
+            **known,
+        }
+        save_trained(self._trainer.model(state.ema), self._workdir.live(FILE), plain(about))
 
     @property
     def _value_range(self) -> tuple[float, float]:
@@ -145,6 +162,7 @@ class FlowEvaluation(NoEvaluation):
             )
             found["loss_by_stage"] = self._last.split(self._turning_point)
         if self._frechet is not None:
+            self._save(int(state.step), state, frechet=self._frechet)
             found["frechet"] = self._frechet
             self.takeaway = (
                 f"Samples of a {self._config.model.size} trained on {self._records.name} lie at a Fréchet distance of "
@@ -211,9 +229,9 @@ class AutoencoderEvaluation(NoEvaluation):
 
     def finish(self, state: State) -> dict[str, Any]:
         """Save the averaged weights."""
-        save_autoencoder(self._trainer.model(state.ema), self._workdir.path(FILE))
+        autoencoder.save_autoencoder(self._trainer.model(state.ema), self._workdir.path(autoencoder.FILE))
         self.takeaway = f"Held-out images of {self._shown.name} are reconstructed at {self._psnr:.1f} dB."
-        return {"psnr": self._psnr, "weights": FILE}
+        return {"psnr": self._psnr, "weights": autoencoder.FILE}
 
     def sections(self, workdir: WorkDir) -> list[Section]:
         pictures = sorted(workdir.live("samples").glob("*.png"))[-1:]

@@ -118,6 +118,7 @@ def _solve(field: Callable[..., Any], x_0: Any, t: Array, label: Label, solver: 
         saveat=saveat,
         stepsize_controller=steps,
         max_steps=None,
+        throw=False,  # its check is a callback, which would bring all to one device
     ).ys
 
 

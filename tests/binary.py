@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 def _command(name: str, arguments: tuple[str, ...], output: str) -> None:
     """In the child: what `python -m experiments.NAME ARGUMENTS` does, its output in a file."""
-    file = os.open(output, os.O_WRONLY | os.O_CREAT)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.argv = [name, *arguments]

@@ -28,6 +28,7 @@ _DTYPES = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
+_METADATA = "__metadata__"
 _LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
 
 
@@ -41,6 +42,34 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Source: the format's description, https://github.com/huggingface/safetensors
     """
     path = pathlib.Path(path).expanduser()
+    header, begin = _header(path)
+    try:
+        entries = {name: _entry(entry) for name, entry in header.items() if name != _METADATA}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not read: its header is damaged ({str(error).splitlines()[0]})") from error
+    size = path.stat().st_size
+    expected = begin + max((end for *_, end in entries.values()), default=0)
+    if size != expected:
+        state = "cut short" if size < expected else "too long"
+        raise ValueError(f"{path}: not read: it is {state}, {size:,} bytes where its header describes {expected:,}; copy or write it again")
+    if size == begin:
+        return {name: np.zeros(shape, dtype) for name, (dtype, shape, *_) in entries.items()}
+    data = np.memmap(path, np.uint8, "r", begin)
+    return {name: data[start:end].view(np.ndarray).view(dtype).reshape(shape) for name, (dtype, shape, start, end) in entries.items()}
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """The words that a file says of itself; none for most.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_safetensors`.
+    """
+    found = _header(pathlib.Path(path).expanduser())[0].get(_METADATA, {})
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _header(path: pathlib.Path) -> tuple[dict, int]:
+    """The header of a file, and where its arrays begin."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a .safetensors file")
     size = path.stat().st_size
@@ -50,18 +79,11 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
             raise ValueError(f"{path}: not read: {'the file is empty' if not size else 'it is no .safetensors file, or cut short'}")
         try:
             header = json.loads(file.read(length))
-            entries = {name: _entry(entry) for name, entry in header.items() if name != "__metadata__"}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise ValueError(f"{path}: not read: its header is damaged ({str(error).splitlines()[0]})") from error
-    begin = 8 + length
-    expected = begin + max((end for *_, end in entries.values()), default=0)
-    if size != expected:
-        state = "cut short" if size < expected else "too long"
-        raise ValueError(f"{path}: not read: it is {state}, {size:,} bytes where its header describes {expected:,}; copy or write it again")
-    if size == begin:
-        return {name: np.zeros(shape, dtype) for name, (dtype, shape, *_) in entries.items()}
-    data = np.memmap(path, np.uint8, "r", begin)
-    return {name: data[start:end].view(np.ndarray).view(dtype).reshape(shape) for name, (dtype, shape, start, end) in entries.items()}
+    if not isinstance(header, dict):
+        raise ValueError(f"{path}: not read: its header is damaged (it is no JSON object)")
+    return header, 8 + length
 
 
 def _entry(entry: dict) -> tuple[np.dtype, tuple[int, ...], int, int]:

@@ -3,7 +3,9 @@
 import hashlib
 import itertools
 import json
+import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ from jaxtyping import Array, Float
 from safetensors.numpy import save_file
 
 from flowjax.data.cache import write_whole
+from flowjax.data.encoder import PatchPca
 from flowjax.data.records import Records
 from flowjax.data.safetensors_file import read_safetensors
 
@@ -44,6 +47,7 @@ class Autoencoder(nnx.Module):
             raise ValueError(f"factor = {factor}: expected one of {FACTORS} that divides images of {height}x{wide}")
         if channels < 1 or width < 1:
             raise ValueError(f"channels = {channels}, width = {width}: expected at least 1")
+        self.image_shape = image_shape
         self.made_of = {"image_shape": list(image_shape), "channels": channels, "factor": factor, "width": width, "features": features}
         halvings = FACTORS.index(factor)
         widths = [width * 2**i for i in range(halvings + 1)]
@@ -105,27 +109,52 @@ def save_autoencoder(model: Autoencoder, path: pathlib.Path) -> None:
     )
 
 
-def load_encoder(records: Records, folder: str) -> TrainedEncoder:
-    """The encoder that a run of `experiments.train` left in its folder.
+def load_autoencoder(path: pathlib.Path) -> Autoencoder:
+    """The autoencoder of a file that `save_autoencoder` wrote.
 
     Raises:
       FileNotFoundError: there is none.
-      ValueError: a file that is not one, or an encoder of images of another shape.
+      ValueError: a file that is not one.
     """
-    path = pathlib.Path(folder).expanduser() / FILE
     held = dict(read_safetensors(path))
     if "made_of" not in held:
         raise ValueError(f"{path}: is no autoencoder of experiments.train")
     made_of = json.loads(held.pop("made_of").tobytes())
-    if tuple(made_of["image_shape"]) != tuple(records.shape):
-        raise ValueError(f"{path}: encodes images of shape {tuple(made_of['image_shape'])}, {records.name} has {records.shape}")
     made_of["image_shape"] = tuple(made_of["image_shape"])
     model = Autoencoder(**made_of, rngs=nnx.Rngs(0))
     for name, variable in _variables(model).items():
         if name not in held or held[name].shape != variable.shape:
             raise ValueError(f"{path}: lacks {name} of shape {variable.shape}")
         variable.set_value(jnp.asarray(held[name]))
+    return model
+
+
+def load_encoder(records: Records, folder: str) -> TrainedEncoder:
+    """The encoder that a run of `experiments.train` left in its folder.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load_autoencoder`; an encoder of images of another shape.
+    """
+    path = pathlib.Path(folder).expanduser() / FILE
+    model = load_autoencoder(path)
+    if model.image_shape != tuple(records.shape):
+        raise ValueError(f"{path}: encodes images of shape {model.image_shape}, {records.name} has {records.shape}")
     return TrainedEncoder(model)
+
+
+def load_decoder(folder: str | os.PathLike) -> Callable[[Float[Array, "B h w c"]], Float[Array, "B H W C"]]:
+    """What turns un-normalised latents into images: of a folder that `experiments.encode_latents` wrote, or `experiments.train`.
+
+    Raises:
+      FileNotFoundError: a folder with no decoder of ours.
+      ValueError: a file that is not one.
+    """
+    found = pathlib.Path(folder).expanduser()
+    if (found / PatchPca.FILE).is_file():
+        return PatchPca.load(found).decode
+    if (found / FILE).is_file():
+        return load_autoencoder(found / FILE).decode
+    raise FileNotFoundError(f"decoder: {found} holds neither {PatchPca.FILE} nor {FILE}: give a folder of encode_latents, or of train")
 
 
 def _variables(model: Autoencoder) -> dict[str, nnx.Variable]:

@@ -47,23 +47,29 @@ _COMPUTED = ("feat_rope.freqs_cos", "feat_rope.freqs_sin")  # may be missing: th
 
 
 def convert_lightningdit(
-    path: str | os.PathLike, *, dtype: DTypeLike = jnp.float32, remat: Remat = "none", scan: bool | None = None
+    path: str | os.PathLike,
+    *,
+    image_shape: tuple[int, int, int] | None = None,
+    dtype: DTypeLike = jnp.float32,
+    remat: Remat = "none",
+    scan: bool | None = None,
 ) -> LightningDiT:
     """The model of a published checkpoint; its size is read off the tensors.
 
     Args:
       path: `.pt` (the entry `ema` is taken if there is one, else the dictionary itself) or `.safetensors`. Nothing in it is run.
+      image_shape: (H, W, C), of which the file tells H W and C alone; None: they are square.
       dtype, remat, scan: as in `LightningDiT`.
 
     Returns:
-      The model, `model(x, t, label)` with x `[B, H, W, C]`; images are taken to be square.
+      The model, `model(x, t, label)` with x `[B, H, W, C]`.
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: a file that cannot be read; a tensor that is missing, unknown, of another shape, or not finite.
     """
     tensors = _read(pathlib.Path(path).expanduser())
-    model = LightningDiT(_architecture(tensors, path), rngs=nnx.Rngs(0), dtype=dtype, remat=remat, scan=scan)
+    model = LightningDiT(_architecture(tensors, path, image_shape), rngs=nnx.Rngs(0), dtype=dtype, remat=remat, scan=scan)
     expected = _layout(model.shape)
     _check_names(path, tensors, expected)
     slots = _slots(model)
@@ -75,11 +81,14 @@ def convert_lightningdit(
     return model
 
 
-def export_lightningdit(model: LightningDiT, path: str | os.PathLike | None = None) -> Tensors:
+def export_lightningdit(
+    model: LightningDiT, path: str | os.PathLike | None = None, *, metadata: Mapping[str, str] | None = None
+) -> Tensors:
     """The inverse: every tensor under its published name and in its published shape, float32.
 
     Args:
       path: `.safetensors` to write them to as well; None: nowhere. A file that is there is replaced in one move.
+      metadata: what the file says of itself.
 
     Raises:
       ValueError: a path that does not end in .safetensors.
@@ -96,7 +105,7 @@ def export_lightningdit(model: LightningDiT, path: str | os.PathLike | None = No
         if target.suffix != ".safetensors":
             raise ValueError(f"path = {str(path)!r}: expected a name that ends in .safetensors")
         aside = target.with_name(f".{target.name}.partial")
-        save_file(tensors, aside)
+        save_file(tensors, aside, dict(metadata or {}))
         os.replace(aside, target)
     return tensors
 
@@ -113,7 +122,7 @@ def _read(path: pathlib.Path) -> Tensors:
     return {str(name).removeprefix("module."): value for name, value in found.items() if isinstance(value, np.ndarray)}
 
 
-def _architecture(tensors: Tensors, path: Any) -> Architecture:
+def _architecture(tensors: Tensors, path: Any, image_shape: tuple[int, int, int] | None) -> Architecture:
     def shape(name: str, rank: int) -> tuple[int, ...]:
         if name not in tensors or tensors[name].ndim != rank:
             raise ValueError(f"{path}: is no LightningDiT: expected a tensor {name} of rank {rank}; it holds {_few(sorted(tensors))}")
@@ -134,11 +143,14 @@ def _architecture(tensors: Tensors, path: Any) -> Architecture:
             raise ValueError(f"{path}: has no feat_rope.freqs_cos, and depth {depth}, width {width} is no known size: heads are not known")
         head_dim = known[0]
     side = math.isqrt(tokens)
-    if side * side != tokens or not head_dim or width % head_dim:
+    if (image_shape is None and side * side != tokens) or not head_dim or width % head_dim:
         raise ValueError(f"{path}: {tokens} tokens and heads of {head_dim} in a width of {width}: expected a square and a divisor")
+    shape_of_images = image_shape or (side * patch, side * patch, channels)
+    if shape_of_images[0] * shape_of_images[1] != tokens * patch**2 or shape_of_images[2] != channels:
+        raise ValueError(f"{path}: {tokens} tokens of {patch}x{patch}x{channels} are no image of shape {shape_of_images}")
     outputs = shape("final_layer.linear.weight", 2)[0]
     return Architecture(
-        image_shape=(side * patch, side * patch, channels),
+        image_shape=shape_of_images,
         patch=patch,
         depth=depth,
         width=width,

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from flowjax.intervals import Curve
 from flowjax.reporting import style
+from flowjax.reporting.curves import draw_curve, shade_stages, time_axis
 
 Interval = tuple[float, float] | None
 
@@ -47,10 +47,10 @@ def gap_figure(t: Float[np.ndarray, " T"], monte_carlo: Curve, posterior: Curve,
     """
     figure, (linear, logarithmic) = style.new_figure(10.5, 5.0, columns=2)
     for axes in (linear, logarithmic):
-        _stages(axes, turning_point)
-        _draw(axes, t, monte_carlo, style.ALTERNATIVE, "Monte Carlo", linestyle="--")
-        _draw(axes, t, posterior, style.MEASURED, "posterior variance")
-        _time_axis(axes)
+        shade_stages(axes, turning_point)
+        draw_curve(axes, t, monte_carlo, style.ALTERNATIVE, "Monte Carlo", linestyle="--")
+        draw_curve(axes, t, posterior, style.MEASURED, "posterior variance")
+        time_axis(axes)
     top = float(max(monte_carlo.high.max(), posterior.high.max())) or 1.0  # N = 1 has no gap at all
     linear.set_ylim(0, 1.08 * top)
     linear.set_ylabel(r"$\mathrm{E}\,\Vert u_\mathrm{cond} - u^*\Vert^2$   (data units²)")
@@ -78,9 +78,9 @@ def top1_figure(
       predictions: label → predicted turning point.
     """
     figure, (axes,) = style.new_figure()
-    _stages(axes, measured)
+    shade_stages(axes, measured)
     axes.axhline(0.5, color=style.GREY, linewidth=1.2, linestyle=(0, (4, 3)))
-    _draw(axes, t, top1, style.MEASURED, "mean over queries, 95 % band")
+    draw_curve(axes, t, top1, style.MEASURED, "mean over queries, 95 % band")
     looks = itertools.cycle(zip(style.CYCLE[1:4], ("--", ":", "-."), strict=True))
     for (color, linestyle), (label, value) in zip(looks, predictions.items(), strict=False):
         if value is not None:
@@ -92,7 +92,7 @@ def top1_figure(
         error = None if interval is None else np.clip([[measured - interval[0]], [interval[1] - measured]], 0, None)
         axes.errorbar(measured, 0.5, xerr=error, color="black", marker="o", capsize=5, zorder=5, linestyle="none",
                       label=f"measured: {measured:.3f}{span}")  # fmt: skip
-    _time_axis(axes)
+    time_axis(axes)
     axes.set_ylim(0, 1.02)
     axes.set_yticks(np.linspace(0, 1, 5), ["0", "0.25", "0.5", "0.75", "1"])
     axes.set_ylabel("weight of the likeliest sample")
@@ -117,10 +117,10 @@ def entropy_figure(
         (left, entropy, log_n, "all alike: log N", "entropy of the weights (nats)"),
         (right, effective_samples, np.exp(log_n), "all alike: N", "effective samples  1 / Σγ²"),
     ):
-        _stages(axes, turning_point)
+        shade_stages(axes, turning_point)
         axes.axhline(most, color=style.GREY, linewidth=1.2, linestyle=(0, (4, 3)), label=named)
-        _draw(axes, t, curve, style.MEASURED, "mean, 95 % band")
-        _time_axis(axes)
+        draw_curve(axes, t, curve, style.MEASURED, "mean, 95 % band")
+        time_axis(axes)
         axes.set_ylabel(label)
         axes.legend(loc="upper right", bbox_to_anchor=(1, 0.95))
     left.set_ylim(0, log_n * 1.06 if log_n > 0 else 1)
@@ -191,26 +191,3 @@ def classes_figure(points: Sequence[ClassPoint], overall: float | None = None) -
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside upper center", ncols=3)
     return figure
-
-
-def _draw(axes: Axes, t: np.ndarray, curve: Curve, color: str, label: str, linestyle: str = "-") -> None:
-    axes.fill_between(t, curve.low, curve.high, color=color, alpha=0.22, linewidth=0)
-    axes.plot(t, curve.mean, color=color, label=label, linestyle=linestyle)
-
-
-def _time_axis(axes: Axes) -> None:
-    axes.set_xlim(0, 1)
-    axes.set_xticks(np.linspace(0, 1, 6), ["0", "0.2", "0.4", "0.6", "0.8", "1"])
-    axes.set_xlabel("t   (0: noise, 1: data)")
-
-
-def _stages(axes: Axes, turning_point: float | None) -> None:
-    """Shades and names the two stages; nothing without a turning point."""
-    if turning_point is None:
-        return
-    axes.axvspan(0, turning_point, color=style.NAVIGATION, linewidth=0, zorder=0)
-    axes.axvspan(turning_point, 1, color=style.REFINEMENT, linewidth=0, zorder=0)
-    for name, start, end in (("navigation", 0.0, turning_point), ("refinement", turning_point, 1.0)):
-        axes.text(
-            (start + end) / 2, 1.015, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=13, color=style.GREY
-        )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from flowjax.metrics.loss_by_t import LossByTime
 from flowjax.reporting import style
-from flowjax.reporting.figures import _stages, _time_axis
+from flowjax.reporting.curves import shade_stages, time_axis
 from flowjax.reporting.strip import as_image
 
 
@@ -38,10 +38,10 @@ def sample_grid(samples: Float[np.ndarray, "N *shape"], value_range: tuple[float
 def loss_by_t_figure(measured: LossByTime, turning_point: float | None) -> Figure:
     """Error against t: against the CFM target, and against the oracle."""
     figure, (axes,) = style.new_figure()
-    _stages(axes, turning_point)
+    shade_stages(axes, turning_point)
     axes.plot(measured.t, measured.cfm, color=style.ALTERNATIVE, linestyle="--", label="against the CFM target")
     axes.plot(measured.t, measured.oracle, color=style.MEASURED, label="against the oracle")
-    _time_axis(axes)
+    time_axis(axes)
     axes.set_yscale("log")
     axes.set_ylabel("mean squared error per value")
     axes.legend(loc="best")

@@ -29,7 +29,7 @@ def strip_figure(
       turning_point: a line between the columns on its two sides; None draws none.
     """
     rows = np.stack([row for pair in zip(queries, predictions, strict=True) for row in pair])
-    figure, axes, (height, width, gap) = _mosaic_figure(rows, value_range)
+    figure, axes, (height, width, gap) = mosaic_figure(rows, value_range)
     axes.set_xticks(np.arange(len(t)) * (width + gap) + (width - 1) / 2, [f"{value:.2g}" for value in t])
     labels = ["$x_t$", "one step"] * len(queries)
     axes.set_yticks(np.arange(len(rows)) * (height + gap) + (height - 1) / 2, labels)
@@ -51,13 +51,13 @@ def rows_figure(rows: Mapping[str, Float[np.ndarray, "K *shape"]], value_range: 
       rows: name → samples `[K, *shape]`, shown as `as_image` has them.
       value_range: (low, high), shown as black and white; what lies beyond is clipped.
     """
-    figure, axes, (height, _, gap) = _mosaic_figure(np.stack(list(rows.values())), value_range)
+    figure, axes, (height, _, gap) = mosaic_figure(np.stack(list(rows.values())), value_range)
     axes.set_xticks([])
     axes.set_yticks(np.arange(len(rows)) * (height + gap) + (height - 1) / 2, list(rows))
     return figure
 
 
-def _mosaic_figure(samples: Float[np.ndarray, "R K *shape"], value_range: tuple[float, float]) -> tuple[Figure, Axes, tuple[int, int, int]]:
+def mosaic_figure(samples: Float[np.ndarray, "R K *shape"], value_range: tuple[float, float]) -> tuple[Figure, Axes, tuple[int, int, int]]:
     """Samples in rows and columns, as one picture, and the height, width and gap of its cells."""
     low, high = value_range
     images = np.stack([[as_image(x) for x in row] for row in samples])

@@ -1,0 +1,34 @@
+"""Presets of `python -m experiments.hybrid_sampling`.
+
+preset          command                                                                              two CPU cores
+digits          python -m experiments.hybrid_sampling                                                3 minutes, training included
+fashion_mnist   ... --config=experiments/configs/hybrid_sampling.py:fashion_mnist                    an hour, training included
+                ... :fashion_mnist --config.model.path=runs/train                                    with a model that is there
+imagenet_vavae  ... :imagenet_vavae --config.model.path=CHECKPOINT --config.data.path=FOLDER_OF_SHARDS   (accelerators)
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs.data import data_config, preset_among
+from experiments.configs.model import model_config
+
+PRESETS = ("digits", "fashion_mnist", "imagenet_vavae")
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
+    preset_among(preset, PRESETS)
+    config = ConfigDict()
+    config.model = model_config("imagenet_vavae_b1" if preset == "imagenet_vavae" else preset)
+    config.data = data_config()  # what the model was trained on, where nothing is given
+    if preset == "imagenet_vavae":
+        config.data.update(source="latents", flips=True)
+    config.num_samples = 500  # for each t_switch, of the same noise
+    config.num_steps = 50
+    config.solver = "euler"  # or heun, midpoint, dopri5
+    config.num_switches = 26  # values of t_switch, from 0, the model alone, to 1, the oracle alone; put on the grid of steps
+    config.heldout_fraction = 0.1  # of data that a checkpoint does not split itself: the baseline
+    config.batch_size = 250
+    config.show = 8  # samples in the picture
+    config.seed = 0
+    return config

@@ -1,0 +1,33 @@
+"""Presets of `python -m experiments.one_step`.
+
+preset          command                                                                              two CPU cores
+digits          python -m experiments.one_step                                                       3 minutes, training included
+fashion_mnist   ... --config=experiments/configs/one_step.py:fashion_mnist                           an hour, training included
+                ... :fashion_mnist --config.model.path=runs/train                                    with a model that is there
+imagenet_vavae  ... :imagenet_vavae --config.model.path=CHECKPOINT --config.data.path=FOLDER_OF_SHARDS   (accelerators)
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs.data import data_config, preset_among
+from experiments.configs.model import model_config
+
+PRESETS = ("digits", "fashion_mnist", "imagenet_vavae")
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
+    preset_among(preset, PRESETS)
+    config = ConfigDict()
+    config.model = model_config("imagenet_vavae_b1" if preset == "imagenet_vavae" else preset)
+    config.data = data_config()  # what the model was trained on, where nothing is given
+    if preset == "imagenet_vavae":
+        config.data.update(source="latents", flips=True)
+    config.num_samples = 250
+    config.num_steps = 50
+    config.solver = "euler"  # or heun, midpoint, dopri5
+    config.level = 0.9  # the share at which layout, or details, count as settled
+    config.batch_size = 250
+    config.show = 3  # samples in each picture
+    config.seed = 0
+    return config

@@ -1,0 +1,41 @@
+"""Presets of `python -m experiments.sample`.
+
+preset         command                                                                        two CPU cores
+digits         python -m experiments.sample                                                   3 minutes, training included
+fashion_mnist  ... --config=experiments/configs/sample.py:fashion_mnist                       an hour, training included
+               ... --config.model.path=runs/train                                             with a model that is there: seconds
+imagenet       ... :imagenet --config.model.path=CHECKPOINT --config.num_samples=50000        (accelerators)
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs.data import preset_among
+from experiments.configs.model import model_config
+
+PRESETS = ("digits", "fashion_mnist", "imagenet")
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
+    preset_among(preset, PRESETS)
+    config = ConfigDict()
+    config.model = model_config("imagenet_vavae_b1" if preset == "imagenet" else preset)
+    config.num_samples = 1000
+    config.labels = "equal"  # every class in turn; random: drawn; or classes: 0,3,7
+    config.num_steps = 250 if preset == "imagenet" else 50
+    config.shift = 1.0  # timestep shift s of the grid; below 1 more of the steps lie near noise
+    config.solver = "euler"  # or heun, midpoint; dopri5 chooses its own steps
+    config.tolerance = 1e-5  # of dopri5
+    config.guidance = ConfigDict(
+        {
+            "scale": 1.0,  # 1: none
+            "interval": (0.0, 1.0),  # in `coordinate`
+            "coordinate": "t",  # or sigma (σ/α), log_snr
+            "channels": 0,  # how many of the first channels are guided; 0: all. LightningDiT's own sampler: 3
+        }
+    )
+    config.decoder = ""  # of latents: a folder of experiments.train's autoencoder, or of encode_latents
+    config.batch_size = 100
+    config.grid = 100  # samples shown
+    config.seed = 0
+    return config

@@ -1,0 +1,153 @@
+"""Samples of a trained model: as a picture, and as the .npz that evaluation suites read.
+
+    python -m experiments.sample --config.model.path=runs/train                               # a folder of experiments.train
+    python -m experiments.sample --config.model.path=lightningdit-xl.pt --config.num_samples=50000
+    python -m experiments.sample --config.model.path=runs/train --config.guidance.scale=2.5 --config.guidance.interval='(0.1, 0.6)'
+    python -m experiments.sample                                                               # trains on digits first
+
+Writes to --workdir (runs/sample): samples.npz with `arr_0`, uint8 `[N, H, W, 3]`, ADM's convention (grey images three times), and
+`labels`; latents.npz instead, float32 and un-normalised, where the model makes latents and no decoder is given; figures/,
+config.json, summary.json, samples.csv (a label for each) and report.html.
+"""
+
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.trained import MODELS, obtain
+from flowjax.data.normalization import IDENTITY, Normalization
+from flowjax.fields import Field, convert_interval, guided
+from flowjax.models.autoencoder import load_decoder
+from flowjax.models.trained import TrainedFlow
+from flowjax.path import Path, RectifiedFlow
+from flowjax.reporting.page import Section
+from flowjax.reporting.samples import sample_grid
+from flowjax.reporting.workdir import WorkDir
+from flowjax.sampling import Solver, draw_labels, in_batches, noise, sample
+from flowjax.schedules import shift, uniform_timesteps
+from flowjax.training.sharding import make_mesh
+
+LIVE = (MODELS,)
+
+
+def run(config: ConfigDict, workdir: WorkDir) -> str:
+    """Sample and write; returns the sentence to take away."""
+    started = time.perf_counter()
+    if config.num_samples < 1 or config.grid < 1:
+        raise ValueError(f"num_samples = {config.num_samples}, grid = {config.grid}: expected at least 1")
+    solver = Solver(config.solver, config.tolerance)
+    _guidance_interval(config, RectifiedFlow())  # what can be seen before a model is trained
+    edges = jnp.asarray(shift(uniform_timesteps(config.num_steps), config.shift), jnp.float32)
+    flow = obtain(config.model, workdir)
+    field, label = _field(config, flow), _labels(config, flow)
+    decode = _decoder(config, flow)
+    edges = edges * jnp.float32(flow.path.t_max)
+    mesh = make_mesh(0, 1) if jax.device_count() > 1 else None
+    batch = config.batch_size if mesh is None else mesh.size * math.ceil(config.batch_size / mesh.size)
+
+    def program(x: Any, y: Any) -> Any:
+        return sample(field, x, edges, y, solver=solver)
+
+    x_0 = noise(config.num_samples, flow.image_shape, config.seed)
+    batches = in_batches(program, x_0, label, batch, mesh)
+    sampling = time.perf_counter()
+    found = np.concatenate(list(runner.progress("batches", math.ceil(len(x_0) / batch))(batches)))
+    seconds = time.perf_counter() - sampling
+    if not np.isfinite(found).all():
+        raise ValueError(
+            f"{int((~np.isfinite(found)).any(axis=(1, 2, 3)).sum())} of {len(found)} samples are NaN or infinite: see guidance"
+        )
+    shown, value_range = decode(found)
+    arrays = {} if label is None else {"labels": label}
+    if config.decoder or flow.about.get("value_range"):
+        file = "samples.npz"
+        arrays["arr_0"] = _bytes(shown, value_range)
+    else:
+        file = "latents.npz"
+        arrays["arr_0"] = shown
+    np.savez(workdir.path(file), **arrays)  # type: ignore[arg-type]
+    columns = min(flow.num_classes, 10) or 10
+    picture = workdir.path("figures/samples.png")
+    sample_grid(shown[: config.grid], value_range, columns).save(picture)
+
+    takeaway = f"{config.num_samples:,} samples of {flow.source} at {config.num_samples / seconds:.1f} a second, in {file}."
+    origin = runner.provenance("sample", config, started)
+    numbers = np.zeros(len(found), np.int32) if label is None else label
+    workdir.write_csv("samples.csv", [{"sample": i, "label": int(y)} for i, y in enumerate(numbers)])
+    workdir.write_json(
+        "summary.json",
+        {
+            "model": {"source": flow.source, "dataset": flow.about.get("dataset"), "frechet_ratio": flow.frechet_ratio},
+            "num_samples": config.num_samples,
+            "file": file,
+            "steps": config.num_steps,
+            "samples_per_second": config.num_samples / seconds,
+            "takeaway": takeaway,
+            "units": {"t": "0 = noise, 1 = data", "samples_per_second": "compilation included"},
+            **origin,
+        },
+    )
+    how = f"{config.num_steps} steps of {config.solver}, shift {config.shift:g}, guidance {config.guidance.scale:g}"
+    workdir.write_report(f"Samples of {flow.source.name}", takeaway, [Section("Samples", f"{how}.", picture, alt="Samples")], origin)
+    return takeaway
+
+
+def _field(config: ConfigDict, flow: TrainedFlow) -> Field:
+    wanted, interval = config.guidance, _guidance_interval(config, flow.path)
+    if wanted.channels < 0 or wanted.channels > flow.image_shape[2]:
+        raise ValueError(f"guidance.channels = {wanted.channels}: expected 0, for all, to {flow.image_shape[2]}")
+    field = guided(flow.field, wanted.scale, interval, wanted.channels or "all")
+    if wanted.scale == 1:
+        return flow.field
+    if not flow.num_classes:
+        raise ValueError(f"guidance.scale = {wanted.scale}: {flow.source} was trained without classes, and has nothing to be guided by")
+    return field
+
+
+def _guidance_interval(config: ConfigDict, path: Path) -> tuple[float, float]:
+    low, high = config.guidance.interval
+    return convert_interval((float(low), float(high)), config.guidance.coordinate, "t", path)
+
+
+def _labels(config: ConfigDict, flow: TrainedFlow) -> np.ndarray | None:
+    if config.labels in ("equal", "random"):
+        return draw_labels(config.num_samples, flow.num_classes, config.labels, config.seed) if flow.num_classes else None
+    words = config.labels.replace(",", " ").split()
+    asked = np.array([int(word) for word in words if word.isdigit()], np.int32)
+    if not words or len(asked) < len(words) or not (asked < flow.num_classes).all():
+        raise ValueError(f"labels = {config.labels!r}: expected equal, random, or classes from 0 to {flow.num_classes - 1}, as in 2,7")
+    return np.resize(asked, config.num_samples)
+
+
+def _decoder(config: ConfigDict, flow: TrainedFlow) -> Any:
+    """From the model's values to what is shown and saved, and its range."""
+    held = flow.about.get("normalization")
+    normalization = Normalization(np.asarray(held["mean"]), np.asarray(held["std"]), held["multiplier"]) if held else IDENTITY
+    value_range = flow.about.get("value_range")
+    if config.decoder:
+        decode = jax.jit(load_decoder(config.decoder))
+        return lambda x: (np.concatenate([np.asarray(decode(part)) for part in _parts(normalization.inverse(x))]), (-1.0, 1.0))
+    if value_range is not None:  # images: shown as the model sees them
+        return lambda x: (x, tuple(value_range))
+    return lambda x: (normalization.inverse(x), (-3.0, 3.0))
+
+
+def _parts(x: np.ndarray, size: int = 256) -> list[np.ndarray]:
+    return np.array_split(x, -(-len(x) // size))
+
+
+def _bytes(x: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    """uint8 `[N, H, W, 3]`."""
+    low, high = value_range
+    grey = (255 * np.clip((x - low) / (high - low), 0, 1)).round().astype(np.uint8)
+    return grey if grey.shape[-1] == 3 else np.repeat(grey[..., :1], 3, axis=-1)
+
+
+if __name__ == "__main__":
+    runner.main("sample", run, live=LIVE)

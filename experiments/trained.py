@@ -1,0 +1,72 @@
+"""From the `model` block of a configuration to a trained flow, and to the data that it was trained on."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments import runner, train
+from experiments.configs import train as presets
+from experiments.data_flags import load_data
+from flowjax import data
+from flowjax.models.trained import TrainedFlow, load_trained
+from flowjax.reporting.workdir import WorkDir
+
+MODELS = "models"
+"""The live folder of a run in which models are trained once, and kept."""
+
+STRONG_ENOUGH = 3.0
+"""The largest ratio of Fréchet distances of a model from which anything can be concluded: see `experiments.train`."""
+
+
+def obtain(block: ConfigDict, workdir: WorkDir) -> TrainedFlow:
+    """The model that a block names; trained in the workdir where it names none.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load_trained`; as `experiments.train`.
+    """
+    if block.path:
+        return load_trained(block.path)
+    return load_trained(train_within(training_config(block), workdir, block.preset))
+
+
+def training_config(block: ConfigDict, **changes: Any) -> ConfigDict:
+    """The configuration of `experiments.train` that a block asks for."""
+    config = presets.get_config(block.preset)
+    if config.task != "flow":
+        raise ValueError(f"model.preset = {block.preset}: expected a preset of experiments.train that trains a flow")
+    if block.steps:
+        config.steps = config.optimizer.decay_steps = block.steps
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def train_within(config: ConfigDict, workdir: WorkDir, name: str) -> Any:
+    """Train, in a folder of the workdir's that says by its name what is in it, unless that is done; returns the folder."""
+    print(f"Training {name} ({config.model.size}, {config.steps:,} steps), or going on with it, in {workdir.live(MODELS)}", flush=True)
+    return runner.run_within(workdir.live(MODELS), name, config, train.run, train.LIVE)
+
+
+def own_data(flow: TrainedFlow, block: ConfigDict) -> tuple[data.DataSet, data.DataSet | None]:
+    """The samples that a flow was trained on and those held out from it; or what a `data` block names, all for training.
+
+    Raises:
+      ValueError: a checkpoint that does not say what it was trained on, and no data given; data of another shape, or of fewer classes.
+    """
+    about = flow.about.get("config")
+    if block.source or block.path:
+        found: tuple[data.DataSet, data.DataSet | None] = (load_data(block), None)
+    elif about is None:
+        raise ValueError(f"{flow.source} does not say what it was trained on: give --config.data.path=FILE_OR_FOLDER")
+    else:
+        whole = load_data(ConfigDict(about["data"]))
+        found = whole.split(about["heldout_fraction"], about["seed"]) if about["heldout_fraction"] else (whole, None)
+    flow.check_shape(found[0].shape, found[0].name)
+    if flow.num_classes and (found[0].num_classes or 0) > flow.num_classes:
+        raise ValueError(f"{flow.source} knows {flow.num_classes} classes, and {found[0].name} has {found[0].num_classes}")
+    return found
+
+
+def strength(flow: TrainedFlow) -> dict[str, Any]:
+    """Whether the model is good enough to conclude from, for a summary."""
+    ratio = flow.frechet_ratio
+    return {"frechet_ratio": ratio, "at_most": STRONG_ENOUGH, "enough": None if ratio is None else ratio <= STRONG_ENOUGH}

@@ -1,0 +1,156 @@
+"""What samples from a trained model, as its user runs it: `sample`, `hybrid_sampling`, `one_step`."""
+
+import csv
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.configs import train as presets
+from flowjax.models import Architecture, LightningDiT, export_lightningdit
+from flowjax.models.trained import FILE, load_trained, save_trained
+from flowjax.reporting.workdir import plain
+from tests.binary import Binary
+
+
+def untrained(shape: tuple[int, int, int] = (8, 8, 1)) -> LightningDiT:
+    """A model whose last layer is not all 0."""
+    model = LightningDiT(Architecture(shape, 4, 1, 16, 2, num_classes=10), rngs=nnx.Rngs(0))
+    last = model.final_layer.linear.weight
+    last.set_value(jax.random.normal(jax.random.key(0), last.shape, jnp.float32) / 8)
+    return model
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder of experiments.train as the binaries see it: a model, and what it was trained on."""
+    folder = tmp_path_factory.mktemp("train")
+    config = presets.get_config("digits").to_dict()
+    about = {"config": config, "dataset": "digits", "path": "rectified_flow", "value_range": (-1.0, 1.0), "frechet": {"ratio": 2.5}}
+    save_trained(untrained(), folder / FILE, plain(about))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Binary]:
+    """The binary of a name; one of each."""
+    return functools.cache(lambda name: Binary(name, tmp_path_factory.mktemp(name)))
+
+
+def summary(workdir: pathlib.Path) -> dict[str, Any]:
+    return json.loads((workdir / "summary.json").read_text())
+
+
+def test_a_trained_flow_comes_back_with_what_is_known_of_it(run_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    flow = load_trained(run_folder)
+    assert (flow.num_classes, flow.image_shape, flow.frechet_ratio) == (10, (8, 8, 1), 2.5)
+    x, label = jnp.ones((2, 8, 8, 1)), jnp.array([0, 3], jnp.int32)
+    expected = untrained()(x, jnp.full(2, 0.3, jnp.float32), label)
+    np.testing.assert_allclose(flow.field(x, jnp.float32(0.3), label), expected, rtol=1e-6)
+    wide = LightningDiT(Architecture((4, 12, 2), 2, 1, 16, 2, num_classes=0), rngs=nnx.Rngs(0))
+    save_trained(wide, tmp_path / "wide.safetensors", {})
+    assert load_trained(tmp_path / "wide.safetensors").image_shape == (4, 12, 2)
+    export_lightningdit(untrained(), tmp_path / "published.safetensors")
+    assert load_trained(tmp_path / "published.safetensors").frechet_ratio is None
+
+
+def test_samples_are_written_as_evaluation_suites_read_them(
+    run_folder: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
+) -> None:
+    sample = binary("sample")
+    steps = (f"--config.model.path={run_folder}", "--config.num_samples=30", "--config.num_steps=4", "--config.batch_size=8")
+    done = sample(*steps, f"--workdir={tmp_path / 'plain'}")
+    assert done.status == 0, done.output
+    held = np.load(tmp_path / "plain" / "samples.npz")
+    assert (held["arr_0"].shape, held["arr_0"].dtype) == ((30, 8, 8, 3), np.uint8)
+    np.testing.assert_array_equal(held["labels"], np.arange(30) % 10)
+    assert {"config.json", "summary.json", "samples.csv", "report.html"} <= {entry.name for entry in (tmp_path / "plain").iterdir()}
+    guided = ("--config.guidance.scale=3.0", "--config.guidance.interval=(0.3, 3.0)", "--config.guidance.coordinate=sigma")
+    done = sample(*steps, *guided, "--config.labels=2,7", "--config.solver=heun", f"--workdir={tmp_path / 'guided'}")
+    assert done.status == 0, done.output
+    other = np.load(tmp_path / "guided" / "samples.npz")
+    np.testing.assert_array_equal(other["labels"], np.resize([2, 7], 30))
+    assert (other["arr_0"] != held["arr_0"]).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("sample", ("--config.model.path=/nowhere",), "/nowhere: no such file"),
+        ("sample", ("--config.guidance.scale=nan",), "guidance scale = nan"),
+        ("sample", ("--config.guidance.scale=2.0", "--config.guidance.interval=(0.6, 0.1)"), "lower end first"),
+        ("sample", ("--config.guidance.scale=2.0", "--config.guidance.interval=(0.2, 0.2)"), "not empty"),
+        ("sample", ("--config.labels=3,10",), "0 to 9"),
+        ("sample", ("--config.solver=rk4",), "expected one of euler"),
+        ("sample", ("--config.decoder=/nowhere",), "decoder: /nowhere holds neither"),
+        ("hybrid_sampling", ("--config.num_switches=1",), "num_switches = 1"),
+        ("hybrid_sampling", ("--config.data.path={other}",), "makes samples of shape (8, 8, 1)"),
+        ("hybrid_sampling", ("--config.model.path={published}",), "does not say what it was trained on"),
+        ("one_step", ("--config.level=1.5",), "level = 1.5"),
+        ("one_step", ("--config.model.path={here}",), "holds no model.safetensors"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(
+    name: str, arguments: tuple[str, ...], told: str, run_folder: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
+) -> None:
+    np.save(tmp_path / "other.npy", np.zeros((20, 4, 4, 1), np.float32) + np.arange(20, dtype=np.float32)[:, None, None, None])
+    export_lightningdit(untrained(), tmp_path / "published.safetensors")
+    places = {"other": tmp_path / "other.npy", "published": tmp_path / "published.safetensors", "here": tmp_path}
+    given = [argument.format(**places) for argument in arguments]
+    model = () if any("model.path" in argument for argument in given) else (f"--config.model.path={run_folder}",)
+    small = ("--config.num_samples=4", "--config.num_steps=2")
+    failed = binary(name)(*model, *small, *given, f"--workdir={tmp_path / 'run'}")
+    assert told in failed.error
+    assert not (tmp_path / "run").exists()
+
+
+def test_hybrid_samples_turn_into_copies_and_the_verdict_says_what_that_means(
+    run_folder: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
+) -> None:
+    small = ("--config.num_samples=40", "--config.num_steps=20", "--config.num_switches=5", "--config.show=2")
+    done = binary("hybrid_sampling")(f"--config.model.path={run_folder}", *small, f"--workdir={tmp_path}")
+    assert done.status == 0, done.output
+    found = summary(tmp_path)
+    assert found["copies"]["oracle"]["value"] == 1.0
+    assert found["copies"]["model"]["value"] < 0.2  # an untrained model makes nothing that looks like anything
+    assert 0 < found["target_turning_point"]["measured"] < found["behavioural_turning_point"]["measured"] <= 1
+    assert found["verdict"]["outcome"] == "reproduced"
+    rows = list(csv.DictReader((tmp_path / "hybrid.csv").read_text().splitlines()))
+    assert [float(row["t_switch"]) for row in rows] == [0, 0.25, 0.5, 0.75, 1]
+    assert {entry.name for entry in (tmp_path / "figures").iterdir()} == {
+        f"{name}.{suffix}" for name in ("copies", "distances", "samples") for suffix in ("png", "svg")
+    }
+
+
+def test_a_weak_model_is_called_that(run_folder: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
+    flow = load_trained(run_folder)
+    save_trained(flow.model, tmp_path / FILE, {**flow.about, "frechet": {"ratio": 9.0}})
+    small = ("--config.num_samples=20", "--config.num_steps=10", "--config.show=1", f"--config.model.path={tmp_path}")
+    done = binary("one_step")(*small, f"--workdir={tmp_path / 'run'}")
+    assert done.status == 0, done.output
+    found = summary(tmp_path / "run")
+    assert found["verdict"]["outcome"] == "model too weak"
+    oracle = found["settled"]["along the oracle"]
+    assert oracle["layout"]["t"] <= oracle["details"]["t"] < 1
+    assert found["first_prediction_from_class_mean"]["along the oracle"] < 1e-6
+
+
+@pytest.mark.slow
+def test_without_a_model_one_is_trained_in_the_workdir_and_kept(binary: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
+    sample = binary("sample")
+    small = ("--config.model.steps=3", "--config.num_samples=10", "--config.num_steps=2", f"--workdir={tmp_path / 'run'}")
+    done = sample(*small)
+    assert done.status == 0, done.output
+    [model] = (tmp_path / "run" / "models").glob("digits-*/model.safetensors")
+    before = model.stat().st_mtime_ns
+    again = sample(*small, "--config.seed=1", "--resume")
+    assert again.status == 0, again.output
+    assert model.stat().st_mtime_ns == before
+    assert load_trained(model).about["step"] == 3
