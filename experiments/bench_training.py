@@ -4,8 +4,9 @@
     python -m experiments.bench_training --config=experiments/configs/bench_training.py:sampling
 
 Both have the same weights and do the same work on the same batch: forward, backward, clipping, AdamW and the average of parameters; or
-Euler's steps from the same noise. They take a few turns each, and each is judged by its fastest, so that a busy machine slows both alike. PyTorch runs eagerly and
-compiled; the faster counts. Writes config.json, summary.json, bench.csv and report.html to --workdir (runs/bench_training).
+Euler's steps from the same noise. They take a few turns each, one after the other, and each is judged by its fastest, so that a busy
+machine slows both alike. PyTorch runs eagerly and compiled; the faster counts. Writes config.json, summary.json, bench.csv and
+report.html to --workdir (runs/bench_training).
 """
 
 import time

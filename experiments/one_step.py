@@ -42,6 +42,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     started = time.perf_counter()
     if config.num_samples < 2 or config.show < 1:
         raise ValueError(f"num_samples = {config.num_samples}, show = {config.show}: expected at least 2 and 1")
+    if not 0 < config.level < 1:
+        raise ValueError(f"level = {config.level}: expected a share in (0, 1)")
     solver = Solver(config.solver)
     flow = obtain(config.model, workdir)
     training, _ = own_data(flow, config.data)

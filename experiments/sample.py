@@ -3,6 +3,7 @@
     python -m experiments.sample --config.model.path=runs/train                               # a folder of experiments.train
     python -m experiments.sample --config.model.path=lightningdit-xl.pt --config.num_samples=50000
     python -m experiments.sample --config.model.path=runs/train --config.guidance.scale=2.5 --config.guidance.interval='(0.1, 0.6)'
+    python -m experiments.sample --config.model.path=runs/train --config.quality.features=classifier   # and how good they are
     python -m experiments.sample                                                               # trains on digits first
 
 Writes to --workdir (runs/sample): samples.npz with `arr_0`, uint8 `[N, H, W, 3]`, ADM's convention (grey images three times), and
@@ -20,8 +21,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
+from experiments.sample_quality import Quality
 from experiments.trained import MODELS, obtain
 from flowjax.data.normalization import IDENTITY, Normalization
+from flowjax.data.pixels import to_bytes
 from flowjax.fields import Field, convert_interval, guided
 from flowjax.models.autoencoder import load_decoder
 from flowjax.models.trained import TrainedFlow
@@ -47,6 +50,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     flow = obtain(config.model, workdir)
     field, label = _field(config, flow), _labels(config, flow)
     decode = _decoder(config, flow)
+    quality = Quality(config.quality, flow, config.data, config.seed) if config.quality.features else None
     edges = edges * jnp.float32(flow.path.t_max)
     mesh = make_mesh(0, 1) if jax.device_count() > 1 else None
     batch = config.batch_size if mesh is None else mesh.size * math.ceil(config.batch_size / mesh.size)
@@ -67,7 +71,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     arrays = {} if label is None else {"labels": label}
     if config.decoder or flow.about.get("value_range"):
         file = "samples.npz"
-        arrays["arr_0"] = _bytes(shown, value_range)
+        arrays["arr_0"] = to_bytes(shown, value_range)
     else:
         file = "latents.npz"
         arrays["arr_0"] = shown
@@ -76,7 +80,11 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     picture = workdir.path("figures/samples.png")
     sample_grid(shown[: config.grid], value_range, columns).save(picture)
 
+    measured = {} if quality is None else {"quality": quality(found, config.seed)}
     takeaway = f"{config.num_samples:,} samples of {flow.source} at {config.num_samples / seconds:.1f} a second, in {file}."
+    if measured:
+        told = measured["quality"]
+        takeaway += f" Their Fréchet distance from real data is {told['frechet']:.3g}, in {told['features']} features."
     origin = runner.provenance("sample", config, started)
     numbers = np.zeros(len(found), np.int32) if label is None else label
     workdir.write_csv("samples.csv", [{"sample": i, "label": int(y)} for i, y in enumerate(numbers)])
@@ -88,13 +96,18 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "file": file,
             "steps": config.num_steps,
             "samples_per_second": config.num_samples / seconds,
+            **measured,
             "takeaway": takeaway,
             "units": {"t": "0 = noise, 1 = data", "samples_per_second": "compilation included"},
             **origin,
         },
     )
     how = f"{config.num_steps} steps of {config.solver}, shift {config.shift:g}, guidance {config.guidance.scale:g}"
-    workdir.write_report(f"Samples of {flow.source.name}", takeaway, [Section("Samples", f"{how}.", picture, alt="Samples")], origin)
+    sections = [Section("Samples", f"{how}.", picture, alt="Samples")]
+    if measured:
+        text = "The Fréchet distance, extrapolated to infinitely many samples, with 95 % interval; precision and recall."
+        sections.append(Section("How good they are", text, table=_quality_rows(measured["quality"])))
+    workdir.write_report(f"Samples of {flow.source.name}", takeaway, sections, origin)
     return takeaway
 
 
@@ -138,15 +151,13 @@ def _decoder(config: ConfigDict, flow: TrainedFlow) -> Any:
     return lambda x: (normalization.inverse(x), (-3.0, 3.0))
 
 
+def _quality_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = [{"measure": f"Fréchet distance, {found['features']} features", "value": found["frechet"]}]
+    return rows + [{"measure": name.replace("_", ", "), **part} for name, part in found.items() if isinstance(part, dict)]
+
+
 def _parts(x: np.ndarray, size: int = 256) -> list[np.ndarray]:
     return np.array_split(x, -(-len(x) // size))
-
-
-def _bytes(x: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """uint8 `[N, H, W, 3]`."""
-    low, high = value_range
-    grey = (255 * np.clip((x - low) / (high - low), 0, 1)).round().astype(np.uint8)
-    return grey if grey.shape[-1] == 3 else np.repeat(grey[..., :1], 3, axis=-1)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def train_classifier(config: ConfigDict, labelled: data.DataSet, mesh: Mesh) -> 
     return Frozen(task, trainer, train(trainer, batches, Schedule(config.evaluation.classifier_steps), seed=config.seed).state.ema)
 
 
-def _features(frozen: Frozen, x: np.ndarray) -> np.ndarray:
+def features_of(frozen: Frozen, x: np.ndarray) -> np.ndarray:
+    """What a classifier has learnt to see in some images."""
     program = jax.jit(lambda parameters, part: frozen.trainer.model(parameters).features(part))
     return np.concatenate([np.asarray(program(frozen.parameters, part)) for part in np.array_split(x, -(-len(x) // 1024))])
 
@@ -177,7 +178,7 @@ class FlowEvaluation(NoEvaluation):
         if not wanted.frechet_samples or train_set is None or heldout is None or self._records.num_classes is None:
             return None
         frozen = train_classifier(self._config, self._records.load(), self._trainer.mesh)  # it has seen both halves alike
-        features = functools.partial(_features, frozen)
+        features = functools.partial(features_of, frozen)
         count = wanted.frechet_samples
         samples = features(self._samples(state, count))
         real, seen = features(heldout.data[:count]), features(train_set.data[:count])

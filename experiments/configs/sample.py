@@ -9,7 +9,7 @@ imagenet       ... :imagenet --config.model.path=CHECKPOINT --config.num_samples
 
 from ml_collections import ConfigDict
 
-from experiments.configs.data import preset_among
+from experiments.configs.data import data_config, preset_among
 from experiments.configs.model import model_config
 
 PRESETS = ("digits", "fashion_mnist", "imagenet")
@@ -35,6 +35,10 @@ def get_config(preset: str = "digits") -> ConfigDict:
         }
     )
     config.decoder = ""  # of latents: a folder of experiments.train's autoencoder, or of encode_latents
+    # How good the samples are. features: classifier (of the model's own data; never to be called FID), or a file of Inception's weights as
+    # torch-fidelity publishes them (extra `inception`); "": not measured. reference: an .npz with mu and sigma; "": the data.
+    config.quality = ConfigDict({"features": "", "reference": ""})
+    config.data = data_config()  # to compare with; what the model was trained on, where nothing is given
     config.batch_size = 100
     config.grid = 100  # samples shown
     config.seed = 0

@@ -73,10 +73,21 @@ def test_samples_are_written_as_evaluation_suites_read_them(
     np.testing.assert_array_equal(held["labels"], np.arange(30) % 10)
     assert {"config.json", "summary.json", "samples.csv", "report.html"} <= {entry.name for entry in (tmp_path / "plain").iterdir()}
     guided = ("--config.guidance.scale=3.0", "--config.guidance.interval=(0.3, 3.0)", "--config.guidance.coordinate=sigma")
-    done = sample(*steps, *guided, "--config.labels=2,7", "--config.solver=heun", f"--workdir={tmp_path / 'guided'}")
+    done = sample(
+        *steps,
+        *guided,
+        "--config.labels=2,7",
+        "--config.solver=heun",
+        "--config.quality.features=classifier",
+        f"--workdir={tmp_path / 'guided'}",
+    )
     assert done.status == 0, done.output
     other = np.load(tmp_path / "guided" / "samples.npz")
     np.testing.assert_array_equal(other["labels"], np.resize([2, 7], 30))
+    quality = summary(tmp_path / "guided")["quality"]
+    assert quality["features"] == "classifier"
+    assert quality["frechet"] > 0
+    assert quality["recall"]["high"] < 0.9  # two classes of ten, of an untrained model
     assert (other["arr_0"] != held["arr_0"]).any()
 
 
@@ -90,6 +101,9 @@ def test_samples_are_written_as_evaluation_suites_read_them(
         ("sample", ("--config.labels=3,10",), "0 to 9"),
         ("sample", ("--config.solver=rk4",), "expected one of euler"),
         ("sample", ("--config.decoder=/nowhere",), "decoder: /nowhere holds neither"),
+        ("sample", ("--config.quality.features={published}",), "is no InceptionV3"),
+        ("sample", ("--config.quality.features=/nowhere.pth",), "/nowhere.pth"),
+        ("sample", ("--config.quality.features=classifier", "--config.quality.reference={other}"), "holds no reference statistics"),
         ("hybrid_sampling", ("--config.num_switches=1",), "num_switches = 1"),
         ("hybrid_sampling", ("--config.data.path={other}",), "makes samples of shape (8, 8, 1)"),
         ("hybrid_sampling", ("--config.model.path={published}",), "does not say what it was trained on"),
