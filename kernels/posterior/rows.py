@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-FALLBACK_ROWS = 32
-"""Queries repeated together in float64: enough for a matmul, few enough that one stray query stays cheap."""
+FALLBACK_ROWS = 8
+"""Queries repeated together in float64. On images of 784 values, 60,000 of them, 1 to 5 of 128 queries are (t from 0.2 to 0.4)."""
 
 Rows = TypeVar("Rows")
 Output = TypeVar("Output")

@@ -16,6 +16,9 @@ from kernels.posterior.samples import Samples
 
 Tree = TypeVar("Tree")
 
+RUN = 32
+"""Samples in a run whose maximum stands for them while candidates are looked for."""
+
 
 class Block(NamedTuple):
     """One block of samples, and the scores of all queries on it."""
@@ -124,10 +127,26 @@ def _top(block: Block, best: Float[Array, " B"], k: int) -> Top:
     b, n = block.scores.shape
     # XLA's fast top-k is for float32, and it knows it only if nothing else slices the result: it would sort the whole block instead.
     below_best = (block.scores - jnp.where(jnp.isneginf(best), 0, best)[:, None]).astype(jnp.float32)
-    below, position = jax.lax.top_k(below_best, min(k, n))
+    below, position = _largest(below_best, min(k, n))
     short = ((0, 0), (0, k - position.shape[1]))
     score = jnp.pad(jnp.take_along_axis(block.scores, position, axis=1), short, constant_values=-jnp.inf)
     index = jnp.pad(block.positions[position], short, constant_values=NO_SAMPLE)
     # The k-th score bounds all others, but for its rounding; a block no longer than the list has no others.
     bound = best + below.min(axis=1).astype(best.dtype) * (1 - 2.0**-22)
     return Top(score, index, bound if n > k else jnp.full(b, -jnp.inf, best.dtype))
+
+
+def _largest(x: Float[Array, "B n"], k: int) -> tuple[Float[Array, "B k"], Int[Array, "B k"]]:
+    """As `jax.lax.top_k`, equal values by the lower index: of the k runs with the largest maxima alone, since no other can hold one.
+
+    A pass over the maxima reads as fast as memory does; a top-k looks at every value for itself.
+    """
+    b, n = x.shape
+    if n < 4 * k * RUN:
+        values, position = jax.lax.top_k(x, k)
+        return values, position
+    runs = jnp.pad(x, ((0, 0), (0, -n % RUN)), constant_values=-jnp.inf).reshape(b, -1, RUN)
+    _, chosen = jax.lax.top_k(runs.max(axis=2), k)
+    chosen = jnp.sort(chosen, axis=1)  # so that what is equal stays in order
+    values, position = jax.lax.top_k(jnp.take_along_axis(runs, chosen[:, :, None], axis=1).reshape(b, k * RUN), k)
+    return values, jnp.take_along_axis(chosen, position // RUN, axis=1) * RUN + position % RUN

@@ -8,9 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kernels.double import argmax64, float64_scope
 from kernels.posterior import BlockSizes, Moments, posterior, prepare, reference
+from kernels.posterior import streaming as streaming_module
 from kernels.posterior.api import plan
 from kernels.posterior.partial import Partial
 from kernels.posterior.queries import Queries
@@ -243,3 +246,14 @@ def test_argmax_takes_the_first_of_equal():
             return argmax64(x.astype(jnp.float64))
 
     np.testing.assert_array_equal(first(jnp.array([[1.0, 3, 3, 2], [5, 5, 5, 5], [-1, -2, -1, -3]])), [1, 0, 0])
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(1, 5), st.sampled_from([100, 2048, 2049, 4096]), st.sampled_from([1, 3, 16]))
+def test_candidates_are_the_largest_and_equal_ones_the_first(seed: int, distinct: int, n: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 10**distinct, (3, n)).astype(np.float32)
+    x[0, rng.integers(n)] = -np.inf
+    values, positions = streaming_module._largest(jnp.asarray(x), k)
+    order = np.argsort(-x, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(positions, order)
+    np.testing.assert_array_equal(values, np.take_along_axis(x, order, axis=1))
