@@ -6,13 +6,17 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 
-def _command(name: str, arguments: tuple[str, ...], output: str) -> None:
+def _command(name: str, arguments: tuple[str, ...], output: str, devices: int) -> None:
     """In the child: what `python -m experiments.NAME ARGUMENTS` does, its output in a file."""
+    if devices:
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     file = os.open(output, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -20,7 +24,7 @@ def _command(name: str, arguments: tuple[str, ...], output: str) -> None:
     from experiments import runner
 
     binary = importlib.import_module(f"experiments.{name}")
-    runner.main(name, binary.run, live=getattr(binary, "LIVE", ()))
+    runner.main(name, binary.run, live=getattr(binary, "LIVE", ()), several=getattr(binary, "SEVERAL", False))
 
 
 class Finished:
@@ -72,11 +76,24 @@ class Binary:
         self._context.set_forkserver_preload([f"experiments.{name}"])
         self._name, self._scratch, self._number = name, scratch, itertools.count()
 
-    def start(self, *arguments: str) -> Running:
+    def start(self, *arguments: str, devices: int = 0) -> Running:
+        """Args:
+        devices: how many CPU devices the process has; 0: as many as the tests.
+        """
         output = self._scratch / f"output{next(self._number)}.txt"
-        process = self._context.Process(target=_command, args=(self._name, arguments, str(output)))
+        process = self._context.Process(target=_command, args=(self._name, arguments, str(output), devices))
         process.start()
         return Running(self._name, process, output)
 
-    def __call__(self, *arguments: str) -> Finished:
-        return self.start(*arguments).wait()
+    def __call__(self, *arguments: str, devices: int = 0) -> Finished:
+        return self.start(*arguments, devices=devices).wait()
+
+    def job(
+        self, processes: int, devices: int, *arguments: str, own: Mapping[int, tuple[str, ...]] = MappingProxyType({})
+    ) -> list[Running]:
+        """Several processes that find each other; `own`: what one of them is told besides."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        among = (f"--coordinator_address={address}", f"--num_processes={processes}", "--heartbeat_timeout_seconds=10")
+        return [self.start(*arguments, *among, f"--process_id={index}", *own.get(index, ()), devices=devices) for index in range(processes)]

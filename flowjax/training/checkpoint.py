@@ -5,6 +5,7 @@ import logging
 import pathlib
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -15,8 +16,11 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from flowjax import peers
 from flowjax.training import seal
 from flowjax.training.step import State, Trainer
+
+_PENDING = "not done yet"
 
 
 class Restored(NamedTuple):
@@ -40,7 +44,8 @@ class Checkpointer:
 
     A checkpoint is there whole or not at all, whenever the process dies. Beside it stand the checksums of its files; one that does not fit
     them is moved to `damaged-STEP` and named on standard error, and the one before it is read. A save that fails (a full disk) is named
-    too, and training goes on: the checkpoints before it still stand. Only of the last save of a run is it an error.
+    too, and training goes on: the checkpoints before it still stand. Only of the last save of a run is it an error. Where several processes
+    save and one of them fails, it is an error on all.
 
     Args:
       folder: created if need be; what an interrupted save left there is removed.
@@ -80,6 +85,8 @@ class Checkpointer:
         try:
             self.wait()
         except SaveFailed as error:
+            if peers.several():  # Orbax in the others waits for this one
+                raise
             print(f"warning: {error}; training goes on", file=sys.stderr, flush=True)
         if self.latest == step:
             return
@@ -98,7 +105,7 @@ class Checkpointer:
         """In a thread: until the save is done, and sealed."""
         try:
             response.result()
-            if jax.process_index() == 0:
+            if peers.is_first():
                 seal.write(self._folder / str(step))
                 for left in self._folder.glob("*.orbax-checkpoint-tmp*"):  # of saves that failed: nothing is being saved now
                     shutil.rmtree(left, ignore_errors=True)
@@ -106,10 +113,11 @@ class Checkpointer:
             raise self._failed(error, step) from error
 
     def _failed(self, error: BaseException, step: int) -> SaveFailed:
-        return SaveFailed(f"the checkpoint at step {step} could not be saved in {self._folder} ({_cause(error)})")
+        which = f"process {jax.process_index()}: " if peers.several() else ""
+        return SaveFailed(f"the checkpoint at step {step} could not be saved in {self._folder} ({which}{_cause(error)})")
 
     def wait(self) -> None:
-        """Until what was begun is on disk.
+        """Until what was begun is on disk, on all processes.
 
         Raises:
           SaveFailed: it could not be saved.
@@ -117,6 +125,8 @@ class Checkpointer:
         saving, self._saving = self._saving, None
         if saving is None:
             return
+        if peers.several():
+            return self._wait_together(saving)
         try:
             saving.result()
         except SaveFailed:
@@ -124,6 +134,19 @@ class Checkpointer:
                 self._orbax.close()
             self._orbax = self._open()  # afresh: nothing of what failed is carried on
             raise
+
+    def _wait_together(self, saving: Future[None]) -> None:
+        """The processes ask each other until all are done, or one has failed: the others' saves would wait for it for many minutes."""
+        while True:
+            error = saving.exception() if saving.done() else None
+            told = peers.gather(str(error or "") if saving.done() else _PENDING)
+            failed = [words for words in told if words not in ("", _PENDING)]
+            if failed:
+                last = "there is no earlier one" if self.latest is None else f"the last good one is at step {self.latest}"
+                raise SaveFailed(f"{failed[0]}; {last}")
+            if _PENDING not in told:
+                return
+            time.sleep(0.02)
 
     def restore(self, trainer: Trainer) -> Restored | None:
         """The newest checkpoint that is whole, on the trainer's devices; None if there is none.
@@ -147,7 +170,9 @@ class Checkpointer:
                 if sealed:
                     raise ValueError(f"the checkpoint at step {step} in {self._folder} cannot be read ({_cause(error)})") from error
                 damaged.append(f"the checkpoint at step {step} is damaged ({_cause(error)})")
-                print(f"warning: {damaged[-1]}; it is kept as {self._set_aside(step)}", file=sys.stderr, flush=True)
+                kept = self._set_aside(step)
+                if peers.is_first():
+                    print(f"warning: {damaged[-1]}; it is kept as {kept}", file=sys.stderr, flush=True)
         if damaged:
             raise ValueError(f"{damaged[0]}, and no other is left in {self._folder}: pass --overwrite to begin again")
         return None
@@ -158,7 +183,7 @@ class Checkpointer:
         Raises:
           seal.Broken: they are not as they were.
         """
-        found = seal.check(self._folder / str(step)) if jax.process_index() == 0 else None
+        found = seal.check(self._folder / str(step)) if peers.is_first() else None
         told = -1 if found is None else list(seal.Seal).index(found.seal)
         seen = list(seal.Seal)[int(multihost_utils.broadcast_one_to_all(jnp.int32(told)))]
         if seen is seal.Seal.BROKEN:
@@ -169,7 +194,7 @@ class Checkpointer:
         """Move a checkpoint to where it is not taken for one; returns its new name."""
         name = next(name for k in range(10_000) if not (self._folder / (name := f"damaged-{step}{f'-{k}' if k else ''}")).exists())
         multihost_utils.sync_global_devices("a damaged checkpoint has been seen")
-        if jax.process_index() == 0:
+        if peers.is_first():
             (self._folder / str(step)).rename(self._folder / name)
         multihost_utils.sync_global_devices("and set aside")
         self._orbax.reload()
@@ -179,6 +204,8 @@ class Checkpointer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None and peers.several() and not isinstance(error, SystemExit):
+            return self._thread.shutdown(wait=False)  # the other processes may be gone: nobody is waited for
         try:
             self.wait()
         except SaveFailed as failed:
@@ -220,20 +247,11 @@ class Mismatch(ValueError):
     """A checkpoint of another configuration."""
 
 
-def _check_same(wanted: Any, found: Any, where: str, key: str = "") -> None:
-    """Every value of `wanted` under the same key in `found`; versions may differ."""
-    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
-        for name in sorted(set(wanted) | set(found)):
-            inner = f"{key}.{name}" if key else str(name)
-            if inner in ("versions", "data"):
-                continue
-            _check_same(wanted.get(name), found.get(name), where, inner)
-    elif _plain(wanted) != _plain(found):
-        raise Mismatch(f"{key} = {wanted!r}, but {where} was made with {found!r}: resume with the same, or give another --workdir")
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+def _check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:
+    """Every value of `wanted` under the same key in `found`; versions, and what the loop keeps, may differ."""
+    ours, theirs = ({key: value for key, value in meta.items() if key not in ("versions", "data")} for meta in (wanted, found))
+    for key, asked, made in peers.differences(ours, theirs):
+        raise Mismatch(f"{key} = {asked!r}, but {where} was made with {made!r}: resume with the same, or give another --workdir")
 
 
 def _cause(error: BaseException) -> str:

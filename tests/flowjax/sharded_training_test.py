@@ -19,13 +19,13 @@ import pytest
 
 from flowjax.data.digits import records
 from flowjax.data.pipeline import Batches
+from flowjax.exits import Exit
 from flowjax.models import Architecture
 from flowjax.objective import Objective
 from flowjax.oracle import Oracle
 from flowjax.training.checkpoint import Checkpointer
 from flowjax.training.loop import Schedule, train
 from flowjax.training.metrics import MetricWriter, read_metrics
-from flowjax.training.preemption import EXIT_STOPPED
 from flowjax.training.sharding import make_mesh, oracle_mesh, place_batch
 from flowjax.training.step import State, Trainer, make_optimizer
 from flowjax.training.tasks import FlowTask
@@ -207,7 +207,7 @@ def test_two_processes_train_as_one_and_stop_as_one(tmp_path: pathlib.Path) -> N
     finally:
         for worker in workers:
             worker.kill()
-    assert codes == [EXIT_STOPPED] * 2, told()
+    assert codes == [Exit.STOPPED] * 2, told()
     assert time.monotonic() - asked < 30 * max(1.0, os.getloadavg()[0] / 2)  # of a quiet machine
     lines = read_metrics(tmp_path / "metrics0.jsonl")
     np.testing.assert_allclose([line["loss"] for line in lines[:STEPS]], curve(1)[0], rtol=2e-6)
