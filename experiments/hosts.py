@@ -8,6 +8,7 @@ A process whose peer dies, or no longer answers, ends with a status that asks to
 import hashlib
 import os
 import pathlib
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -54,8 +55,10 @@ def connect() -> None:
         )
     if not missing and given["process_id"] >= given["num_processes"]:
         raise ValueError(f"--process_id={given['process_id']}: expected 0 to {given['num_processes'] - 1}, below --num_processes")
-    if not missing and ":" not in given["coordinator_address"]:
+    if not missing and not given["coordinator_address"].rpartition(":")[2].isdigit():
         raise ValueError(f"--coordinator_address={given['coordinator_address']}: expected HOST:PORT")
+    if not missing and given["process_id"] > 0:
+        _await(given["coordinator_address"], options.start_timeout_seconds)
     if not missing:  # what a CPU computes with others then fails in the call that meets a peer's death, and not in a thread
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
@@ -73,6 +76,21 @@ def connect() -> None:
         raise LostPeer(
             f"not all processes of the job came within {options.start_timeout_seconds} s ({str(error).splitlines()[0]})"
         ) from error
+
+
+def _await(address: str, seconds: float) -> None:
+    """Until process 0 can be reached: JAX's own wait for it ends in an abort."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=max(deadline - time.monotonic(), 0.1)).close()
+            return
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                why = error.strerror or error
+                raise LostPeer(f"process 0 was not to be reached at {address} within {seconds} s: {why}") from error
+            time.sleep(0.2)
 
 
 def check_alike(config: Mapping[str, Any], workdir: pathlib.Path, versions: Mapping[str, str]) -> None:
