@@ -5,7 +5,9 @@
 A process whose peer dies, or no longer answers, ends with a status that asks to be started again: `flowjax.exits`.
 """
 
+import contextlib
 import hashlib
+import logging
 import os
 import pathlib
 import socket
@@ -61,6 +63,7 @@ def connect() -> None:
         _await(given["coordinator_address"], options.start_timeout_seconds)
     if not missing:  # what a CPU computes with others then fails in the call that meets a peer's death, and not in a thread
         jax.config.update("jax_cpu_enable_async_dispatch", False)
+    logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
     try:
         jax.distributed.initialize(
             **given,
@@ -125,8 +128,9 @@ def leave(status: int) -> NoReturn:
     """End a process. One of several does not wait for the others, who may never come: they see that it is gone."""
     if not peers.several():
         sys.exit(status)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     if peers.is_first() and status != Exit.LOST_PEER:
         time.sleep(_GRACE)
     os._exit(status)

@@ -4,6 +4,7 @@ A binary is `runner.main(NAME, run)` with `run(config, workdir) -> takeaway`; ev
 non-zero exit status.
 """
 
+import contextlib
 import difflib
 import json
 import pathlib
@@ -176,7 +177,8 @@ def _first_line(error: BaseException) -> str:
 def fail(name: str, message: str, status: Exit = Exit.USER_ERROR) -> NoReturn:
     """End the process with one line on standard error."""
     which = f" process {jax.process_index()}:" if peers.several() else ""
-    print(f"{name}:{which} error: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # where the disk is full, so is the log's
+        print(f"{name}:{which} error: {message}", file=sys.stderr)
     hosts.leave(status)
 
 

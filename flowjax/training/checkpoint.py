@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import pathlib
+import re
 import shutil
 import sys
 import time
@@ -61,9 +62,10 @@ class Checkpointer:
         if every < 1 or keep < 1:
             raise ValueError(f"checkpoint_every = {every}, keep_checkpoints = {keep}: expected at least 1")
         self._folder, self._every, self._keep, self._meta = folder.absolute(), every, keep, dict(meta)
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file that it renames
+        self._heard = _Heard()
         self._thread = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
+        self._step = 0
         self._orbax = self._open()
 
     def _open(self) -> Any:
@@ -92,6 +94,7 @@ class Checkpointer:
             return
         if jax.default_backend() == "cpu":  # host memory is the device's: what is saved must not be what the next step overwrites
             state = jax.tree.map(jnp.copy, state)
+        self._step = step
         content = {"state": state, "meta": {**self._meta, "data": dict(data)}}
         try:
             response = self._orbax.save_checkpointables_async(step, content, force=True)
@@ -136,13 +139,16 @@ class Checkpointer:
             raise
 
     def _wait_together(self, saving: Future[None]) -> None:
-        """The processes ask each other until all are done, or one has failed: the others' saves would wait for it for many minutes."""
+        """The processes ask each other until all are done, or one has failed: Orbax would wait for it for 20 minutes, in all of them."""
         while True:
-            error = saving.exception() if saving.done() else None
-            told = peers.gather(str(error or "") if saving.done() else _PENDING)
+            own = str(saving.exception() or "") if saving.done() else _PENDING
+            if own == _PENDING and self._heard.error is not None:
+                own = str(self._failed(self._heard.error, self._step))
+            told = peers.gather(own)
             failed = [words for words in told if words not in ("", _PENDING)]
             if failed:
-                last = "there is no earlier one" if self.latest is None else f"the last good one is at step {self.latest}"
+                earlier = [int(entry.name) for entry in self._folder.iterdir() if entry.name.isdigit() and int(entry.name) != self._step]
+                last = f"the last good one is at step {max(earlier)}" if earlier else "there is no earlier one"
                 raise SaveFailed(f"{failed[0]}; {last}")
             if _PENDING not in told:
                 return
@@ -215,6 +221,27 @@ class Checkpointer:
         finally:
             self._thread.shutdown()
             self._orbax.close()
+            self._heard.close()
+
+
+class _Heard(logging.Filter):
+    """What goes wrong in Orbax's threads: it logs that at once, and raises it only when all processes have come to the end of the save.
+    Of what else it logs (every file that it renames) nothing is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: BaseException | None = None
+        logger = logging.getLogger("absl")
+        logger.setLevel(logging.ERROR)
+        logger.addFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self.error is None and record.exc_info and record.exc_info[1] is not None:
+            self.error = record.exc_info[1]
+        return False
+
+    def close(self) -> None:
+        logging.getLogger("absl").removeFilter(self)
 
 
 class NoCheckpointer(Checkpointer):
@@ -258,4 +285,5 @@ def _cause(error: BaseException) -> str:
     """The first words of what was first wrong: Orbax wraps errors in errors."""
     while error.__cause__ is not None or error.__context__ is not None:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].split(" [tensorstore_spec")[0][:200]
+    words = (str(error).strip().splitlines() or [type(error).__name__])[0].split(" [")[0]
+    return re.sub(r'"(?:[^"/]*/)+([^"/]+)"', r"\1", words)[:200]  # names of files, without their folders
