@@ -26,10 +26,9 @@ from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from experiments import hosts
-from flowjax import peers
+from flowjax import exits, peers
 from flowjax.exits import Exit
 from flowjax.reporting.workdir import OthersWorkDir, WorkDir, open_workdir
-from flowjax.training.checkpoint import SaveFailed
 
 Run = Callable[[ConfigDict, WorkDir], str]
 
@@ -150,11 +149,11 @@ def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
             )
         expected = isinstance(error, peers.FAILURES)
         if expected and not flags.FLAGS.traceback:
-            fail(name, _first_line(error), Exit.NOT_SAVED if isinstance(error, SaveFailed) else Exit.USER_ERROR)
+            fail(name, _first_line(error), exits.of_error(error))
         if not peers.several():
             raise
         traceback.print_exc()
-        hosts.leave(Exit.USER_ERROR if expected else Exit.FAILED)
+        hosts.leave(exits.of_error(error) if expected else Exit.FAILED)
 
 
 def _finished(root: pathlib.Path, config: ConfigDict, may_differ: bool) -> bool:

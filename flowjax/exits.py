@@ -1,6 +1,7 @@
 """With what status a process ends, and what whoever started it is to do then. The one place where the numbers stand."""
 
 import enum
+import errno
 
 
 class Exit(enum.IntEnum):
@@ -12,7 +13,7 @@ class Exit(enum.IntEnum):
     USER_ERROR = 2
     """What no further attempt changes: wrong input, another configuration, a loss that is NaN."""
     NOT_SAVED = 74
-    """EX_IOERR: a checkpoint could not be saved; those before it stand."""
+    """EX_IOERR: a checkpoint or another file could not be written; the checkpoints before it stand."""
     STOPPED = 75
     """EX_TEMPFAIL: asked to stop by SIGTERM, and all is saved."""
     LOST_PEER = 76
@@ -27,6 +28,16 @@ FINAL = frozenset({Exit.FINISHED, Exit.USER_ERROR, Exit.INTERRUPTED})
 
 FREE = frozenset({Exit.STOPPED})
 """After these it is, and that does not count as one of the restarts that a job is allowed."""
+
+
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE})
+
+
+def of_error(error: BaseException) -> Exit:
+    """The status of a process that ends by an error that a user can cause, or his machine. An error may bring its own, as `status`."""
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        return Exit.NOT_SAVED
+    return Exit(getattr(error, "status", Exit.USER_ERROR))
 
 
 def of_job(statuses: list[int]) -> int:

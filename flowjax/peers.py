@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from flowjax import exits
+
 T = TypeVar("T")
 Json = Any
 
@@ -18,6 +20,14 @@ FAILURES = (ValueError, OSError, NotImplementedError, MemoryError)
 def several() -> bool:
     """Whether this process is one of several. Asks nothing of JAX's devices where there is one: they may not be there yet."""
     return bool(jax.distributed.is_initialized() and jax.process_count() > 1)
+
+
+class FailedThere(ValueError):
+    """What a user can cause, in another process."""
+
+    def __init__(self, index: int, words: str, status: int):
+        super().__init__(f"process {index}: {words}")
+        self.status = status
 
 
 def is_first() -> bool:
@@ -41,7 +51,7 @@ def together(f: Callable[[], T]) -> T:
     """`f()`, on each process. Where it fails on one it fails on all, in the words of that one.
 
     Raises:
-      ValueError: another process's error. This process's own is raised as it is.
+      FailedThere: another process's error. This process's own is raised as it is.
     """
     if not several():
         return f()
@@ -50,12 +60,12 @@ def together(f: Callable[[], T]) -> T:
         result = f()
     except FAILURES as error:
         own = error
-    said = gather("" if own is None else str(own) or type(own).__name__)
+    said = gather("" if own is None else json.dumps([str(own) or type(own).__name__, exits.of_error(own)]))
     if own is not None:
         raise own
     for index, words in enumerate(said):
         if words:
-            raise ValueError(f"process {index}: {words}")
+            raise FailedThere(index, *json.loads(words))
     return result  # type: ignore[return-value]
 
 

@@ -81,8 +81,8 @@ class Running:
         """Wait for the condition, which must come to hold while the process runs."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
-            assert self._process.is_alive(), self._text()
-            assert time.monotonic() < deadline, f"what the process should do did not happen within {PATIENCE} s: {self._text()}"
+            assert self._process.is_alive(), self.text
+            assert time.monotonic() < deadline, f"what the process should do did not happen within {PATIENCE} s: {self.text}"
             time.sleep(0.02)
 
     @property
@@ -90,18 +90,23 @@ class Running:
         assert self._process.pid is not None
         return self._process.pid
 
-    def signal(self, which: signal.Signals) -> None:
+    def send_signal(self, which: int) -> None:
         os.kill(self.pid, which)
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
 
     def kill(self) -> None:
         self._process.kill()
 
     def wait(self) -> Finished:
         self._process.join(PATIENCE)
-        assert self._process.exitcode is not None, f"the binary did not end within {PATIENCE} s: {self._text()}"
-        return Finished(self._name, self._process.exitcode, self._text())
+        assert self._process.exitcode is not None, f"the binary did not end within {PATIENCE} s: {self.text}"
+        return Finished(self._name, self._process.exitcode, self.text)
 
-    def _text(self) -> str:
+    @property
+    def text(self) -> str:
+        """What it has printed so far."""
         return self._output.read_text() if self._output.exists() else ""
 
 

@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from flowjax import peers
+from flowjax.exits import Exit
 from flowjax.training import seal
 from flowjax.training.step import State, Trainer
 
@@ -34,6 +35,8 @@ class Restored(NamedTuple):
 
 class SaveFailed(OSError):
     """A checkpoint that could not be saved."""
+
+    status = Exit.NOT_SAVED
 
 
 class Checkpointer:

@@ -101,6 +101,8 @@ def train(
             raise ValueError(f"steps = {schedule.steps}, but the newest checkpoint is at step {first}: ask for at least as many")
         metrics = stack.enter_context(contextlib.closing(writer(first)))
         line = progress(first)
+        if restored is not None:
+            line.say(f"goes on from the checkpoint at step {first}")
 
         program, compile_seconds = _compiled(trainer, state, batches, constants)
         clock, window = _Clock(), _Window(batches, saver)

@@ -73,7 +73,7 @@ def test_two_processes_train_as_one_stop_as_one_and_one_goes_on(binary: Binary, 
     workdir, alone = tmp_path / "two", tmp_path / "one"
     with binary.job(2, *SMALL, FOREVER, f"--workdir={workdir}", place=place) as job:
         second = job.when(lambda: len(losses(workdir)) >= 6)[1]
-        second.signal(signal.SIGTERM)
+        second.send_signal(signal.SIGTERM)
         asked = time.monotonic()
         ended = job.wait()
     assert time.monotonic() - asked < 30 * max(1.0, os.getloadavg()[0] / 2)  # of a quiet machine
