@@ -8,6 +8,7 @@ left of it is killed and all are started again, --max_restarts times. A job that
 passed on; the supervisor then ends with the job. What the statuses mean stands in flowjax/exits.py: the policy of launch/jobset.yaml.
 """
 
+import os
 import signal
 import socket
 import subprocess
@@ -119,6 +120,16 @@ class Supervisor:
                 process.send_signal(which)
 
 
+class _Group(subprocess.Popen):  # type: ignore[type-arg]
+    """A process that is killed with all that it has started."""
+
+    def send_signal(self, sig: int) -> None:
+        if sig == signal.SIGKILL:
+            os.killpg(self.pid, sig)
+        else:
+            super().send_signal(sig)
+
+
 def _flags(count: int) -> list[tuple[str, ...]]:
     """What each process is told, so that they find each other."""
     if count == 1:
@@ -144,9 +155,9 @@ def main(argv: Sequence[str]) -> None:
 
     def start(index: int, told: Sequence[str]) -> Process:
         if not _LOGS.value:
-            return subprocess.Popen([*command, *told], start_new_session=True)
+            return _Group([*command, *told], start_new_session=True)
         with open(f"{_LOGS.value}/process-{index}.log", "ab") as log:
-            return subprocess.Popen([*command, *told], start_new_session=True, stdout=log, stderr=subprocess.STDOUT)
+            return _Group([*command, *told], start_new_session=True, stdout=log, stderr=subprocess.STDOUT)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

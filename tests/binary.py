@@ -115,7 +115,7 @@ class Binary:
 
     def __init__(self, name: str, scratch: pathlib.Path):
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([f"experiments.{name}"])
+        self._context.set_forkserver_preload([f"experiments.{name}", "sklearn.datasets"])
         self._name, self._scratch, self._number = name, scratch, itertools.count()
 
     def start(self, *arguments: str, place: Place = HERE) -> Running:

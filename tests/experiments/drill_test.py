@@ -71,7 +71,7 @@ def test_a_command_that_would_begin_anew_is_refused() -> None:
 def test_each_fault_once_and_the_parameters_are_those_of_an_undisturbed_run(tmp_path: pathlib.Path) -> None:
     """SIGTERM, SIGKILL of a worker and of the coordinator, a corrupt newest checkpoint, a full disk: two processes of two devices."""
     said: list[str] = []
-    drill = Drill(tmp_path, steps=EVERY * 4 * len(FAULTS), say=said.append)
+    drill = Drill(tmp_path, steps=EVERY * 3 * len(FAULTS), say=said.append)
     assert drill.disturbed(FAULTS) == drill.undisturbed()
     assert drill.lost == 0, said
     assert len(drill.waited) == len(FAULTS)
