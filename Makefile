@@ -2,6 +2,7 @@
 #   make demo        the oracle sweep on real digits, and where its report lies
 #   make test        every test not marked slow
 #   make test-slow   the rest
+#   make drill       DRILL_FAULTS faults to a training job of several processes; the last line says what was lost
 #   make lint        ruff and mypy
 #   make clean       remove .venv and what the demo wrote
 
@@ -10,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow drill lint clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m experiments.oracle_sweep --workdir=demo --overwrite
@@ -20,6 +21,11 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-slow
 	$(BIN)/python -m pytest -m slow
+
+DRILL_FAULTS ?= 50
+
+drill: $(VENV)/.installed-test
+	$(BIN)/python -m tests.drill --faults=$(DRILL_FAULTS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

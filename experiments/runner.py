@@ -4,6 +4,7 @@ A binary is `runner.main(NAME, run)` with `run(config, workdir) -> takeaway`; ev
 non-zero exit status.
 """
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -13,6 +14,7 @@ import runpy
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -24,25 +26,29 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from flowjax.reporting.workdir import WorkDir, open_workdir
+from experiments import hosts
+from flowjax import exits, peers
+from flowjax.exits import Exit
+from flowjax.reporting.workdir import OthersWorkDir, WorkDir, open_workdir
 
 Run = Callable[[ConfigDict, WorkDir], str]
 
-EXIT_USER_ERROR = 2
 
-
-def main(name: str, run: Run, *, live: Sequence[str] = ()) -> None:
+def main(name: str, run: Run, *, live: Sequence[str] = (), several: bool = False) -> None:
     """Run a binary from its command line.
 
     Args:
       live: names in the workdir that the run writes as it goes; with `--resume` it goes on from them (`WorkDir.live`).
+      several: it can run as several processes (`experiments.hosts`), of which the first writes the folder.
     """
     _define_config(name, name)
+    if several:
+        hosts.define_flags()
     flags.DEFINE_string("workdir", f"runs/{name}", "Folder for the report, the tables and the figures.")
     flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in the folder; other files are left alone.")
     goes_on = "Go on with the run that the folder holds" if live else "Keep what the folder holds, if it is a finished run of the same"
     flags.DEFINE_bool("resume", False, f"{goes_on}{'; begin where there is none.' if live else ' configuration.'}")
-    app.run(lambda _: _run(name, run, live), flags_parser=lambda argv: _parse(name, argv))
+    app.run(lambda _: _run(name, run, live, several), flags_parser=lambda argv: _parse(name, argv))
 
 
 def main_without_workdir(name: str, run: Callable[[ConfigDict], None], *, config: str) -> None:
@@ -102,23 +108,29 @@ def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def _run(name: str, run: Run, live: Sequence[str]) -> None:
+def _run(name: str, run: Run, live: Sequence[str], several: bool) -> None:
     options = flags.FLAGS
     root = pathlib.Path(options.workdir).expanduser()
     config = options.config
 
     def work() -> None:
-        if options.resume and _finished(root, config, may_differ=bool(live)):
-            print(f"{root} holds a finished run of this configuration: {root / 'report.html'}")
+        if several:
+            hosts.connect()
+            hosts.check_alike(config.to_dict(), root, versions())
+        if options.resume and peers.of_first(lambda: _finished(root, config, may_differ=bool(live))):
+            _say(f"{root} holds a finished run of this configuration: {root / 'report.html'}")
             return
         takeaway = _run_in(root, config, run, live, overwrite=options.overwrite, resume=options.resume)
-        print(f"\n{takeaway}\nReport: {(root / 'report.html').resolve()}")
+        _say(f"\n{takeaway}\nReport: {(root / 'report.html').resolve()}")
 
     _guarded(name, work, f"; what {root} held before still stands")
 
 
 def _run_in(root: pathlib.Path, config: ConfigDict, run: Run, live: Sequence[str], *, overwrite: bool = False, resume: bool = False) -> str:
-    with open_workdir(root, overwrite=overwrite, live=live, resume=resume) as workdir:
+    def opened() -> WorkDir:
+        return open_workdir(root, overwrite=overwrite, live=live, resume=resume)
+
+    with peers.together(lambda: opened() if peers.is_first() else OthersWorkDir(root, live)) as workdir:
         workdir.write_json("config.json", config.to_dict())
         return run(config, workdir)
 
@@ -135,16 +147,30 @@ def run_within(folder: pathlib.Path, name: str, config: ConfigDict, run: Run, li
     return root
 
 
+def _say(what: str) -> None:
+    """Once for all processes."""
+    if peers.is_first():
+        print(what)
+
+
 def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
-    """Do some work; what a user can cause ends the process in one line."""
+    """Do some work; what a user can cause ends the process in one line. One of several that fails does not wait for the others."""
     try:
         work()
-    except (ValueError, OSError, NotImplementedError, MemoryError) as error:
-        if flags.FLAGS.traceback:
-            raise
-        fail(name, _first_line(error))
     except KeyboardInterrupt:
-        fail(name, f"interrupted{stands}", status=130)
+        fail(name, f"interrupted{stands}", Exit.INTERRUPTED)
+    except Exception as error:
+        if hosts.lost_peer(error):
+            fail(
+                name, f"another process of the job is gone, or does not answer ({_first_line(error)}); go on with --resume", Exit.LOST_PEER
+            )
+        expected = isinstance(error, peers.FAILURES)
+        if expected and not flags.FLAGS.traceback:
+            fail(name, _first_line(error), exits.of_error(error))
+        if not peers.several():
+            raise
+        traceback.print_exc()
+        hosts.leave(exits.of_error(error) if expected else Exit.FAILED)
 
 
 def _finished(root: pathlib.Path, config: ConfigDict, may_differ: bool) -> bool:
@@ -164,10 +190,12 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def fail(name: str, message: str, status: int = EXIT_USER_ERROR) -> NoReturn:
+def fail(name: str, message: str, status: Exit = Exit.USER_ERROR) -> NoReturn:
     """End the process with one line on standard error."""
-    print(f"{name}: error: {message}", file=sys.stderr)
-    sys.exit(status)
+    which = f" process {jax.process_index()}:" if peers.several() else ""
+    with contextlib.suppress(OSError):  # where the disk is full, so is the log's
+        print(f"{name}:{which} error: {message}", file=sys.stderr)
+    hosts.leave(status)
 
 
 def progress(what: str, total: int | None = None) -> Callable[[Iterable[Any]], Iterable[Any]]:
@@ -179,14 +207,19 @@ def provenance(name: str, config: ConfigDict, started: float) -> dict[str, Any]:
     """What a reader needs to make the same numbers again."""
     return {
         "command": shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:]]),
-        "versions": {
-            "flowjax-oracle": version("flowjax-oracle"),
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
         "device": jax.devices()[0].device_kind,
         "seed": config.seed,
         "wall_seconds": time.perf_counter() - started,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    return {
+        "flowjax-oracle": version("flowjax-oracle"),
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "python": platform.python_version(),
     }

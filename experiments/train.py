@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments import hosts, runner
 from experiments.data_flags import load_data, open_data
 from experiments.train_evaluation import (
     AutoencoderEvaluation,
@@ -30,7 +30,7 @@ from experiments.train_evaluation import (
     classifier_task,
     train_classifier,
 )
-from flowjax import data
+from flowjax import data, peers
 from flowjax.data.normalization import IDENTITY
 from flowjax.data.pipeline import Batches
 from flowjax.models import Architecture
@@ -46,11 +46,14 @@ from flowjax.training.autoencoding import AutoencoderTask
 from flowjax.training.checkpoint import Checkpointer
 from flowjax.training.host import keep_memory
 from flowjax.training.loop import Schedule, Trained, train
-from flowjax.training.metrics import MetricWriter, ProgressLine, read_metrics
-from flowjax.training.sharding import make_mesh, oracle_mesh
+from flowjax.training.metrics import MetricWriter, NoMetricWriter, NoProgressLine, ProgressLine, read_metrics
+from flowjax.training.sharding import make_mesh, oracle_mesh, own_mesh, replicated
 from flowjax.training.step import Trainer, make_optimizer, parameters_digest
 from flowjax.training.tasks import ClassifierTask, FlowTask
+from flowjax.training.watchdog import Watchdog
 
+SEVERAL = True
+"""It can run as several processes."""
 LIVE = ("checkpoints", "metrics.jsonl", "tensorboard", "samples", FILE)
 FREE = ("steps", "mesh", "plan", "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluation")
 """Keys that may change when a run is resumed: the parameters of a step do not depend on them."""
@@ -60,7 +63,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     """Train, evaluate and report; returns the sentence to take away."""
     started = time.perf_counter()
     keep_memory()
-    records, parts = _data(config)
+    records, parts = peers.together(lambda: _data(config))
+    peers.check_same({"data": records.fingerprint()})
     trainer = make_trainer(config, records, make_mesh(config.mesh.batch, config.mesh.fsdp))
     schedule = Schedule(config.steps, config.log_every, config.evaluate_every)
     batches = _batches(config, parts[0] if parts else records)
@@ -69,7 +73,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     checkpointer = Checkpointer(
         workdir.live("checkpoints"), every=config.checkpoint_every, keep=config.keep_checkpoints, meta=_meta(config, records)
     )
-    evaluation = _evaluation(config, trainer, records, parts, workdir)
+    first = peers.is_first()
+    evaluation = _evaluation(config, trainer, records, parts, workdir) if first else NoEvaluation()
     trained = train(
         trainer,
         batches,
@@ -77,10 +82,13 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         seed=config.seed,
         constants=_constants(config, trainer, parts),
         checkpointer=checkpointer,
-        writer=lambda first: MetricWriter(workdir.live("metrics.jsonl"), workdir.live("tensorboard"), first + 1),
-        progress=lambda first: ProgressLine(config.steps, first),
+        writer=lambda done: _writer(workdir, done + 1) if first else NoMetricWriter(),
+        progress=lambda done: ProgressLine(config.steps, done) if first else NoProgressLine(),
         evaluate=evaluation,
+        watchdog=Watchdog(hosts.step_timeout()),
     )
+    if not first:  # which evaluates and reports
+        return ""
     found = evaluation.finish(trained.state)
     takeaway = evaluation.takeaway or f"Trained a {config.task} on {records.name} to a loss of {trained.final_loss:.4g}."
     origin = runner.provenance("train", config, started)
@@ -90,6 +98,10 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     section = Section("Training", "Every number is in metrics.jsonl and in TensorBoard's files.", figure, alt="Loss against steps")
     workdir.write_report(f"A {config.task} trained on {records.name}", takeaway, [section, *evaluation.sections(workdir)], origin)
     return takeaway
+
+
+def _writer(workdir: WorkDir, first_step: int) -> MetricWriter:
+    return MetricWriter(workdir.live("metrics.jsonl"), workdir.live("tensorboard"), first_step)
 
 
 def _data(config: ConfigDict) -> tuple[data.Records, Parts | None]:
@@ -155,7 +167,7 @@ def _constants(config: ConfigDict, trainer: Trainer, parts: Parts | None) -> Any
         return Oracle(parts[0].data, parts[0].labels, path=path_by_name(config.objective.path), mesh=mesh)
     if isinstance(trainer.task, AutoencoderTask) and trainer.task.align is not None:
         assert parts is not None
-        return train_classifier(config, parts[0], trainer.mesh).parameters
+        return replicated(train_classifier(config, parts[0], own_mesh(trainer.mesh)).parameters, trainer.mesh)
     return None
 
 
@@ -194,4 +206,4 @@ def _summary(config: ConfigDict, records: data.Records, trainer: Trainer, traine
 
 
 if __name__ == "__main__":
-    runner.main("train", run, live=LIVE)
+    runner.main("train", run, live=LIVE, several=SEVERAL)

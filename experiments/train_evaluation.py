@@ -26,6 +26,7 @@ from flowjax.sampling import HEUN, draw_labels, in_batches, noise, sample
 from flowjax.schedules import uniform_timesteps
 from flowjax.sweep import draw_pairs
 from flowjax.training.loop import Schedule, train
+from flowjax.training.sharding import own_mesh
 from flowjax.training.step import State, Trainer, make_optimizer
 from flowjax.training.tasks import ClassifierTask
 
@@ -177,7 +178,7 @@ class FlowEvaluation(NoEvaluation):
         train_set, heldout = self._parts or (None, None)
         if not wanted.frechet_samples or train_set is None or heldout is None or self._records.num_classes is None:
             return None
-        frozen = train_classifier(self._config, self._records.load(), self._trainer.mesh)  # it has seen both halves alike
+        frozen = train_classifier(self._config, self._records.load(), own_mesh(self._trainer.mesh))  # it has seen both halves alike
         features = functools.partial(features_of, frozen)
         count = wanted.frechet_samples
         samples = features(self._samples(state, count))

@@ -1,18 +1,40 @@
 """A binary of `experiments` as its user runs it: real processes, which can be killed."""
 
+import dataclasses
 import importlib
 import itertools
 import multiprocessing
 import os
 import pathlib
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
 
+import jax
 
-def _command(name: str, arguments: tuple[str, ...], output: str) -> None:
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a process runs."""
+
+    devices: int = 0
+    """How many CPU devices it has; 0: as many as the tests."""
+    folder: str = "."
+    cache: str = ""
+    """Folder of compiled programs, which runs share; none: each compiles its own."""
+
+
+def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -> None:
     """In the child: what `python -m experiments.NAME ARGUMENTS` does, its output in a file."""
+    os.chdir(place.folder)
+    if place.devices:
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={place.devices}"
+    if place.cache:
+        jax.config.update("jax_compilation_cache_dir", place.cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -20,7 +42,11 @@ def _command(name: str, arguments: tuple[str, ...], output: str) -> None:
     from experiments import runner
 
     binary = importlib.import_module(f"experiments.{name}")
-    runner.main(name, binary.run, live=getattr(binary, "LIVE", ()))
+    runner.main(name, binary.run, live=getattr(binary, "LIVE", ()), several=getattr(binary, "SEVERAL", False))
+
+
+HERE = Place()
+PATIENCE = 180  # seconds, on however busy a machine
 
 
 class Finished:
@@ -47,20 +73,40 @@ class Running:
 
     def kill_when(self, condition: Callable[[], bool], how: signal.Signals = signal.SIGKILL) -> Finished:
         """Send a signal as soon as the condition holds."""
-        deadline = time.monotonic() + 120
-        while not condition():
-            assert self._process.is_alive(), self._text()
-            assert time.monotonic() < deadline, "what the process should do did not happen within two minutes"
-            time.sleep(0.02)
-        os.kill(self._process.pid, how)
+        self.until(condition)
+        os.kill(self.pid, how)
         return self.wait()
 
-    def wait(self) -> Finished:
-        self._process.join(120)
-        assert self._process.exitcode is not None, "the binary did not end within two minutes"
-        return Finished(self._name, self._process.exitcode, self._text())
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for the condition, which must come to hold while the process runs."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert self._process.is_alive(), self.text
+            assert time.monotonic() < deadline, f"what the process should do did not happen within {PATIENCE} s: {self.text}"
+            time.sleep(0.02)
 
-    def _text(self) -> str:
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def send_signal(self, which: int) -> None:
+        os.kill(self.pid, which)
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> Finished:
+        self._process.join(PATIENCE)
+        assert self._process.exitcode is not None, f"the binary did not end within {PATIENCE} s: {self.text}"
+        return Finished(self._name, self._process.exitcode, self.text)
+
+    @property
+    def text(self) -> str:
+        """What it has printed so far."""
         return self._output.read_text() if self._output.exists() else ""
 
 
@@ -69,14 +115,45 @@ class Binary:
 
     def __init__(self, name: str, scratch: pathlib.Path):
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([f"experiments.{name}"])
+        self._context.set_forkserver_preload([f"experiments.{name}", "sklearn.datasets"])
         self._name, self._scratch, self._number = name, scratch, itertools.count()
 
-    def start(self, *arguments: str) -> Running:
+    def start(self, *arguments: str, place: Place = HERE) -> Running:
         output = self._scratch / f"output{next(self._number)}.txt"
-        process = self._context.Process(target=_command, args=(self._name, arguments, str(output)))
+        process = self._context.Process(target=_command, args=(self._name, arguments, str(output), place))
         process.start()
         return Running(self._name, process, output)
 
-    def __call__(self, *arguments: str) -> Finished:
-        return self.start(*arguments).wait()
+    def __call__(self, *arguments: str, place: Place = HERE) -> Finished:
+        return self.start(*arguments, place=place).wait()
+
+    def job(self, processes: int, *arguments: str, place: Place, last: tuple[str, ...] = (), last_place: Place | None = None) -> "Job":
+        """Several processes that find each other; the last one may be told something besides, or run elsewhere."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        among = (f"--coordinator_address={address}", f"--num_processes={processes}", "--heartbeat_timeout_seconds=10")
+        others = [self.start(*arguments, *among, f"--process_id={index}", place=place) for index in range(processes - 1)]
+        return Job([*others, self.start(*arguments, *among, f"--process_id={processes - 1}", *last, place=last_place or place)])
+
+
+class Job:
+    """The processes of a job, in their order."""
+
+    def __init__(self, running: list[Running]):
+        self.running = running
+
+    def when(self, condition: Callable[[], bool]) -> list[Running]:
+        """Its processes, as soon as the condition holds."""
+        self.running[0].until(condition)
+        return self.running
+
+    def wait(self) -> list[Finished]:
+        return [process.wait() for process in self.running]
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in self.running:
+            process.kill()

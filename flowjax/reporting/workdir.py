@@ -218,6 +218,22 @@ class WorkDir:
         os.replace(aside, self.root / _MANIFEST)
 
 
+class OthersWorkDir(WorkDir):
+    """The folder of a run that another process writes: where its live files lie. Nothing else is written from here."""
+
+    def __init__(self, path: str | os.PathLike, live: Sequence[str] = ()):
+        self.root, self._live = pathlib.Path(path).expanduser(), tuple(live)
+
+    def path(self, name: str) -> pathlib.Path:
+        raise NotImplementedError(f"{name}: the report of several processes is written by the first")
+
+    def write_json(self, name: str, value: Any) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+
 def plain(value: Any) -> Any:
     """`value` as strict JSON has it: arrays, tuples and sets as lists, numbers as Python's, NaN and infinities as null, paths as text."""
     if isinstance(value, Mapping):

@@ -3,8 +3,10 @@
 import contextlib
 import logging
 import pathlib
+import re
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -15,8 +17,12 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from flowjax import peers
+from flowjax.exits import Exit
 from flowjax.training import seal
 from flowjax.training.step import State, Trainer
+
+_PENDING = "not done yet"
 
 
 class Restored(NamedTuple):
@@ -30,6 +36,8 @@ class Restored(NamedTuple):
 class SaveFailed(OSError):
     """A checkpoint that could not be saved."""
 
+    status = Exit.NOT_SAVED
+
 
 class Checkpointer:
     """The checkpoints of one run, in one folder; a context manager, which waits for the last one and lets go of the folder.
@@ -40,7 +48,8 @@ class Checkpointer:
 
     A checkpoint is there whole or not at all, whenever the process dies. Beside it stand the checksums of its files; one that does not fit
     them is moved to `damaged-STEP` and named on standard error, and the one before it is read. A save that fails (a full disk) is named
-    too, and training goes on: the checkpoints before it still stand. Only of the last save of a run is it an error.
+    too, and training goes on: the checkpoints before it still stand. Only of the last save of a run is it an error. Where several processes
+    save and one of them fails, it is an error on all.
 
     Args:
       folder: created if need be; what an interrupted save left there is removed.
@@ -56,9 +65,10 @@ class Checkpointer:
         if every < 1 or keep < 1:
             raise ValueError(f"checkpoint_every = {every}, keep_checkpoints = {keep}: expected at least 1")
         self._folder, self._every, self._keep, self._meta = folder.absolute(), every, keep, dict(meta)
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file that it renames
+        self._heard = _Heard()
         self._thread = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
+        self._step = 0
         self._orbax = self._open()
 
     def _open(self) -> Any:
@@ -80,11 +90,14 @@ class Checkpointer:
         try:
             self.wait()
         except SaveFailed as error:
+            if peers.several():  # Orbax in the others waits for this one
+                raise
             print(f"warning: {error}; training goes on", file=sys.stderr, flush=True)
         if self.latest == step:
             return
         if jax.default_backend() == "cpu":  # host memory is the device's: what is saved must not be what the next step overwrites
             state = jax.tree.map(jnp.copy, state)
+        self._step = step
         content = {"state": state, "meta": {**self._meta, "data": dict(data)}}
         try:
             response = self._orbax.save_checkpointables_async(step, content, force=True)
@@ -98,7 +111,7 @@ class Checkpointer:
         """In a thread: until the save is done, and sealed."""
         try:
             response.result()
-            if jax.process_index() == 0:
+            if peers.is_first():
                 seal.write(self._folder / str(step))
                 for left in self._folder.glob("*.orbax-checkpoint-tmp*"):  # of saves that failed: nothing is being saved now
                     shutil.rmtree(left, ignore_errors=True)
@@ -106,10 +119,11 @@ class Checkpointer:
             raise self._failed(error, step) from error
 
     def _failed(self, error: BaseException, step: int) -> SaveFailed:
-        return SaveFailed(f"the checkpoint at step {step} could not be saved in {self._folder} ({_cause(error)})")
+        which = f"process {jax.process_index()}: " if peers.several() else ""
+        return SaveFailed(f"the checkpoint at step {step} could not be saved in {self._folder} ({which}{_cause(error)})")
 
     def wait(self) -> None:
-        """Until what was begun is on disk.
+        """Until what was begun is on disk, on all processes.
 
         Raises:
           SaveFailed: it could not be saved.
@@ -117,6 +131,8 @@ class Checkpointer:
         saving, self._saving = self._saving, None
         if saving is None:
             return
+        if peers.several():
+            return self._wait_together(saving)
         try:
             saving.result()
         except SaveFailed:
@@ -124,6 +140,22 @@ class Checkpointer:
                 self._orbax.close()
             self._orbax = self._open()  # afresh: nothing of what failed is carried on
             raise
+
+    def _wait_together(self, saving: Future[None]) -> None:
+        """The processes ask each other until all are done, or one has failed: Orbax would wait for it for 20 minutes, in all of them."""
+        while True:
+            own = str(saving.exception() or "") if saving.done() else _PENDING
+            if own == _PENDING and self._heard.error is not None:
+                own = str(self._failed(self._heard.error, self._step))
+            told = peers.gather(own)
+            failed = [words for words in told if words not in ("", _PENDING)]
+            if failed:
+                earlier = [int(entry.name) for entry in self._folder.iterdir() if entry.name.isdigit() and int(entry.name) != self._step]
+                last = f"the last good one is at step {max(earlier)}" if earlier else "there is no earlier one"
+                raise SaveFailed(f"{failed[0]}; {last}")
+            if _PENDING not in told:
+                return
+            time.sleep(0.02)
 
     def restore(self, trainer: Trainer) -> Restored | None:
         """The newest checkpoint that is whole, on the trainer's devices; None if there is none.
@@ -147,7 +179,9 @@ class Checkpointer:
                 if sealed:
                     raise ValueError(f"the checkpoint at step {step} in {self._folder} cannot be read ({_cause(error)})") from error
                 damaged.append(f"the checkpoint at step {step} is damaged ({_cause(error)})")
-                print(f"warning: {damaged[-1]}; it is kept as {self._set_aside(step)}", file=sys.stderr, flush=True)
+                kept = self._set_aside(step)
+                if peers.is_first():
+                    print(f"warning: {damaged[-1]}; it is kept as {kept}", file=sys.stderr, flush=True)
         if damaged:
             raise ValueError(f"{damaged[0]}, and no other is left in {self._folder}: pass --overwrite to begin again")
         return None
@@ -158,7 +192,7 @@ class Checkpointer:
         Raises:
           seal.Broken: they are not as they were.
         """
-        found = seal.check(self._folder / str(step)) if jax.process_index() == 0 else None
+        found = seal.check(self._folder / str(step)) if peers.is_first() else None
         told = -1 if found is None else list(seal.Seal).index(found.seal)
         seen = list(seal.Seal)[int(multihost_utils.broadcast_one_to_all(jnp.int32(told)))]
         if seen is seal.Seal.BROKEN:
@@ -169,7 +203,7 @@ class Checkpointer:
         """Move a checkpoint to where it is not taken for one; returns its new name."""
         name = next(name for k in range(10_000) if not (self._folder / (name := f"damaged-{step}{f'-{k}' if k else ''}")).exists())
         multihost_utils.sync_global_devices("a damaged checkpoint has been seen")
-        if jax.process_index() == 0:
+        if peers.is_first():
             (self._folder / str(step)).rename(self._folder / name)
         multihost_utils.sync_global_devices("and set aside")
         self._orbax.reload()
@@ -179,6 +213,8 @@ class Checkpointer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None and peers.several() and not isinstance(error, SystemExit):
+            return self._thread.shutdown(wait=False)  # the other processes may be gone: nobody is waited for
         try:
             self.wait()
         except SaveFailed as failed:
@@ -188,6 +224,27 @@ class Checkpointer:
         finally:
             self._thread.shutdown()
             self._orbax.close()
+            self._heard.close()
+
+
+class _Heard(logging.Filter):
+    """What goes wrong in Orbax's threads: it logs that at once, and raises it only when all processes have come to the end of the save.
+    Of what else it logs (every file that it renames) nothing is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: BaseException | None = None
+        logger = logging.getLogger("absl")
+        logger.setLevel(logging.ERROR)
+        logger.addFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self.error is None and record.exc_info and record.exc_info[1] is not None:
+            self.error = record.exc_info[1]
+        return False
+
+    def close(self) -> None:
+        logging.getLogger("absl").removeFilter(self)
 
 
 class NoCheckpointer(Checkpointer):
@@ -220,24 +277,16 @@ class Mismatch(ValueError):
     """A checkpoint of another configuration."""
 
 
-def _check_same(wanted: Any, found: Any, where: str, key: str = "") -> None:
-    """Every value of `wanted` under the same key in `found`; versions may differ."""
-    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
-        for name in sorted(set(wanted) | set(found)):
-            inner = f"{key}.{name}" if key else str(name)
-            if inner in ("versions", "data"):
-                continue
-            _check_same(wanted.get(name), found.get(name), where, inner)
-    elif _plain(wanted) != _plain(found):
-        raise Mismatch(f"{key} = {wanted!r}, but {where} was made with {found!r}: resume with the same, or give another --workdir")
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+def _check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:
+    """Every value of `wanted` under the same key in `found`; versions, and what the loop keeps, may differ."""
+    ours, theirs = ({key: value for key, value in meta.items() if key not in ("versions", "data")} for meta in (wanted, found))
+    for key, asked, made in peers.differences(ours, theirs):
+        raise Mismatch(f"{key} = {asked!r}, but {where} was made with {made!r}: resume with the same, or give another --workdir")
 
 
 def _cause(error: BaseException) -> str:
     """The first words of what was first wrong: Orbax wraps errors in errors."""
     while error.__cause__ is not None or error.__context__ is not None:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].split(" [tensorstore_spec")[0][:200]
+    words = (str(error).strip().splitlines() or [type(error).__name__])[0].split(" [")[0]
+    return re.sub(r'"(?:[^"/]*/)+([^"/]+)"', r"\1", words)[:200]  # names of files, without their folders

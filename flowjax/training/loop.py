@@ -9,15 +9,17 @@ from typing import Any
 
 import jax
 
+from flowjax import peers
 from flowjax.data.pipeline import Batches
 from flowjax.training.checkpoint import Checkpointer, NoCheckpointer, SaveFailed
 from flowjax.training.metrics import MetricWriter, NoMetricWriter, NoProgressLine, ProgressLine
 from flowjax.training.preemption import Preemption, Stopped
 from flowjax.training.sharding import place_batch
 from flowjax.training.step import State, Trainer
+from flowjax.training.watchdog import Watchdog
 
 Evaluate = Callable[[int, State], dict[str, float]]
-"""What is looked at now and then, of the step and the state: numbers for the metrics."""
+"""What is looked at now and then, of the step and the state (see `Trained.state`): numbers for the metrics."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Trained:
     """What a run ends with."""
 
     state: State
+    """On the devices; where several processes share them, parameters and their average whole on every host, as NumPy arrays."""
     final_loss: float
     """Mean over the last logged steps."""
     steps_per_second: float
@@ -64,21 +67,23 @@ def train(
     writer: Callable[[int], MetricWriter] = lambda first_step: NoMetricWriter(),
     progress: Callable[[int], ProgressLine] = lambda first_step: NoProgressLine(),
     evaluate: Evaluate = lambda step, state: {},
+    watchdog: Watchdog | None = None,
 ) -> Trained:
     """Train from the newest checkpoint, or from the beginning, to the last step of the schedule.
 
     A step is a function of the seed, the step and the configuration: a run that was stopped and goes on ends with the same parameters, on
-    any number of devices and processes but for rounding. Each process reads its own share of the batches. With a checkpointer, SIGTERM
-    saves, and raises.
+    any number of devices and processes but for rounding. Each process reads its own share of the batches, and all save; writer, progress
+    and evaluate are the first one's. With a checkpointer, SIGTERM saves, and raises.
 
     Args:
       seed: of the initial parameters and of all draws.
       constants: arrays that the task's loss needs besides parameters.
       writer, progress: made when the first step is known.
+      watchdog: hears of every step, and of evaluations before and after.
 
     Raises:
       Diverged: with the step, the seed of its batch and the last good checkpoint.
-      Stopped: SIGTERM came, and the last step done is saved. It ends the process with the status `EXIT_STOPPED`.
+      Stopped: SIGTERM came, and the last step done is saved. It ends the process with the status `Exit.STOPPED`.
       ValueError: a batch that cannot be dealt to the devices, a checkpoint of another configuration.
       SaveFailed: the last checkpoint could not be saved.
     """
@@ -86,6 +91,7 @@ def train(
     saver = NoCheckpointer() if checkpointer is None else checkpointer
     with contextlib.ExitStack() as stack:
         stack.push(saver)
+        guard = stack.enter_context(watchdog or Watchdog())
         preemption = stack.enter_context(Preemption(enabled=checkpointer is not None))
         restored = saver.restore(trainer)
         state = trainer.init(seed) if restored is None else restored.state
@@ -95,6 +101,8 @@ def train(
             raise ValueError(f"steps = {schedule.steps}, but the newest checkpoint is at step {first}: ask for at least as many")
         metrics = stack.enter_context(contextlib.closing(writer(first)))
         line = progress(first)
+        if restored is not None:
+            line.say(f"goes on from the checkpoint at step {first}")
 
         program, compile_seconds = _compiled(trainer, state, batches, constants)
         clock, window = _Clock(), _Window(batches, saver)
@@ -103,6 +111,7 @@ def train(
             state, values = program(state, place_batch(next(stream), trainer.mesh), constants)
             window.add(step, values)
             clock.tick(values)
+            guard.beat()
             if step % schedule.log_every == 0 or step == schedule.steps:
                 means = window.close()
                 metrics.write(step, {**means, "steps_per_second": clock.rate})
@@ -119,7 +128,8 @@ def train(
                     raise stopped
                 if schedule.evaluate_every and step % schedule.evaluate_every == 0 and step < schedule.steps:
                     window.check()
-                    metrics.write(step, evaluate(step, state))
+                    metrics.write(step, evaluate(step, _whole(state)))
+        state = _whole(state)
         metrics.write(schedule.steps, evaluate(schedule.steps, state))
         return Trained(state, window.last_loss, clock.rate, compile_seconds)
 
@@ -128,6 +138,12 @@ def _compiled(trainer: Trainer, state: State, batches: Batches, constants: Any) 
     started = time.perf_counter()
     program = trainer.step().lower(state, place_batch(batches[0], trainer.mesh), constants).compile()
     return program, time.perf_counter() - started
+
+
+def _whole(state: State) -> State:
+    """See `Trained.state`."""
+    parameters, ema = peers.whole((state.parameters, state.ema))
+    return dataclasses.replace(state, parameters=parameters, ema=ema)
 
 
 class _Window:

@@ -8,15 +8,14 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-EXIT_STOPPED = 75
-"""Status of a process that was asked to stop, and has saved: sysexits.h's EX_TEMPFAIL, "try again later"."""
+from flowjax.exits import Exit
 
 
 class Stopped(SystemExit):
     """Training was asked to stop, and has saved."""
 
     def __init__(self, step: int):
-        super().__init__(EXIT_STOPPED)
+        super().__init__(int(Exit.STOPPED))
         self.step = step
 
     def __str__(self) -> str:

@@ -37,6 +37,16 @@ def oracle_mesh(mesh: Mesh) -> Mesh:
     return Mesh(mesh.devices.reshape(-1, 1), (SAMPLES, QUERIES))
 
 
+def own_mesh(mesh: Mesh) -> Mesh:
+    """Those of the devices that belong to this process, for what it trains by itself."""
+    return make_mesh(devices=mesh.local_devices)
+
+
+def replicated(tree: Any, mesh: Mesh) -> Any:
+    """Arrays, the same in every process, on every device."""
+    return jax.device_put(jax.tree.map(np.asarray, tree), NamedSharding(mesh, PartitionSpec()))
+
+
 def dealt_axes(parameters: Any, size: int, stacked: str | None) -> Any:
     """For each parameter the axis along which it is dealt to `size` devices; -1: each keeps the whole.
 

@@ -14,9 +14,11 @@ import pytest
 from flax import nnx
 
 from experiments.configs import train as presets
+from experiments.configs.model import model_config
+from experiments.trained import MODELS, train_within, training_config
 from flowjax.models import Architecture, LightningDiT, export_lightningdit
 from flowjax.models.trained import FILE, load_trained, save_trained
-from flowjax.reporting.workdir import plain
+from flowjax.reporting.workdir import open_workdir, plain
 from tests.binary import Binary
 
 
@@ -156,15 +158,16 @@ def test_a_weak_model_is_called_that(run_folder: pathlib.Path, binary: Callable[
     assert found["first_prediction_from_class_mean"]["along the oracle"] < 1e-6
 
 
-@pytest.mark.slow
-def test_without_a_model_one_is_trained_in_the_workdir_and_kept(binary: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
-    sample = binary("sample")
-    small = ("--config.model.steps=3", "--config.num_samples=10", "--config.num_steps=2", f"--workdir={tmp_path / 'run'}")
-    done = sample(*small)
-    assert done.status == 0, done.output
-    [model] = (tmp_path / "run" / "models").glob("digits-*/model.safetensors")
-    before = model.stat().st_mtime_ns
-    again = sample(*small, "--config.seed=1", "--resume")
-    assert again.status == 0, again.output
-    assert model.stat().st_mtime_ns == before
-    assert load_trained(model).about["step"] == 3
+def test_without_a_model_one_is_trained_in_the_workdir_and_kept(tmp_path: pathlib.Path) -> None:
+    config = training_config(model_config())
+    config.model.size = "Mi/4"
+    config.update(steps=2, batch_size=16)
+    config.evaluation.update(oracle=False, frechet_samples=0, grid=10, sampler_steps=2)
+    times = []
+    for _ in range(2):
+        with open_workdir(tmp_path / "run", live=(MODELS,), resume=True) as workdir:
+            folder = train_within(config, workdir, "digits")
+        times.append((folder / FILE).stat().st_mtime_ns)
+    assert times[0] == times[1]
+    flow = load_trained(folder)
+    assert (flow.about["step"], flow.image_shape, flow.num_classes) == (2, (8, 8, 1), 10)

@@ -2,18 +2,11 @@
 
 import functools
 import math
-import os
 import pathlib
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -23,9 +16,6 @@ from flowjax.models import Architecture
 from flowjax.objective import Objective
 from flowjax.oracle import Oracle
 from flowjax.training.checkpoint import Checkpointer
-from flowjax.training.loop import Schedule, train
-from flowjax.training.metrics import MetricWriter, read_metrics
-from flowjax.training.preemption import EXIT_STOPPED
 from flowjax.training.sharding import make_mesh, oracle_mesh, place_batch
 from flowjax.training.step import State, Trainer, make_optimizer
 from flowjax.training.tasks import FlowTask
@@ -157,63 +147,3 @@ def test_a_checkpoint_is_read_on_fewer_devices(saved: pathlib.Path, tmp_path: pa
     losses, _ = follow(one, program, restored.state)
     wanted = curve(8)[0][2:]
     np.testing.assert_allclose(losses, wanted, rtol=0 if devices == 8 else 2e-6)
-
-
-# Two processes.
-
-
-def work(port: str, index: str, folder: str) -> None:
-    """One of two processes, a device each: trains until it is told to stop."""
-    jax.distributed.initialize(coordinator_address=f"127.0.0.1:{port}", num_processes=2, process_id=int(index))
-    task = FlowTask(SHAPE, Objective(), records().normalization, scan=True)
-    one = Trainer(task, make_optimizer(RATE, clip=1.0), make_mesh(1, 2))
-    own = batches(int(index), 2)
-    assert len(own[0].data) == BATCH // 2
-    root = pathlib.Path(folder)
-
-    def writer(first: int) -> MetricWriter:
-        return MetricWriter(root / f"metrics{index}.jsonl", root / f"board{index}", first + 1)
-
-    train(one, own, Schedule(100_000, log_every=1), seed=0, checkpointer=checkpointer(root / "checkpoints"), writer=writer)
-
-
-def test_two_processes_train_as_one_and_stop_as_one(tmp_path: pathlib.Path) -> None:
-    """Each feeds its half of the batches. SIGTERM to one: both save the same step and end with the status for it; one process goes on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1", "JAX_PLATFORMS": "cpu"}
-    code = (
-        "import sys, jax; jax.config.update('jax_numpy_dtype_promotion', 'strict'); from tests.flowjax.sharded_training_test import work; "
-    )
-    workers = []
-    for index in range(2):
-        command = [sys.executable, "-c", f"{code} work({port!r}, '{index}', {str(tmp_path)!r})"]
-        with (tmp_path / f"output{index}.txt").open("wb") as output:
-            workers.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT))
-
-    def told() -> list[str]:
-        return [(tmp_path / f"output{index}.txt").read_text()[-3000:] for index in range(2)]
-
-    try:
-        deadline = time.monotonic() + 900
-        while len(read_metrics(tmp_path / "metrics0.jsonl")) < STEPS:
-            assert time.monotonic() < deadline, told()
-            assert all(worker.poll() is None for worker in workers), told()
-            time.sleep(0.05)
-        workers[1].send_signal(signal.SIGTERM)
-        asked = time.monotonic()
-        codes = [worker.wait(timeout=600) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    assert codes == [EXIT_STOPPED] * 2, told()
-    assert time.monotonic() - asked < 30 * max(1.0, os.getloadavg()[0] / 2)  # of a quiet machine
-    lines = read_metrics(tmp_path / "metrics0.jsonl")
-    np.testing.assert_allclose([line["loss"] for line in lines[:STEPS]], curve(1)[0], rtol=2e-6)
-    one, _ = compiled(1)
-    with checkpointer(tmp_path / "checkpoints") as saver:
-        restored = saver.restore(one)
-    assert restored is not None
-    assert int(restored.state.step) == lines[-1]["step"]
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(restored.state.parameters))
