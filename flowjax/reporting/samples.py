@@ -49,7 +49,7 @@ def loss_by_t_figure(measured: LossByTime, turning_point: float | None) -> Figur
 
 
 @style.context()
-def training_figure(lines: Sequence[Mapping[str, float]]) -> Figure:
+def training_figure(lines: Sequence[Mapping[str, float | int]]) -> Figure:
     """The training loss against steps, and what evaluations found of each stage's error against the oracle."""
     figure, (axes,) = style.new_figure()
     for key, color, label in (
