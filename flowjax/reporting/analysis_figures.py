@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -159,4 +160,65 @@ def gains_figure(gains: Mapping[tuple[str, str], Interval]) -> Figure:
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_ylabel("reduction of the squared error")
     axes.legend(loc="best")
+    return figure
+
+
+@style.context()
+def swap_figure(rows: Sequence[Mapping[str, Any]], pairs: Sequence[str]) -> Figure:
+    """The Fréchet distance of each pair of navigator and refiner, a line for each split: here, with 95 % over seeds, and as published.
+
+    Args:
+      rows: `split`, and for each pair its value, `PAIR, low`, `PAIR, high`, and, where there is one, `paper, PAIR`.
+    """
+    figure, (own, theirs) = style.new_figure(12.0, 5.4, columns=2, width_ratios=(3, 2))
+    looks = zip(style.CYCLE, style.MARKERS, strict=True)
+    places = np.arange(len(pairs))
+    for row, (color, marker) in zip(rows, looks, strict=False):
+        value, low, high = (np.array([row[f"{pair}{end}"] for pair in pairs]) for end in ("", ", low", ", high"))
+        error = np.clip([value - low, high - value], 0, None)
+        own.errorbar(places, value, yerr=error, color=color, marker=marker, capsize=4, linewidth=1.4, label=row["split"])
+        published = [row[f"paper, {pair}"] for pair in pairs if row.get(f"paper, {pair}") is not None]
+        if published:
+            theirs.plot(places, published, color=color, marker=marker, linewidth=1.4, label=row["split"])
+    for axes in (own, theirs):
+        axes.set_xticks(places, [pair.replace("/", "/\n") for pair in pairs])
+        axes.set_xlabel("navigator/refiner")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="best", fontsize=11)
+    own.set_ylabel("Fréchet distance, classifier features")
+    theirs.set_ylabel("paper: gFID, ImageNet 256²")
+    return figure
+
+
+@style.context()
+def cost_figure(points: Sequence[tuple[str, float, Interval]]) -> Figure:
+    """The Fréchet distance against what sampling costs; a colour for each pair, specialists hollow.
+
+    Args:
+      points: name, parameters times steps, score.
+    """
+    figure, (axes,) = style.new_figure(9.0, 5.8)
+    names = list(dict.fromkeys(name.partition(",")[0] for name, *_ in points))
+    for name in dict.fromkeys(name for name, *_ in points):
+        base, specialists, _ = name.partition(",")
+        look = names.index(base)
+        own = sorted((cost, *score) for other, cost, score in points if other == name)
+        cost, value, low, high = np.array(own).T
+        axes.errorbar(
+            cost,
+            value,
+            yerr=np.clip([value - low, high - value], 0, None),
+            color=style.CYCLE[look],
+            marker=style.MARKERS[look],
+            markerfacecolor="white" if specialists else style.CYCLE[look],
+            linestyle="--" if specialists else "-",
+            linewidth=1.4,
+            capsize=4,
+            label=name,
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("parameters x steps")
+    axes.set_ylabel("Fréchet distance, classifier features")
+    figure.legend(loc="outside right upper", fontsize=11, title="navigator/refiner", title_fontsize=11)
     return figure
