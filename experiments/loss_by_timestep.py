@@ -13,28 +13,25 @@ again.
 """
 
 import dataclasses
-import functools
 import time
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.cells import CELLS, Cells
+from experiments.cells import CELLS
+from experiments.errors import Errors
 from experiments.scores import turn_and_advice
 from experiments.trained import MODELS, check_alike, own_data, strength, train_within, training_config
 from flowjax import data
 from flowjax.intervals import Interval
-from flowjax.metrics.loss_by_t import ErrorsByTime, LossByTimeMeter, Reduction, reduction
+from flowjax.metrics.loss_by_t import ErrorsByTime, Reduction, reduction
 from flowjax.models import parameter_count
 from flowjax.models.trained import TrainedFlow, load_trained
-from flowjax.oracle import Oracle
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
-from flowjax.sweep import draw_pairs
 from flowjax.verdict import Verdict, judge
 
 LIVE = (MODELS, CELLS)
@@ -180,32 +177,12 @@ def _measured(
     config: ConfigDict, workdir: WorkDir, models: list[Model], sets: dict[str, data.DataSet], times: np.ndarray
 ) -> dict[tuple[str, str], ErrorsByTime]:
     """The errors of each model on each set of samples."""
-    cells, training = Cells(workdir), sets["training"]
-    by_class = bool(models[0].flow.num_classes) and training.labels is not None
-
-    @functools.cache
-    def meter(kind: str) -> LossByTimeMeter:
-        labels = sets[kind].labels if by_class else None
-        oracle = Oracle(training.data, training.labels if by_class else None, path=models[0].flow.path)
-        return LossByTimeMeter(oracle, draw_pairs(sets[kind].data, config.num_queries, config.seed, labels=labels), times)
-
-    def measure(model: Model, kind: str) -> dict[str, Any]:
-        program = jax.jit(lambda x, t, label: model.flow.model(x, t, label))
-        return meter(kind).each(program)._asdict()
-
-    found = {}
-    for model, kind in runner.progress("cells")([(model, kind) for model in models for kind in sets]):
-        depends_on = {
-            "model": model.flow.digest,
-            "oracle of": training.provenance["sha256"],
-            "queries of": sets[kind].provenance["sha256"],
-            "num_queries": config.num_queries,
-            "times": times,
-            "seed": config.seed,
-        }
-        value = cells(depends_on, functools.partial(measure, model, kind))
-        found[model.name, kind] = ErrorsByTime(**{name: np.asarray(part) for name, part in value.items()})
-    return found
+    measure = {
+        kind: Errors(workdir, sets["training"], queried, models[0].flow, times, config.num_queries, config.seed)
+        for kind, queried in sets.items()
+    }
+    asked = [(model, kind) for model in models for kind in sets]
+    return {(model.name, kind): measure[kind](model.flow) for model, kind in runner.progress("cells")(asked)}
 
 
 def _gains(

@@ -43,7 +43,8 @@ def training_config(block: ConfigDict, **changes: Any) -> ConfigDict:
 
 def train_within(config: ConfigDict, workdir: WorkDir, name: str) -> Any:
     """Train, in a folder of the workdir's that says by its name what is in it, unless that is done; returns the folder."""
-    print(f"Training {name} ({config.model.size}, {config.steps:,} steps), or going on with it, in {workdir.live(MODELS)}", flush=True)
+    what = config.model.size if config.task == "flow" else config.task
+    print(f"Training {name} ({what}, {config.steps:,} steps), or going on with it, in {workdir.live(MODELS)}", flush=True)
     return runner.run_within(workdir.live(MODELS), name, config, train.run, train.LIVE)
 
 

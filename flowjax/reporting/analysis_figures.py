@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -221,4 +221,59 @@ def cost_figure(points: Sequence[tuple[str, float, Interval]]) -> Figure:
     axes.set_xlabel("parameters x steps")
     axes.set_ylabel("Fréchet distance, classifier features")
     figure.legend(loc="outside right upper", fontsize=11, title="navigator/refiner", title_fontsize=11)
+    return figure
+
+
+@style.context()
+def spaces_figure(curves: Mapping[str, tuple[LossByTime, Bool[np.ndarray, " T"], Float[np.ndarray, " R"] | None]]) -> Figure:
+    """The loss against t in each space, over its mean in refinement; a panel each, on one scale.
+
+    Args:
+      curves: space → its errors, which times are refinement, and the smooth curve fitted there.
+    """
+    columns = min(2, len(curves))
+    rows = -(-len(curves) // columns)
+    figure, panels = style.new_figure(12.0, 1.0 + 4.0 * rows, rows=rows, columns=columns, sharex=True, sharey=True)
+    for axes, (name, (errors, late, fit)), color in zip(panels, curves.items(), itertools.cycle(style.CYCLE), strict=False):
+        unit = errors.oracle[late].mean() if late.any() else errors.oracle.mean()
+        shade_stages(axes, float(errors.t[late][0]) if late.any() else None)
+        axes.plot(errors.t, errors.oracle / unit, color=color)
+        if fit is not None:
+            axes.plot(errors.t[late], fit / unit, color="black", linestyle=":", linewidth=1.8)
+        time_axis(axes)
+        axes.set_yscale("log")
+        axes.set_title(name, pad=24)
+        axes.set_ylabel("relative squared error")
+    for axes in panels[len(curves) :]:
+        axes.set_visible(False)
+    return figure
+
+
+@style.context()
+def waviness_figure(waves: Mapping[str, Interval]) -> Figure:
+    """A dot with its interval for each space."""
+    figure, (axes,) = style.new_figure(8.6, 1.6 + 0.6 * max(len(waves), 1))
+    for row, value in enumerate(waves.values()):
+        error = np.clip([[value.value - value.low], [value.high - value.value]], 0, None)
+        axes.errorbar(value.value, row, xerr=error, color=style.MEASURED, marker="o", capsize=5, linestyle="none")
+        axes.text(value.value, row - 0.18, f"{value.value:.3f}", ha="center", va="bottom", fontsize=12)
+    axes.set_yticks(range(len(waves)), list(waves))
+    axes.set_ylim(len(waves) - 0.4, -0.7)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("waviness: residual of log loss about a parabola")
+    return figure
+
+
+@style.context()
+def spectra_figure(spectra: Mapping[str, Float[np.ndarray, " _"]]) -> Figure:
+    """Eigenvalues over the greatest, in falling order."""
+    figure, (axes,) = style.new_figure()
+    for (name, values), color in zip(spectra.items(), itertools.cycle(style.CYCLE), strict=False):
+        kept = values[values > 1e-8 * values.max()]
+        axes.plot(np.arange(len(kept)) + 1, kept / kept[0], color=color, label=f"{name}: {len(values):,} dimensions")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("rank")
+    axes.set_ylabel("eigenvalue, over the greatest")
+    axes.legend(loc="lower left")
     return figure
