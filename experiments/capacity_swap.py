@@ -123,7 +123,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         Section("Table 1, here and in the paper", _TABLE.format(config.num_steps[0]), table=table),
         Section(
             "Which stage the capacity is in",
-            "With 95 % over seeds. Left: here; right: the paper's XL/1 and B/1.",
+            "With 95 % of the difference from large/large, on the same noise. Left: here; right: the paper's XL/1 and B/1.",
             workdir.save_figure("swap", analysis_figures.swap_figure(table, [f"{a}/{b}" for a, b in PAIRS])),
             alt="Fréchet distance of each pair of navigator and refiner",
         ),
@@ -238,7 +238,7 @@ def _rows(cells: list[Cell], n: int) -> list[tuple[float, bool]]:
 def _table_row(t: float, contest: Contest, cells: list[Cell], n: int, specialists: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"split": f"[0, {t:g}] + [{t:g}, 1]{', specialists' if specialists else ''}"}
     for pair, published in zip(PAIRS, PUBLISHED.get(t, (None,) * 4), strict=True):
-        score = contest.score(cells.index(Cell(t, *pair, n, specialists)))
+        score = contest.beside(cells.index(Cell(t, *pair, n, specialists)), cells.index(Cell(t, *PAIRS[0], n)))
         name = "/".join(pair)
         row |= {name: score.value, f"{name}, low": score.low, f"{name}, high": score.high}
         if not specialists:

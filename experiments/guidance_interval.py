@@ -126,7 +126,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         ),
         Section(
             "Interval by interval",
-            "The paper's intervals, and those of this data set's own turning point; with 95 % over seeds. Dashed: no guidance.",
+            "The paper's intervals, and those of this data set's own turning point; with 95 % of the difference from none. Dashed: none.",
             workdir.save_figure("intervals", analysis_figures.intervals_figure(names, picked, 0, published)),
             alt="Fréchet distance of each interval, here and in the paper",
         ),
@@ -219,13 +219,15 @@ def _takeaway(name: str, contest: Contest, intervals: list[Interval | None], own
 
 
 def _row(interval: Interval | None, contest: Contest, intervals: list[Interval | None], own: dict[str, Interval]) -> dict[str, Any]:
-    score = contest.score(intervals.index(interval))
+    index = intervals.index(interval)
+    change = contest.change(index, 0)
     return {
         "interval": _name(interval),
         "": next((name for name, one in own.items() if one == interval), ""),
-        "Fréchet": score.value,
-        "low": score.low,
-        "high": score.high,
+        "Fréchet": contest.score(index).value,
+        "against none": change.value,
+        "low": change.low,
+        "high": change.high,
         "paper, gFID": PUBLISHED.get(interval),
     }
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from safetensors.numpy import save_file
 
 from experiments import runner
 from experiments.cells import CELLS
@@ -228,7 +229,7 @@ def _kept(config: ConfigDict, space: Space, block: ConfigDict, workdir: WorkDir)
     """Samples encoded, each channel standardised, as images, in a file of the workdir's that is made once."""
     depends_on = [space, block.to_dict(), None if space.path else [config.autoencoder.to_dict(), config.seed]]
     digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:8]
-    file = workdir.live(SPACES) / f"{space.name}-{digest}.npz"
+    file = workdir.live(SPACES) / f"{space.name}-{digest}.safetensors"
     if not file.exists():
         samples, encode = load_data(block), _encoder(config, space, workdir)
         found = np.concatenate([np.asarray(encode(part), np.float32) for part in np.array_split(samples.data, -(-samples.n // 1024))])
@@ -237,7 +238,7 @@ def _kept(config: ConfigDict, space: Space, block: ConfigDict, workdir: WorkDir)
         arrays = {} if samples.labels is None else {"labels": samples.labels}
         arrays["data"] = (images - mean) / np.where(std > 0, std, 1)
         file.parent.mkdir(exist_ok=True)
-        write_whole(file, lambda aside: np.savez(aside, **arrays))  # type: ignore[arg-type]
+        write_whole(file, lambda aside: save_file(arrays, aside))
     return data_config("arrays", path=str(file))
 
 

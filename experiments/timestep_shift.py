@@ -55,7 +55,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 
     takeaway = _takeaway(training.name, results, advised, verdict)
     origin = runner.provenance("timestep_shift", config, started)
-    rows = [_row(s, shifts.index(s), contests, turn.measured, advised) for s in shifts]
+    rows = [_row(s, shifts.index(s), shifts.index(1.0), contests, turn.measured, advised) for s in shifts]
     workdir.write_table("shift", rows)
     workdir.write_json(
         "summary.json",
@@ -79,8 +79,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     sections = [
         Section(
             "Fréchet distance against the shift",
-            f"Left: here, {config.num_samples:,} samples on each of {config.num_seeds} seeds; bands: 95 % over seeds. The advice is marked "
-            "with its range. Right: the paper's.",
+            f"Left: here, {config.num_samples:,} samples on each of {config.num_seeds} seeds; bands: 95 % of the difference from "
+            "s = 1 on the same noise. The advice is marked with its range. Right: the paper's.",
             workdir.save_figure("shift", figure),
             alt="Fréchet distance against the timestep shift",
         ),
@@ -157,13 +157,16 @@ def _takeaway(name: str, results: dict[int, dict[str, Any]], advised: float | No
     return f"On {name}, {told}. {verdict.outcome.capitalize()}."
 
 
-def _row(s: float, index: int, contests: dict[int, Contest], turning_point: float | None, advised: float | None) -> dict[str, Any]:
+def _row(
+    s: float, index: int, none: int, contests: dict[int, Contest], turning_point: float | None, advised: float | None
+) -> dict[str, Any]:
     row: dict[str, Any] = {"s": s, "": "advised" if s == advised else "", "steps at t <= 0.2": _share(s, 50, 0.2)}
     if turning_point is not None:
         row["steps before the turn"] = _share(s, 1000, turning_point)
     for n, contest in contests.items():
-        score = contest.score(index)
-        row |= {f"Fréchet, {n} steps": score.value, f"{n} steps, low": score.low, f"{n} steps, high": score.high}
+        change = contest.change(index, none)
+        row |= {f"Fréchet, {n} steps": contest.score(index).value, f"{n} steps, against s = 1": change.value}
+        row |= {f"{n} steps, low": change.low, f"{n} steps, high": change.high}
     return row | {"paper, gFID": PUBLISHED.get(s)}
 
 

@@ -39,6 +39,11 @@ class Contest:
         """`score(setting) / score(other) - 1`, the mean over seeds of logarithms of ratios: below 0 where the setting is better."""
         return _relative(np.log(self.scores[setting] / self.scores[other]))
 
+    def beside(self, setting: int, other: int) -> Interval:
+        """A setting's score, with the interval of its difference from another one's: what both share on a seed is left out."""
+        scale = float(self.scores[other].mean())
+        return Interval(*(scale * (1 + part) for part in self.change(setting, other)))
+
     def regret(self, setting: int) -> Interval:
         """How much worse than the best a setting is, as a share of the best's score.
 

@@ -56,7 +56,7 @@ class Reduction(NamedTuple):
     """The same as a share of the first."""
 
 
-def reduction(before: Float[np.ndarray, "T Q"], after: Float[np.ndarray, "T Q"], *, seed: int = 0, num_bootstrap: int = 1000) -> Reduction:
+def reduction(before: Float[np.ndarray, "T Q"], after: Float[np.ndarray, "_ _"], *, seed: int = 0, num_bootstrap: int = 1000) -> Reduction:
     """From one model's errors to another's on the same queries and times, in the mean over both.
 
     Raises:

@@ -25,7 +25,10 @@ def shift_figure(
 ) -> Figure:
     """Fréchet distance against the shift: a line for each number of steps, with the advice and its range; and as published.
 
+    Bands: 95 % of the difference from s = 1, over seeds.
+
     Args:
+      shifts: `[S]`, 1 among them.
       contests: number of steps → scores `[S, seeds]`.
       published: shift → FID.
     """
@@ -34,8 +37,8 @@ def shift_figure(
         own.axvspan(*advice.range, color=style.NAVIGATION, linewidth=0, zorder=0)
         own.axvline(advice.value, color=style.PREDICTED, linestyle="--", label=f"advised: {advice.value:.2f}, its range shaded")
     for (n, contest), color, marker in zip(contests.items(), (style.BLUE, style.GREEN, style.PURPLE), style.MARKERS, strict=False):
-        scores = np.array([contest.score(i) for i in range(len(shifts))])
-        draw_curve(own, shifts, Curve(*scores.T), color, f"{n} steps, 95 % band")
+        scores = np.array([contest.beside(i, int(np.flatnonzero(shifts == 1)[0])) for i in range(len(shifts))])
+        draw_curve(own, shifts, Curve(*scores.T), color, f"{n} steps")
         best = contest.best
         own.plot(shifts[best], scores[best, 0], color=color, marker=marker, linestyle="none", label=f"best of these: {shifts[best]:.2g}")
     theirs.plot(*zip(*sorted(published.items()), strict=True), color=style.GREY, marker="o", label="paper, 50 steps")
@@ -103,9 +106,9 @@ def interval_map(
 
 @style.context()
 def intervals_figure(names: Sequence[str], contest: Contest, none: int, published: Mapping[str, float]) -> Figure:
-    """The Fréchet distance with each guidance interval: here, with 95 % over seeds, and as published."""
+    """The Fréchet distance with each guidance interval: here, with 95 % of the difference from none over seeds, and as published."""
     figure, (own, theirs) = style.new_figure(11.5, 2.0 + 0.42 * len(names), columns=2, sharey=True, width_ratios=(2, 1))
-    scores = np.array([contest.score(i) for i in range(len(names))])
+    scores = np.array([contest.beside(i, none) for i in range(len(names))])
     rows = np.arange(len(names))
     error = np.clip([scores[:, 0] - scores[:, 1], scores[:, 2] - scores[:, 0]], 0, None)
     own.errorbar(scores[:, 0], rows, xerr=error, color=style.MEASURED, marker="o", capsize=4, linestyle="none")
