@@ -56,14 +56,22 @@ class Quality:
     def _seen_by(self, inception: InceptionFeatures, x: np.ndarray) -> np.ndarray:
         return inception(to_bytes(x, self._range))
 
+    def frechet(self, samples: np.ndarray) -> float:
+        """The Fréchet distance alone."""
+        return frechet_distance(self._features(samples), self._against)
+
+    @property
+    def _against(self) -> Moments | np.ndarray:
+        against = self._real if self._moments is None else self._moments
+        assert against is not None
+        return against
+
     def __call__(self, samples: np.ndarray, seed: int) -> dict[str, Any]:
         """The numbers of a summary."""
         found = self._features(samples)
-        against = self._real if self._moments is None else self._moments
-        assert against is not None
-        result: dict[str, Any] = {"features": self.kind, "n": len(samples), "frechet": frechet_distance(found, against)}
+        result: dict[str, Any] = {"features": self.kind, "n": len(samples), "frechet": frechet_distance(found, self._against)}
         if len(samples) >= 64:
-            further: Extrapolated = frechet_extrapolated(found, against, seed=seed)
+            further: Extrapolated = frechet_extrapolated(found, self._against, seed=seed)
             result["frechet_extrapolated"] = {"value": further.value, "low": further.low, "high": further.high}
         if self._real is not None and min(len(found), len(self._real)) > 3:
             count = min(len(found), len(self._real), 10_000)  # both depend on the sizes: take the same

@@ -1,5 +1,6 @@
 """From the `model` block of a configuration to a trained flow, and to the data that it was trained on."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -42,8 +43,23 @@ def training_config(block: ConfigDict, **changes: Any) -> ConfigDict:
 
 def train_within(config: ConfigDict, workdir: WorkDir, name: str) -> Any:
     """Train, in a folder of the workdir's that says by its name what is in it, unless that is done; returns the folder."""
-    print(f"Training {name} ({config.model.size}, {config.steps:,} steps), or going on with it, in {workdir.live(MODELS)}", flush=True)
+    what = config.model.size if config.task == "flow" else config.task
+    print(f"Training {name} ({what}, {config.steps:,} steps), or going on with it, in {workdir.live(MODELS)}", flush=True)
     return runner.run_within(workdir.live(MODELS), name, config, train.run, train.LIVE)
+
+
+def check_alike(flows: Sequence[TrainedFlow]) -> None:
+    """Raise a ValueError unless models make the same samples, of the same data, along the same path."""
+    first = flows[0]
+    for other in flows[1:]:
+        first.check_shape(other.image_shape, str(other.source))
+        for what, one, two in (
+            ("classes", first.num_classes, other.num_classes),
+            ("dataset", first.about.get("dataset"), other.about.get("dataset")),
+            ("path", first.path, other.path),
+        ):
+            if one != two:
+                raise ValueError(f"{first.source} and {other.source} differ in {what}, {one} and {two}: expected models of the same data")
 
 
 def own_data(flow: TrainedFlow, block: ConfigDict) -> tuple[data.DataSet, data.DataSet | None]:

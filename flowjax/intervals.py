@@ -7,6 +7,17 @@ from jaxtyping import Float
 from scipy import stats
 
 
+class Interval(NamedTuple):
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} (95 %: {self.low:.3g} to {self.high:.3g})"
+
+
 class Curve(NamedTuple):
     """A mean against t, with its 95 % interval."""
 

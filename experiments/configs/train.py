@@ -63,7 +63,7 @@ def _base() -> ConfigDict:
     config.heldout_fraction = 0.5  # kept from training, to compare samples with; 0: none
     config.model = ConfigDict(
         {
-            "size": "Mi/2",  # SIZE/PATCH, SIZE one of XL, L, B, S, Ti, Mi
+            "size": "Mi/2",  # SIZE/PATCH, SIZE one of XL, L, B, S, Ti, Mi, Na, Pi
             "dtype": "float32",  # of matrix products: float32 or bfloat16
             "remat": "none",  # what the backward pass computes again: none, dots, full
             "qk_norm": False,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from flowjax.intervals import Interval
 from flowjax.objective import squared_error
 from flowjax.oracle import Oracle
 from flowjax.path import Path
@@ -34,6 +35,43 @@ class LossByTime(NamedTuple):
         return found
 
 
+class ErrorsByTime(NamedTuple):
+    """The same, query by query."""
+
+    t: Float[np.ndarray, " T"]
+    cfm: Float[np.ndarray, "T Q"]
+    oracle: Float[np.ndarray, "T Q"]
+
+    def mean(self) -> LossByTime:
+        """Over queries."""
+        return LossByTime(self.t, self.cfm.mean(1), self.oracle.mean(1))
+
+
+class Reduction(NamedTuple):
+    """How much smaller one error is than another, with 95 % bootstrap intervals over queries, resampled with all their times."""
+
+    absolute: Interval
+    """The difference of mean squared errors, per value of a sample."""
+    relative: Interval
+    """The same as a share of the first."""
+
+
+def reduction(before: Float[np.ndarray, "T Q"], after: Float[np.ndarray, "_ _"], *, seed: int = 0, num_bootstrap: int = 1000) -> Reduction:
+    """From one model's errors to another's on the same queries and times, in the mean over both.
+
+    Raises:
+      ValueError: errors of different shapes, or none.
+    """
+    if before.shape != after.shape or not before.size:
+        raise ValueError(f"errors of shapes {before.shape} and {after.shape}: expected the same times and queries, at least one")
+    count = before.shape[1]
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), num_bootstrap) / count
+    one, other = (np.r_[part.mean(), weights @ part.mean(0)] for part in (before, after))  # the first: of the queries as they are
+    return Reduction(
+        *(Interval(float(part[0]), *map(float, np.percentile(part[1:], [2.5, 97.5]))) for part in (one - other, 1 - other / one))
+    )
+
+
 class LossByTimeMeter:
     """Measures a field again and again on the same pairs and times.
 
@@ -52,13 +90,17 @@ class LossByTimeMeter:
 
     def __call__(self, field: Callable[[Array, Array, Array | None], Array]) -> LossByTime:
         """`field(x, t, label)`, jitted by the caller."""
+        return self.each(field).mean()
+
+    def each(self, field: Callable[[Array, Array, Array | None], Array]) -> ErrorsByTime:
+        """The same, query by query."""
         cfm, exact = [], []
         for time, (conditional, marginal) in zip(self._t, self._targets, strict=True):
             t = jnp.full(len(self._pairs.x_0), time)
             velocity = field(self._path.interpolate(self._pairs.x_0, self._pairs.x_1, t), t, self._pairs.labels)
-            cfm.append(float(squared_error(velocity, conditional).mean()))
-            exact.append(float(squared_error(velocity, marginal).mean()))
-        return LossByTime(self._t.astype(np.float64), np.array(cfm), np.array(exact))
+            cfm.append(np.asarray(squared_error(velocity, conditional), np.float64))
+            exact.append(np.asarray(squared_error(velocity, marginal), np.float64))
+        return ErrorsByTime(self._t.astype(np.float64), np.array(cfm), np.array(exact))
 
 
 @jax.jit

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
+from safetensors.numpy import save_file
 
 from flowjax.data.safetensors_file import read_safetensors
 from flowjax.data.torch_file import read_torch
@@ -68,7 +69,19 @@ def convert_lightningdit(
       FileNotFoundError: no such file.
       ValueError: a file that cannot be read; a tensor that is missing, unknown, of another shape, or not finite.
     """
-    tensors = _read(pathlib.Path(path).expanduser())
+    return lightningdit_of(_read(pathlib.Path(path).expanduser()), path, image_shape=image_shape, dtype=dtype, remat=remat, scan=scan)
+
+
+def lightningdit_of(
+    tensors: Tensors,
+    path: str | os.PathLike,
+    *,
+    image_shape: tuple[int, int, int] | None = None,
+    dtype: DTypeLike = jnp.float32,
+    remat: Remat = "none",
+    scan: bool | None = None,
+) -> LightningDiT:
+    """The same of tensors that have been read; `path`: where, for messages."""
     model = LightningDiT(_architecture(tensors, path, image_shape), rngs=nnx.Rngs(0), dtype=dtype, remat=remat, scan=scan)
     expected = _layout(model.shape)
     _check_names(path, tensors, expected)
@@ -81,14 +94,11 @@ def convert_lightningdit(
     return model
 
 
-def export_lightningdit(
-    model: LightningDiT, path: str | os.PathLike | None = None, *, metadata: Mapping[str, str] | None = None
-) -> Tensors:
+def export_lightningdit(model: LightningDiT, path: str | os.PathLike | None = None) -> Tensors:
     """The inverse: every tensor under its published name and in its published shape, float32.
 
     Args:
       path: `.safetensors` to write them to as well; None: nowhere. A file that is there is replaced in one move.
-      metadata: what the file says of itself.
 
     Raises:
       ValueError: a path that does not end in .safetensors.
@@ -99,15 +109,22 @@ def export_lightningdit(
         for name, part in zip(names, value if place.startswith("blocks.") else [value], strict=True):
             tensors[name] = np.ascontiguousarray(_published_layout(name, part, model.shape))
     if path is not None:
-        from safetensors.numpy import save_file
-
-        target = pathlib.Path(path).expanduser()
-        if target.suffix != ".safetensors":
-            raise ValueError(f"path = {str(path)!r}: expected a name that ends in .safetensors")
-        aside = target.with_name(f".{target.name}.partial")
-        save_file(tensors, aside, dict(metadata or {}))
-        os.replace(aside, target)
+        write_tensors(tensors, path, {})
     return tensors
+
+
+def write_tensors(tensors: Tensors, path: str | os.PathLike, metadata: Mapping[str, str]) -> None:
+    """Write a `.safetensors` file; one that is there is replaced in one move.
+
+    Raises:
+      ValueError: a path that does not end in .safetensors.
+    """
+    target = pathlib.Path(path).expanduser()
+    if target.suffix != ".safetensors":
+        raise ValueError(f"path = {str(path)!r}: expected a name that ends in .safetensors")
+    aside = target.with_name(f".{target.name}.partial")
+    save_file(tensors, aside, dict(metadata))
+    os.replace(aside, target)
 
 
 def _read(path: pathlib.Path) -> Tensors:

@@ -9,9 +9,11 @@ SIZES = {
     "L": (24, 1024, 16),
     "B": (12, 768, 12),
     "S": (12, 384, 6),
-    # and small ones for 28x28 and 8x8 images
+    # and small ones for 28x28 and 8x8 images; the smallest are there to be too small
     "Ti": (6, 192, 3),
     "Mi": (4, 96, 2),
+    "Na": (2, 48, 2),
+    "Pi": (1, 24, 2),
 }
 
 

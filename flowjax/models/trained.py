@@ -1,15 +1,20 @@
-"""A trained flow in one file: the published layout of LightningDiT, and in its header what the model was trained on."""
+"""A trained flow in one file: the published layout of LightningDiT, and in its header what the model was trained on.
+
+A staged flow, of several models one after the other in t, is one file too: the tensors of stage k under `stages.k.`, the t at which each
+but the first takes over in the header.
+"""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowjax.data.safetensors_file import read_metadata
-from flowjax.fields import ModelField, model_field
-from flowjax.models.convert import convert_lightningdit, export_lightningdit
+from flowjax.data.safetensors_file import read_metadata, read_safetensors
+from flowjax.fields import Field, model_field, staged
+from flowjax.models.convert import Tensors, convert_lightningdit, export_lightningdit, lightningdit_of, write_tensors
 from flowjax.models.lightningdit import LightningDiT
 from flowjax.path import Path, path_by_name
 
@@ -19,22 +24,33 @@ _KEY = "flowjax"
 
 @dataclasses.dataclass(frozen=True)
 class TrainedFlow:
-    """A model, and what is known of it.
+    """A model, or several that follow each other in t, and what is known of it.
 
     Attributes:
+      model: the only one, or the first in t.
       source: where it was read.
       about: plain JSON values. `experiments.train` writes `config`, `dataset`, `step`, `path`, `image_shape`, `value_range`,
         `class_names`, `normalization` and, when it has measured it, `frechet`; a published checkpoint says nothing.
+      later: what follows the first, and `edges`, the t at which each of these takes over.
     """
 
     model: LightningDiT
     source: pathlib.Path
     about: Mapping[str, Any]
+    later: tuple[LightningDiT, ...] = ()
+    edges: tuple[float, ...] = ()
 
     @property
-    def field(self) -> ModelField:
+    def field(self) -> Field:
         """Its velocity field."""
-        return model_field(self.model, self.num_classes)
+        fields = [model_field(model, self.num_classes) for model in (self.model, *self.later)]
+        return staged(fields, self.edges) if self.later else fields[0]
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of the file."""
+        with open(self.source, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def num_classes(self) -> int:
@@ -65,15 +81,40 @@ class TrainedFlow:
 
 def save_trained(model: LightningDiT, path: pathlib.Path, about: Mapping[str, Any]) -> None:
     """Write a model, and what is to be known of it, in plain JSON values. A file that is there is replaced in one move."""
-    export_lightningdit(model, path, metadata={_KEY: json.dumps({**about, "image_shape": list(model.shape.image_shape)})})
+    write_tensors(export_lightningdit(model), path, {_KEY: json.dumps({**about, "image_shape": list(model.shape.image_shape)})})
+
+
+def save_staged(models: Sequence[LightningDiT], edges: Sequence[float], path: pathlib.Path, about: Mapping[str, Any]) -> None:
+    """Write models that follow each other in t, one for each stage, as one file; `load_trained` gives back the flow that they make.
+
+    Raises:
+      ValueError: as `flowjax.fields.staged`; models of different samples or classes.
+    """
+    check_stages(models, edges)
+    tensors = {f"{_stage(k)}{name}": value for k, model in enumerate(models) for name, value in export_lightningdit(model).items()}
+    held = {**about, "image_shape": list(models[0].shape.image_shape), "edges": list(edges)}
+    write_tensors(tensors, path, {_KEY: json.dumps(held)})
+
+
+def check_stages(models: Sequence[LightningDiT], edges: Sequence[float]) -> None:
+    """Raise a ValueError unless one flow can be made of these models."""
+    makes = {(model.shape.image_shape, model.shape.num_classes) for model in models}
+    if len(makes) != 1:
+        told = " and ".join(f"{shape} in {classes} classes" for shape, classes in sorted(makes))
+        raise ValueError(f"stages that make samples of shape {told}: expected models of the same samples")
+    staged([model_field(model, model.shape.num_classes) for model in models], edges)
+
+
+def _stage(k: int) -> str:
+    return f"stages.{k}."
 
 
 def load_trained(path: str | os.PathLike) -> TrainedFlow:
-    """The model of a folder of `experiments.train`, of a file that it wrote, or of a published checkpoint.
+    """The model of a folder of `experiments.train`, of a file that it or `save_staged` wrote, or of a published checkpoint.
 
     Raises:
       FileNotFoundError: no such file; a folder without a model.
-      ValueError: a file that is no LightningDiT.
+      ValueError: a file that is no LightningDiT, nor stages of them.
     """
     found = pathlib.Path(path).expanduser()
     if found.is_dir():
@@ -88,5 +129,14 @@ def load_trained(path: str | os.PathLike) -> TrainedFlow:
             about = json.loads(read_metadata(found).get(_KEY, "{}"))
         except ValueError as error:
             raise ValueError(f"{found}: what it says of itself cannot be read ({error})") from error
-    shape = about.get("image_shape")
-    return TrainedFlow(convert_lightningdit(found, image_shape=None if shape is None else tuple(shape)), found, about)
+    image_shape = tuple(about["image_shape"]) if about.get("image_shape") else None
+    if "edges" not in about:
+        return TrainedFlow(convert_lightningdit(found, image_shape=image_shape), found, about)
+    held, edges = read_safetensors(found), tuple(about["edges"])
+    models = [lightningdit_of(_of_stage(held, k), f"{found}, stage {k}", image_shape=image_shape) for k in range(len(edges) + 1)]
+    check_stages(models, edges)
+    return TrainedFlow(models[0], found, about, tuple(models[1:]), edges)
+
+
+def _of_stage(held: Tensors, k: int) -> Tensors:
+    return {name.removeprefix(_stage(k)): value for name, value in held.items() if name.startswith(_stage(k))}

@@ -164,6 +164,11 @@ class WorkDir:
         """Writes a table: see `tables.write_csv`."""
         tables.write_csv(self.path(name), rows)
 
+    def write_table(self, name: str, rows: tables.Rows) -> None:
+        """Writes a table twice, as `name.csv` and, for documents, as Markdown in `name.md`."""
+        self.write_csv(f"{name}.csv", rows)
+        self.path(f"{name}.md").write_text(tables.text_table(rows) + "\n", encoding="utf-8")
+
     def save_figure(self, name: str, figure: Figure) -> pathlib.Path:
         """Writes `figures/name.png` and `figures/name.svg`; returns the path of the latter, for a `page.Section`."""
         for suffix in (".png", ".svg"):

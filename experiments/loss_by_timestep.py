@@ -1,0 +1,266 @@
+"""On which side of the turning point do capacity and training time pay?
+
+    python -m experiments.loss_by_timestep                                     # digits; trains its models first
+    python -m experiments.loss_by_timestep --config=experiments/configs/loss_by_timestep.py:imagenet_vavae \\
+        --config.checkpoints="('B-64ep.pt@80000', 'XL-64ep.pt@80000', 'XL-800ep.pt@1000000')" --config.data.path=FOLDER_OF_SHARDS
+
+Finding 5 of arXiv 2512.02826. Models of several sizes, each trained for several lengths, are measured by their squared error at each t
+against the CFM target and against the oracle of the training set, on training samples and on held-out ones; the same noise for all. What
+capacity buys (the smallest to the largest, trained longest) and what time buys (the shortest to the longest, of the largest) is told for
+each side of the turning point, with an interval over queries. Writes config.json, summary.json, loss_by_timestep.csv, gains.csv, gains.md,
+figures/ and report.html to --workdir (runs/loss_by_timestep), and as it goes models/ and cells/: `--resume` trains and measures nothing
+again.
+"""
+
+import dataclasses
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.cells import CELLS
+from experiments.errors import Errors
+from experiments.scores import turn_and_advice
+from experiments.trained import MODELS, check_alike, own_data, strength, train_within, training_config
+from flowjax import data
+from flowjax.intervals import Interval
+from flowjax.metrics.loss_by_t import ErrorsByTime, Reduction, reduction
+from flowjax.models import parameter_count
+from flowjax.models.trained import TrainedFlow, load_trained
+from flowjax.reporting import analysis_figures
+from flowjax.reporting.page import Section
+from flowjax.reporting.workdir import WorkDir
+from flowjax.verdict import Verdict, judge
+
+LIVE = (MODELS, CELLS)
+MOST = 0.9
+"""Of the difference between both targets, the share that must lie in navigation for them to differ only there."""
+
+
+class Model(NamedTuple):
+    """A trained model, with what it cost."""
+
+    name: str
+    parameters: int
+    steps: int
+    flow: TrainedFlow
+
+
+class Gain(NamedTuple):
+    """What going from one model to another buys on one side of the turning point."""
+
+    bought_by: str  # capacity or time
+    models: tuple[str, str]
+    samples: str  # training or held-out
+    target: str  # oracle or cfm
+    stage: str
+    found: Reduction
+
+
+def run(config: ConfigDict, workdir: WorkDir) -> str:
+    """The whole experiment; returns the sentence to take away."""
+    started = time.perf_counter()
+    _check(config)
+    models = _models(config, workdir)
+    check_alike([model.flow for model in models])
+    reference = models[-1].flow
+    training, heldout = own_data(reference, config.data)
+    if heldout is None:
+        training, heldout = training.split(config.heldout_fraction, config.seed)
+    turn, _ = turn_and_advice(reference, training, workdir, config.seed)
+    times = (np.arange(config.num_t) + 0.5) / config.num_t * reference.path.t_max
+    errors = _measured(config, workdir, models, {"training": training, "held-out": heldout}, times)
+    gains = [] if turn.measured is None else _gains(models, errors, times, turn.measured, config.seed)
+    gap = errors[models[-1].name, "training"].mean()
+    before = None if turn.measured is None else _share_before(gap.cfm - gap.oracle, times, turn.measured)
+    verdict = _verdict(gains, before, turn.reason, strength(reference)["enough"])
+
+    takeaway = _takeaway(training.name, gains, verdict)
+    origin = runner.provenance("loss_by_timestep", config, started)
+    rows = [_gain_row(gain) for gain in gains]
+    workdir.write_csv("loss_by_timestep.csv", _rows(models, errors))
+    workdir.write_table("gains", rows)
+    workdir.write_json(
+        "summary.json",
+        {
+            "dataset": training.name,
+            "n": training.n,
+            "d": training.d,
+            "turning_point": dataclasses.asdict(turn),
+            "models": [{**model._asdict(), "flow": model.flow.source, **strength(model.flow)} for model in models],
+            "num_queries": config.num_queries,
+            "share_of_target_gap_in_navigation": before,
+            "gains": rows,
+            "verdict": dataclasses.asdict(verdict),
+            "takeaway": takeaway,
+            "units": {"t": "0 = noise, 1 = data", "error": "mean squared error per value of a sample"},
+            **origin,
+        },
+    )
+    curves = {kind: {model.name: errors[model.name, kind].mean() for model in models} for kind in ("training", "held-out")}
+    drawn = [
+        Section(
+            "Error against t",
+            f"Means over {config.num_queries} queries. Solid: against the oracle of the training set; dashed: against the CFM target. For "
+            "held-out samples only the latter means something in refinement, where the oracle knows training samples alone.",
+            workdir.save_figure("loss_by_timestep", analysis_figures.errors_figure(curves, turn.measured)),
+            alt="Squared error of each model against t",
+        )
+    ]
+    if gains:
+        shown = {(g.bought_by, g.stage): g.found.absolute for g in gains if (g.samples, g.target) == ("training", "oracle")}
+        figure = analysis_figures.gains_figure(shown)
+        drawn.append(
+            Section(
+                "What capacity and time buy",
+                "By how much the mean squared error against the oracle falls on each side of the turning point, with 95 % over queries.",
+                workdir.save_figure("gains", figure),
+                alt="Reduction of the error in navigation and in refinement",
+            )
+        )
+    table = [{"model": m.name, "parameters": m.parameters, "steps": m.steps, "Fréchet ratio": m.flow.frechet_ratio} for m in models]
+    drawn += [
+        Section("In numbers", "Reductions of the mean squared error; relative: as a share of the first model's.", table=rows),
+        Section("The models", "Only the last is measured by its samples.", table=table),
+        Section("What the paper says", _PAPER, table=[{"verdict": verdict.outcome, "why": verdict.why}]),
+    ]
+    workdir.write_report("Where capacity and training time pay", takeaway, drawn, origin)
+    return takeaway
+
+
+_PAPER = (
+    "ImageNet 256², LightningDiT B and XL, 100 and 800 epochs: the errors against both targets differ only in navigation; capacity and "
+    "training time change refinement, hardly navigation."
+)
+
+
+def _check(config: ConfigDict) -> None:
+    if config.num_queries < 2 or config.num_t < 4:
+        raise ValueError(f"num_queries = {config.num_queries}, num_t = {config.num_t}: expected at least 2 and 4")
+    if config.checkpoints:
+        if len(config.checkpoints) < 2:
+            raise ValueError(f"checkpoints = {tuple(config.checkpoints)}: expected at least two to compare")
+    elif len(config.sizes) * len(config.steps) < 2 or min(config.steps, default=0) < 1:
+        raise ValueError(f"sizes = {config.sizes}, steps = {config.steps}: expected at least two models, of at least one step")
+
+
+def _models(config: ConfigDict, workdir: WorkDir) -> list[Model]:
+    """By training time, then capacity: the last is the strongest."""
+    if config.checkpoints:
+        found = [_checkpoint(told) for told in config.checkpoints]
+    else:
+        found = []
+        for steps in sorted(config.steps):
+            for size in config.sizes:
+                strongest = (size, steps) == (config.sizes[-1], max(config.steps))
+                changes = {"model.size": size, "steps": steps, "optimizer.decay_steps": steps, "evaluate_every": 0}
+                asked = training_config(config.model, **changes)
+                if not strongest:
+                    asked.evaluation.frechet_samples = 0
+                flow = load_trained(train_within(asked, workdir, f"{size.replace('/', '-')}-{steps}"))
+                found.append(Model(f"{size}, {steps:,} steps", parameter_count(flow.model), steps, flow))
+    return sorted(found, key=lambda model: (model.steps, model.parameters))
+
+
+def _checkpoint(told: str) -> Model:
+    path, _, steps = told.rpartition("@") if "@" in told else (told, "", "")
+    if steps and not steps.isdigit():
+        raise ValueError(f"checkpoints: {told!r}: expected PATH, or PATH@STEPS with the steps that it was trained for")
+    flow = load_trained(path)
+    known = int(steps) if steps else int(flow.about.get("step", 0))
+    return Model(f"{path}, {known:,} steps", parameter_count(flow.model), known, flow)
+
+
+def _measured(
+    config: ConfigDict, workdir: WorkDir, models: list[Model], sets: dict[str, data.DataSet], times: np.ndarray
+) -> dict[tuple[str, str], ErrorsByTime]:
+    """The errors of each model on each set of samples."""
+    measure = {
+        kind: Errors(workdir, sets["training"], queried, models[0].flow, times, config.num_queries, config.seed)
+        for kind, queried in sets.items()
+    }
+    asked = [(model, kind) for model in models for kind in sets]
+    return {(model.name, kind): measure[kind](model.flow) for model, kind in runner.progress("cells")(asked)}
+
+
+def _gains(
+    models: list[Model], errors: dict[tuple[str, str], ErrorsByTime], times: np.ndarray, turning_point: float, seed: int
+) -> list[Gain]:
+    strongest = models[-1]
+    pairs = {
+        "capacity": next(model for model in models if model.steps == strongest.steps),
+        "time": next(model for model in models if model.parameters == strongest.parameters),
+    }
+    found = []
+    for bought_by, weaker in pairs.items():
+        for samples in ("training", "held-out") if weaker is not strongest else ():
+            one, two = errors[weaker.name, samples], errors[strongest.name, samples]
+            for target in ("oracle", "cfm"):
+                for stage, chosen in (("navigation", times < turning_point), ("refinement", times >= turning_point)):
+                    part = reduction(getattr(one, target)[chosen], getattr(two, target)[chosen], seed=seed)
+                    found.append(Gain(bought_by, (weaker.name, strongest.name), samples, target, stage, part))
+    return found
+
+
+def _share_before(gap: np.ndarray, times: np.ndarray, turning_point: float) -> float:
+    return float(gap[times < turning_point].sum() / gap.sum())
+
+
+def _picked(gains: list[Gain], bought_by: str, stage: str) -> Interval | None:
+    wanted = (bought_by, "training", "oracle", stage)
+    return next((g.found.absolute for g in gains if (g.bought_by, g.samples, g.target, g.stage) == wanted), None)
+
+
+def _verdict(gains: list[Gain], before: float | None, reason: str | None, enough: bool | None) -> Verdict:
+    if before is None:
+        return judge({f"the data turn ({reason})": False}, model_strong_enough=enough)
+    checks = {
+        f"both targets differ only in navigation ({before:.0%} of their difference lies there, at least {MOST:.0%} asked)": before >= MOST
+    }
+    for bought_by in ("capacity", "time"):
+        early, late = (_picked(gains, bought_by, stage) for stage in ("navigation", "refinement"))
+        if early is not None and late is not None:
+            checks[f"{bought_by} lowers the error in refinement (by {late}) more than in navigation (by {early})"] = late.low > early.high
+    return judge(checks, model_strong_enough=enough)
+
+
+def _takeaway(name: str, gains: list[Gain], verdict: Verdict) -> str:
+    told = []
+    for bought_by in ("capacity", "time"):
+        early, late = (_picked(gains, bought_by, stage) for stage in ("navigation", "refinement"))
+        if early is not None and late is not None:
+            told.append(f"{bought_by} lowers the error by {late.value:.3g} in refinement and by {early.value:.3g} in navigation")
+    return f"On {name} {'; '.join(told) or 'the stages cannot be told apart'}. {verdict.outcome.capitalize()}."
+
+
+def _gain_row(gain: Gain) -> dict[str, Any]:
+    absolute, relative = gain.found
+    return {
+        "bought by": gain.bought_by,
+        "from": gain.models[0],
+        "to": gain.models[1],
+        "samples": gain.samples,
+        "target": gain.target,
+        "stage": gain.stage,
+        "reduction": absolute.value,
+        "low": absolute.low,
+        "high": absolute.high,
+        "relative": relative.value,
+        "relative, low": relative.low,
+        "relative, high": relative.high,
+    }
+
+
+def _rows(models: list[Model], errors: dict[tuple[str, str], ErrorsByTime]) -> list[dict[str, Any]]:
+    return [
+        {"model": model.name, "parameters": model.parameters, "steps": model.steps, "samples": kind, "t": t, "cfm": cfm, "oracle": exact}
+        for model in models
+        for kind in ("training", "held-out")
+        for t, cfm, exact in zip(*errors[model.name, kind].mean(), strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    runner.main("loss_by_timestep", run, live=LIVE)
