@@ -33,11 +33,12 @@ from flowjax.reporting.workdir import OthersWorkDir, WorkDir, open_workdir
 Run = Callable[[ConfigDict, WorkDir], str]
 
 
-def main(name: str, run: Run, *, live: Sequence[str] = (), several: bool = False) -> None:
+def main(name: str, run: Run, *, live: Sequence[str] = (), free: Sequence[str] = (), several: bool = False) -> None:
     """Run a binary from its command line.
 
     Args:
       live: names in the workdir that the run writes as it goes; with `--resume` it goes on from them (`WorkDir.live`).
+      free: keys of the configuration that may differ when it does.
       several: it can run as several processes (`experiments.hosts`), of which the first writes the folder.
     """
     _define_config(name, name)
@@ -47,7 +48,7 @@ def main(name: str, run: Run, *, live: Sequence[str] = (), several: bool = False
     flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in the folder; other files are left alone.")
     goes_on = "Go on with the run that the folder holds" if live else "Keep what the folder holds, if it is a finished run of the same"
     flags.DEFINE_bool("resume", False, f"{goes_on}{'; begin where there is none.' if live else ' configuration.'}")
-    app.run(lambda _: _run(name, run, live, several), flags_parser=lambda argv: _parse(name, argv))
+    app.run(lambda _: _run(name, run, live, free, several), flags_parser=lambda argv: _parse(name, argv))
 
 
 def main_without_workdir(name: str, run: Callable[[ConfigDict], None], *, config: str) -> None:
@@ -107,7 +108,7 @@ def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def _run(name: str, run: Run, live: Sequence[str], several: bool) -> None:
+def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several: bool) -> None:
     options = flags.FLAGS
     root = pathlib.Path(options.workdir).expanduser()
     config = options.config
@@ -119,7 +120,7 @@ def _run(name: str, run: Run, live: Sequence[str], several: bool) -> None:
         if several:
             hosts.connect()
             hosts.check_alike(config.to_dict(), root, versions())
-        if options.resume and peers.of_first(lambda: _finished(root, config, may_differ=bool(live))):
+        if options.resume and peers.of_first(lambda: _finished(root, config, free)):
             _say(f"{root} holds a finished run of this configuration: {root / 'report.html'}")
             return
         with peers.together(lambda: opened() if peers.is_first() else OthersWorkDir(root, live)) as workdir:
@@ -156,16 +157,19 @@ def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
         hosts.leave(exits.of_error(error) if expected else Exit.FAILED)
 
 
-def _finished(root: pathlib.Path, config: ConfigDict, may_differ: bool) -> bool:
-    """Whether the folder holds all that this run would make. A run that goes on from live files sees for itself what may differ."""
+def _finished(root: pathlib.Path, config: ConfigDict, free: Sequence[str]) -> bool:
+    """Whether the folder holds all that this run would make: the same configuration, finished."""
     if not (root / "summary.json").exists():
         return False
     earlier = json.loads((root / "config.json").read_text(encoding="utf-8"))
-    if earlier != json.loads(json.dumps(config.to_dict())):
-        if may_differ:
-            return False
-        raise ValueError(f"workdir {root} holds a run of another configuration: pass --overwrite to replace it, or give another --workdir")
-    return True
+    different = list(peers.differences(json.loads(json.dumps(config.to_dict())), earlier))
+    for key, asked, found in different:
+        if key.partition(".")[0] not in free:
+            raise ValueError(
+                f"{key} = {asked!r}, but workdir {root} holds a run of another configuration, with {found!r}: "
+                "pass --overwrite to replace it, or give another --workdir"
+            )
+    return not different
 
 
 def _first_line(error: BaseException) -> str:

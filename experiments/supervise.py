@@ -120,7 +120,7 @@ class Supervisor:
                 process.send_signal(which)
 
 
-class _Group(subprocess.Popen):  # type: ignore[type-arg]
+class _Group(subprocess.Popen):
     """A process that is killed with all that it has started."""
 
     def send_signal(self, sig: int) -> None:
