@@ -126,6 +126,7 @@ def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several:
         with peers.together(lambda: opened() if peers.is_first() else OthersWorkDir(root, live)) as workdir:
             workdir.write_json("config.json", config.to_dict())
             takeaway = run(config, workdir)
+        peers.gather("done")  # the others stay alive while the first one reports: one that is gone would be missed
         _say(f"\n{takeaway}\nReport: {(root / 'report.html').resolve()}")
 
     _guarded(name, work, f"; what {root} held before still stands")
