@@ -255,4 +255,4 @@ def _compared(comparisons: dict[str, Interval]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    runner.main("capacity_swap", run, live=LIVE)
+    runner.main("capacity_swap", run, live=LIVE, free=runner.ANY)

@@ -242,4 +242,4 @@ def _name(interval: Interval | None) -> str:
 
 
 if __name__ == "__main__":
-    runner.main("guidance_interval", run, live=LIVE)
+    runner.main("guidance_interval", run, live=LIVE, free=runner.ANY)

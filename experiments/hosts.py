@@ -74,7 +74,7 @@ def connect() -> None:
             **given,
             initialization_timeout=options.start_timeout_seconds,
             heartbeat_timeout_seconds=options.heartbeat_timeout_seconds,
-            shutdown_timeout_seconds=3600,  # the others wait while the first one writes its report
+            shutdown_timeout_seconds=options.heartbeat_timeout_seconds,
         )
     except ValueError as error:
         if "should be defined" not in str(error):

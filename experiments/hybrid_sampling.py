@@ -173,4 +173,4 @@ def _rows(found: Hybrid, seen: Memorized) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    runner.main("hybrid_sampling", run, live=LIVE)
+    runner.main("hybrid_sampling", run, live=LIVE, free=runner.ANY)

@@ -293,4 +293,4 @@ def _loss_rows(name: str, one: Found) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    runner.main("latent_comparison", run, live=LIVE)
+    runner.main("latent_comparison", run, live=LIVE, free=runner.ANY)

@@ -263,4 +263,4 @@ def _rows(models: list[Model], errors: dict[tuple[str, str], ErrorsByTime]) -> l
 
 
 if __name__ == "__main__":
-    runner.main("loss_by_timestep", run, live=LIVE)
+    runner.main("loss_by_timestep", run, live=LIVE, free=runner.ANY)

@@ -165,4 +165,4 @@ def _takeaway(name: str, settled: dict[str, Settled], verdict: Verdict) -> str:
 
 
 if __name__ == "__main__":
-    runner.main("one_step", run, live=LIVE)
+    runner.main("one_step", run, live=LIVE, free=runner.ANY)

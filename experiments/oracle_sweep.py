@@ -8,45 +8,63 @@
 
 Follows the oracle velocity of a data set through t: how far the CFM target lies from it, how much weight the likeliest sample has, how
 many samples compete; measures the turning point, predicts it twice, and says what follows for timestep shift and guidance interval.
-Writes config.json, summary.json, sweep.csv, figures/ and report.html to --workdir (runs/oracle_sweep). Every key of the configuration
-can be set with --config.KEY=VALUE; the keys and presets stand in experiments/configs/oracle_sweep.py.
+What is found at each t is in partial/ as it comes: `--resume` goes on with the next t. As several processes the samples are dealt over all
+their devices. Writes config.json, summary.json, sweep.csv, figures/ and report.html to --workdir (runs/oracle_sweep). Every key of the
+configuration can be set with --config.KEY=VALUE; the keys and presets stand in experiments/configs/oracle_sweep.py.
 """
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from experiments import oracle_grid, runner
 from experiments.data_flags import load_beside, load_data
-from flowjax import data, stages
+from flowjax import data, peers, stages
+from flowjax.distinct import distinct
 from flowjax.intervals import Curve, mean_curve
 from flowjax.oracle import Oracle
+from flowjax.partial_sweep import PartialSweep
 from flowjax.path import Path, path_by_name
 from flowjax.reporting import figures
 from flowjax.reporting.page import Section
 from flowjax.reporting.strip import strip_figure
 from flowjax.reporting.workdir import WorkDir
 from flowjax.sweep import COLUMNS, Pairs, Sweep, draw_pairs, sweep
+from kernels.posterior.sharded import QUERIES, SAMPLES
+
+LIVE = ("partial",)
+SEVERAL = True
+"""It can run as several processes."""
 
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """The whole experiment; returns the sentence to take away."""
     if "grid" in config:
+        if peers.several():
+            raise ValueError("the preset gaussian_grid runs as one process")
         return oracle_grid.run(config, workdir)
     started = time.perf_counter()
     path = path_by_name(config.path)
     times = _times(config)
-    samples, queried = _load(config)
+    samples, queried = peers.together(lambda: _load(config))
+    peers.check_same({"data": samples.provenance, "queried": queried.provenance})
     by_class = config.by_class and samples.labels is not None
-    oracle = Oracle(samples.data, samples.labels if by_class else None, path=path).unique()
+    values, labels, counts = distinct(samples.data, samples.labels if by_class else None)
+    oracle = Oracle(values, labels, path=path, counts=counts, mesh=_mesh())
     pairs = draw_pairs(
         queried.data, config.num_queries, config.seed, labels=queried.labels if by_class else None, exhaust=config.query != "train"
     )
-    swept = sweep(oracle, pairs, times, keep=config.strip_samples, progress=runner.progress("t"))
+    made_by = {"config": config.to_dict(), "data": samples.provenance["sha256"], "queried": queried.provenance["sha256"]}
+    partial = peers.together(lambda: PartialSweep(workdir.live("partial"), made_by))
+    swept = sweep(oracle, pairs, times, keep=config.strip_samples, progress=_progress, partial=partial)
+    if not peers.is_first():  # which reports
+        return ""
     curves = {name: mean_curve(values, 1.0 if name == "top1_weight" else np.inf) for name, values in swept.columns.items()}
     top1 = swept.columns["top1_weight"]
     found = stages.turning_point_of_curve(times, top1, seed=config.seed)
@@ -84,6 +102,17 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         "Where flow matching turns", takeaway, [*drawn, *_tables(samples, found, predicted, settings, times, curves)], origin
     )
     return takeaway
+
+
+def _mesh() -> Mesh | None:
+    """All devices, where there are several processes or accelerators; a CPU skips samples, which is faster than sharing them out."""
+    if not peers.several() and (jax.default_backend() == "cpu" or jax.device_count() == 1):
+        return None
+    return jax.make_mesh((jax.device_count(), 1), (SAMPLES, QUERIES), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def _progress(times: Iterable[int]) -> Iterable[int]:
+    return runner.progress("t")(times) if peers.is_first() else times
 
 
 def _load(config: ConfigDict) -> tuple[data.DataSet, data.DataSet]:
@@ -255,4 +284,4 @@ def _shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    runner.main("oracle_sweep", run)
+    runner.main("oracle_sweep", run, live=LIVE, several=SEVERAL)

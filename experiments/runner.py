@@ -34,11 +34,16 @@ from flowjax.reporting.workdir import OthersWorkDir, WorkDir, open_workdir
 Run = Callable[[ConfigDict, WorkDir], str]
 
 
-def main(name: str, run: Run, *, live: Sequence[str] = (), several: bool = False) -> None:
+ANY = ("any",)
+"""Keys that may differ in a run that goes on: see `main`."""
+
+
+def main(name: str, run: Run, *, live: Sequence[str] = (), free: Sequence[str] = (), several: bool = False) -> None:
     """Run a binary from its command line.
 
     Args:
       live: names in the workdir that the run writes as it goes; with `--resume` it goes on from them (`WorkDir.live`).
+      free: keys of the configuration that may differ when it does; `ANY`: all, since what is kept says itself what it belongs to.
       several: it can run as several processes (`experiments.hosts`), of which the first writes the folder.
     """
     _define_config(name, name)
@@ -48,7 +53,7 @@ def main(name: str, run: Run, *, live: Sequence[str] = (), several: bool = False
     flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in the folder; other files are left alone.")
     goes_on = "Go on with the run that the folder holds" if live else "Keep what the folder holds, if it is a finished run of the same"
     flags.DEFINE_bool("resume", False, f"{goes_on}{'; begin where there is none.' if live else ' configuration.'}")
-    app.run(lambda _: _run(name, run, live, several), flags_parser=lambda argv: _parse(name, argv))
+    app.run(lambda _: _run(name, run, live, free, several), flags_parser=lambda argv: _parse(name, argv))
 
 
 def main_without_workdir(name: str, run: Callable[[ConfigDict], None], *, config: str) -> None:
@@ -108,7 +113,7 @@ def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def _run(name: str, run: Run, live: Sequence[str], several: bool) -> None:
+def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several: bool) -> None:
     options = flags.FLAGS
     root = pathlib.Path(options.workdir).expanduser()
     config = options.config
@@ -117,10 +122,11 @@ def _run(name: str, run: Run, live: Sequence[str], several: bool) -> None:
         if several:
             hosts.connect()
             hosts.check_alike(config.to_dict(), root, versions())
-        if options.resume and peers.of_first(lambda: _finished(root, config, may_differ=bool(live))):
+        if options.resume and peers.of_first(lambda: _finished(root, config, free)):
             _say(f"{root} holds a finished run of this configuration: {root / 'report.html'}")
             return
         takeaway = _run_in(root, config, run, live, overwrite=options.overwrite, resume=options.resume)
+        peers.gather("done")  # the others stay alive while the first one reports: one that is gone would be missed
         _say(f"\n{takeaway}\nReport: {(root / 'report.html').resolve()}")
 
     _guarded(name, work, f"; what {root} held before still stands")
@@ -141,7 +147,7 @@ def run_within(folder: pathlib.Path, name: str, config: ConfigDict, run: Run, li
     """
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
     root = folder / f"{name}-{digest}"
-    if not _finished(root, config, may_differ=False):
+    if not _finished(root, config, free=()):
         folder.mkdir(parents=True, exist_ok=True)
         _run_in(root, config, run, live, resume=True)
     return root
@@ -173,16 +179,19 @@ def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
         hosts.leave(exits.of_error(error) if expected else Exit.FAILED)
 
 
-def _finished(root: pathlib.Path, config: ConfigDict, may_differ: bool) -> bool:
-    """Whether the folder holds all that this run would make. A run that goes on from live files sees for itself what may differ."""
+def _finished(root: pathlib.Path, config: ConfigDict, free: Sequence[str]) -> bool:
+    """Whether the folder holds all that this run would make: the same configuration, finished."""
     if not (root / "summary.json").exists():
         return False
     earlier = json.loads((root / "config.json").read_text(encoding="utf-8"))
-    if earlier != json.loads(json.dumps(config.to_dict())):
-        if may_differ:
-            return False
-        raise ValueError(f"workdir {root} holds a run of another configuration: pass --overwrite to replace it, or give another --workdir")
-    return True
+    different = list(peers.differences(json.loads(json.dumps(config.to_dict())), earlier))
+    for key, asked, found in different:
+        if free is not ANY and key.partition(".")[0] not in free:
+            raise ValueError(
+                f"{key} = {asked!r}, but workdir {root} holds a run of another configuration, with {found!r}: "
+                "pass --overwrite to replace it, or give another --workdir"
+            )
+    return not different
 
 
 def _first_line(error: BaseException) -> str:

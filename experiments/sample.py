@@ -161,4 +161,4 @@ def _parts(x: np.ndarray, size: int = 256) -> list[np.ndarray]:
 
 
 if __name__ == "__main__":
-    runner.main("sample", run, live=LIVE)
+    runner.main("sample", run, live=LIVE, free=runner.ANY)

@@ -188,4 +188,4 @@ def _flat(result: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    runner.main("timestep_shift", run, live=LIVE)
+    runner.main("timestep_shift", run, live=LIVE, free=runner.ANY)

@@ -206,4 +206,4 @@ def _summary(config: ConfigDict, records: data.Records, trainer: Trainer, traine
 
 
 if __name__ == "__main__":
-    runner.main("train", run, live=LIVE, several=SEVERAL)
+    runner.main("train", run, live=LIVE, free=FREE, several=SEVERAL)

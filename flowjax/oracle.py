@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from flowjax.distinct import distinct
 from flowjax.path import Path, RectifiedFlow
 from kernels.double import float64_scope, to32, to64
 from kernels.posterior.api import (
@@ -294,26 +295,21 @@ class Oracle:
         Args:
           by_class: equal samples of different classes stay apart; False merges them and drops the labels.
         """
-        values = np.asarray(self._in_order("values"))
-        labels = np.asarray(self.labels) if by_class and self.labels is not None else None
-        plain = values + np.zeros((), values.dtype)  # -0.0 equals 0.0, and its bytes do not
-        keys = plain.view(np.uint8).reshape(len(values), -1)
-        if labels is not None:
-            keys = np.concatenate([keys, labels.astype(np.int32)[:, None].view(np.uint8)], axis=1)
-        _, first, inverse = np.unique(keys.view(f"V{keys.shape[1]}").ravel(), return_index=True, return_inverse=True)
-        weights = np.bincount(inverse, weights=None if self.counts is None else np.asarray(self.counts))
-        order = np.argsort(first)
-        first = first[order]
+        found = distinct(
+            np.asarray(self._in_order("values")),
+            np.asarray(self.labels) if by_class and self.labels is not None else None,
+            None if self.counts is None else np.asarray(self.counts),
+        )
         return Oracle(
-            values[first].reshape(len(first), *self._spec.shape),
-            None if labels is None else labels[first],
+            found.values.reshape(-1, *self._spec.shape),
+            found.labels,
             path=self.path,
             mesh=self.mesh,
             precision=self._spec.how.precision,
             implementation=self._asked,
             block_sizes=self._spec.how.chosen_blocks,
             tolerance=self._spec.how.tolerance,
-            counts=weights[order],
+            counts=found.counts,
         )
 
     def _spec_for(self, t: Array, moments: Which, seen: bool) -> _Spec:

@@ -98,8 +98,11 @@ def differences(a: Json, b: Json, key: str = "") -> Iterator[tuple[str, Json, Js
 
 def whole(tree: Any) -> Any:
     """Arrays that lie on the devices of several processes: all of each, on every host, as NumPy arrays. Others as they are."""
-    if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
+    leaves = jax.tree.leaves(tree)
+    if all(leaf.is_fully_addressable for leaf in leaves):
         return tree
+    if all(leaf.is_fully_replicated for leaf in leaves):
+        return jax.tree.map(np.asarray, tree)
     return multihost_utils.process_allgather(tree, tiled=True)
 
 

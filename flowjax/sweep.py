@@ -9,7 +9,9 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from flowjax import peers
 from flowjax.oracle import Oracle
+from flowjax.partial_sweep import PartialSweep
 
 COLUMNS = ("top1_weight", "cfm_gap", "monte_carlo_gap", "entropy", "effective_samples")
 """What a sweep keeps for each pair and t: fields of `OracleOutput`, and `monte_carlo_gap` = ‖u_cond - u*‖² of the pair itself."""
@@ -75,29 +77,42 @@ class Sweep:
 
 
 def sweep(
-    oracle: Oracle, pairs: Pairs, t: ArrayLike, *, keep: int = 0, progress: Callable[[Iterable[float]], Iterable[float]] = iter
+    oracle: Oracle,
+    pairs: Pairs,
+    t: ArrayLike,
+    *,
+    keep: int = 0,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    partial: PartialSweep | None = None,
 ) -> Sweep:
     """Follow every pair through t.
 
-    The oracle is called for each t, so that a long sweep can report its progress, and that late in time it can skip samples.
+    The oracle is called for each t, so that a long sweep can report its progress, and that late in time it can skip samples. One that is
+    dealt over several processes is called by all of them.
 
     Args:
       t: `[T]` times in [0, 1).
       keep: K, the number of pairs whose queries and one-step predictions are kept.
-      progress: wraps the iterator over t (`tqdm.tqdm`, for one).
+      progress: wraps the iterator over the t that are left to do (`tqdm.tqdm`, for one).
+      partial: keeps what is found as it comes, and knows what was found before.
     """
-    rows, images = [], []
-    for time in progress([float(time) for time in np.asarray(t)]):
-        row, seen = _at(oracle, pairs, jnp.float32(time))
-        rows.append(row)
-        images.append([np.asarray(part[:keep]) for part in seen])
-    columns = {name: np.stack([np.asarray(row[name], np.float64) for row in rows]) for name in COLUMNS}
-    return Sweep(columns, *(np.stack([seen[part] for seen in images], axis=1) for part in (0, 1)))
+    times = [float(time) for time in np.asarray(t)]
+    known = [] if partial is None else peers.of_first(partial.known)
+    found = {index: partial.read(index) for index in known} if partial is not None else {}
+    for index in progress([index for index in range(len(times)) if index not in found]):
+        row, (x_t, one_step) = _at(oracle, pairs, jnp.float32(times[index]))
+        columns = {name: np.asarray(row[name], np.float64) for name in COLUMNS}
+        found[index] = columns | {"x_t": np.asarray(x_t[:keep]), "one_step": np.asarray(one_step[:keep])}
+        if partial is not None:
+            partial.write(index, found[index])
+    in_order = [found[index] for index in range(len(times))]
+    columns = {name: np.stack([part[name] for part in in_order]) for name in COLUMNS}
+    return Sweep(columns, *(np.stack([part[name] for part in in_order], axis=1) for name in ("x_t", "one_step")))
 
 
 def _at(oracle: Oracle, pairs: Pairs, t: Float[Array, ""]) -> tuple[dict[str, Float[Array, " Q"]], tuple[Array, Array]]:
     x_t = oracle.path.interpolate(pairs.x_0, pairs.x_1, t)
-    out = oracle(x_t, t, pairs.labels)
+    out = peers.whole(oracle(x_t, t, pairs.labels))
     off = out.velocity - oracle.path.conditional_velocity(pairs.x_0, pairs.x_1, t)
     known = {name: getattr(out, name) for name in COLUMNS if name != "monte_carlo_gap"}
     return known | {"monte_carlo_gap": jnp.sum(off.reshape(len(off), -1) ** 2, axis=1)}, (x_t, x_t + (1 - t) * out.velocity)

@@ -42,7 +42,8 @@ def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -
     from experiments import runner
 
     binary = importlib.import_module(f"experiments.{name}")
-    runner.main(name, binary.run, live=getattr(binary, "LIVE", ()), several=getattr(binary, "SEVERAL", False))
+    how = {key: getattr(binary, key.upper()) for key in ("live", "free", "several") if hasattr(binary, key.upper())}
+    runner.main(name, binary.run, **how)
 
 
 HERE = Place()

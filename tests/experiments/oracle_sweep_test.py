@@ -10,7 +10,7 @@ import pytest
 from experiments import oracle_sweep
 from experiments.configs import oracle_sweep as presets
 from flowjax.reporting.workdir import open_workdir
-from tests.binary import Binary
+from tests.binary import Binary, Place
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs" / "oracle_sweep.py"
 
@@ -21,7 +21,7 @@ def swept(workdir: pathlib.Path, preset: str = "digits", **settings: Any) -> dic
     if preset != "gaussian_grid":
         config.update(num_t=12, num_queries=64)
     config.update_from_flattened_dict(settings)
-    with open_workdir(workdir) as opened:
+    with open_workdir(workdir, live=oracle_sweep.LIVE) as opened:
         oracle_sweep.run(config, opened)
     return json.loads((workdir / "summary.json").read_text())
 
@@ -85,6 +85,36 @@ def test_resume_keeps_a_finished_run_of_the_same_configuration_only(binary: Bina
     assert same.status == 0
     assert "finished run" in same.output
     assert "another configuration" in binary(f"--workdir={digits_run}", "--resume").error
+
+
+def test_a_sweep_that_was_killed_goes_on_with_the_next_t(binary: Binary, digits_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """What was found is not computed again, and the table is that of an undisturbed run; another configuration is refused."""
+    arguments = (f"--workdir={tmp_path / 'run'}", "--config.num_t=25", "--config.num_queries=128", "--resume")
+    partial = tmp_path / "run" / "partial"
+    binary.start(*arguments).kill_when(lambda: len(list(partial.glob("*.npz"))) >= 3)
+    before = {file: file.stat().st_mtime_ns for file in partial.glob("*.npz")}
+    damaged = sorted(before)[0]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert "num_queries = 64" in binary(*arguments, "--config.num_queries=64").error
+    finished = binary(*arguments)
+    assert finished.status == 0, finished.output
+    assert {file for file, since in before.items() if file.stat().st_mtime_ns != since} == {damaged}
+    assert (tmp_path / "run" / "sweep.csv").read_bytes() == (digits_run / "sweep.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(binary: Binary, digits_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The samples are dealt over their four devices; one that is killed ends both, and they go on."""
+    arguments = (f"--workdir={tmp_path / 'run'}", "--config.num_t=25", "--config.num_queries=128", "--resume")
+    for stop in (True, False):
+        with binary.job(2, *arguments, place=Place(devices=2)) as job:
+            if stop:
+                job.when(lambda: len(list((tmp_path / "run" / "partial").glob("*.npz"))) >= 3)[1].kill()
+            ended = job.wait()
+        assert stop or [finished.status for finished in ended] == [0, 0], [finished.output for finished in ended]
+    ours, theirs = (np.genfromtxt(folder / "sweep.csv", delimiter=",", names=True) for folder in (tmp_path / "run", digits_run))
+    for name in ours.dtype.names:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
 
 
 def test_own_arrays_with_labels_are_swept_by_class(tmp_path: pathlib.Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
