@@ -1,79 +1,31 @@
 """The oracle: the marginal velocity of flow matching on a finite data set, in closed form, and what the posterior says."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
-from jax.custom_derivatives import SymbolicZero
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from flowjax.distinct import distinct
+from flowjax.oracle_program import OracleOutput, Spec, coefficients, finished, program_of
 from flowjax.path import Path, RectifiedFlow
-from kernels.double import float64_scope, to32, to64
-from kernels.posterior.api import (
-    Moments,
-    Which,
-    as_samples,
-    covariance_product64,
-    moments_of,
-    plan,
-    posterior64,
-    where_left,
-)
+from kernels.double import float64_scope
+from kernels.posterior.api import Which, as_samples, moments_of, plan, where_left
 from kernels.posterior.blocks import BlockSizes, Precision
-from kernels.posterior.plan import Plan
 from kernels.posterior.samples import Samples, by_class, prepare
-from kernels.posterior.sharded import Sharded, check_mesh, shard_samples, spread
+from kernels.posterior.sharded import Sharded, check_mesh, shard_samples
 from kernels.posterior.skipping import Skipping
 from kernels.posterior.tpu_blocks import TpuBlocks
 
+__all__ = ["Oracle", "OracleOutput"]
+
 LEAST_TILE = 8
 """Queries that a dense pass takes together at least: fewer make poor matrix products."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class OracleOutput:
-    """What the posterior over the samples says at `B` points; float32. `moments="velocity"` leaves all but the first two None."""
-
-    velocity: Float[Array, "B *shape"]
-    """u*(x, t) = E[u_cond | x_t = x] = α' E[x_1 | x_t] + σ' (x - α E[x_1 | x_t]) / σ."""
-    denoised: Float[Array, "B *shape"]
-    """E[x_1 | x_t]."""
-    log_density: Float[Array, " B"] | None = None
-    """log p_t(x_t), nats, over the samples of the query's class."""
-    top1_weight: Float[Array, " B"] | None = None
-    """max_i γ_i."""
-    top1_index: Int[Array, " B"] | None = None
-    """Its sample, in the caller's order; ties go to the lowest index. -1 where x is NaN."""
-    entropy: Float[Array, " B"] | None = None
-    """-Σ γ_i log γ_i, nats."""
-    effective_samples: Float[Array, " B"] | None = None
-    """1 / Σ γ_i²."""
-    variance: Float[Array, " B"] | None = None
-    """tr Cov[x_1 | x_t]."""
-    cfm_gap: Float[Array, " B"] | None = None
-    """A_t² · variance = E‖u_cond - u*‖² at this point."""
-    divergence: Float[Array, " B"] | None = None
-    """∇·u* = A_t (α_t/σ_t²) · variance + D · B_t."""
-    error_bound: Float[Array, " B"] | None = None
-    """Bound on ‖denoised - exact‖₂ from samples left out; 0 = none (rounding excluded)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Spec:
-    """The static half of an oracle."""
-
-    path: Path
-    shape: tuple[int, ...]
-    how: Plan
 
 
 @jax.tree_util.register_pytree_node_class
@@ -135,11 +87,11 @@ class Oracle:
             if implementation == "sketch":
                 raise NotImplementedError("implementation 'sketch' is for samples in the memory of one host; got a mesh")
             self._samples = _sharded(data, labels, counts, mesh)
-            self._spec = _Spec(path, self._samples.shape, how)
+            self._spec = Spec(path, self._samples.shape, how)
             return
         values = as_samples(data, "data")
         n, shape = values.shape[0], values.shape[1:]
-        self._spec = _Spec(path, shape, how)
+        self._spec = Spec(path, shape, how)
         flat, classes, weights = values.reshape(n, -1), _labels(labels, n), _counts(counts, n)
         self._samples = prepare(flat, None, weights) if classes is None else by_class(flat, classes, weights)
 
@@ -234,7 +186,7 @@ class Oracle:
             spec = _tiled_by_class(spec, np.asarray(label))
         out = self._by_sketch(spec, x, t, label) if seen else None
         if out is None:
-            out = _program(spec).evaluate(self._samples, x, t, label)
+            out = program_of(spec).evaluate(self._samples, x, t, label)
         shape = (x.shape[0], *self._spec.shape)
         return dataclasses.replace(out, velocity=out.velocity.reshape(shape), denoised=out.denoised.reshape(shape))
 
@@ -256,7 +208,7 @@ class Oracle:
         if v.shape != shape:
             raise ValueError(f"v must have x_t's shape {shape}, got {v.shape}")
         v = self._placed(v.reshape(x.shape))
-        return _program(self._spec_for(t, "all", _seen(x))).jvp(self._samples, x, t, label, v).reshape(shape)
+        return program_of(self._spec_for(t, "all", _seen(x))).jvp(self._samples, x, t, label, v).reshape(shape)
 
     def plan(self, t: ArrayLike) -> str:
         """How queries at these times are computed, and why, in words and figures: a line for each t. Makes the sketch if it is needed.
@@ -266,7 +218,7 @@ class Oracle:
         """
         lines = []
         for time in np.atleast_1d(np.asarray(t, np.float32)):
-            alpha, sigma, _ = _coefficients(self._spec.path, np.full(1, time, np.float32))
+            alpha, sigma, _ = coefficients(self._spec.path, np.full(1, time, np.float32))
             lines.append(f"t = {time:.4g}: {self._explained(float(alpha[0]), float(sigma[0]))}")
         return "\n".join(lines)
 
@@ -275,17 +227,17 @@ class Oracle:
             return f"{self.implementation}: " + ("samples over several devices" if self.mesh else "as asked for, or the default here")
         return str(self._skipping.choice(self._samples, alpha, sigma))
 
-    def _by_sketch(self, spec: _Spec, x: Array, t: Array, label: Array) -> OracleOutput | None:
+    def _by_sketch(self, spec: Spec, x: Array, t: Array, label: Array) -> OracleOutput | None:
         """The same, without going through all samples for the queries where that is cheaper; None where there are none."""
         if self._skipping is None or isinstance(self._samples, Sharded) or not self._skipping.possible(self._samples, spec.how):
             return None
-        queries = np.asarray(x, np.float64), *_coefficients(spec.path, np.asarray(t)), np.asarray(label)
+        queries = np.asarray(x, np.float64), *coefficients(spec.path, np.asarray(t)), np.asarray(label)
         found = self._skipping(self._samples, *queries, tolerance=spec.how.tolerance)
         if found is None:
             return None
         with float64_scope():
-            out = _finished(spec.path, self._samples.d, x, t, moments_of(found, spec.how.full))
-        return where_left(found, out, lambda rows: _program(spec).evaluate(self._samples, x[rows], t[rows], label[rows]))
+            out = finished(spec.path, self._samples.d, x, t, moments_of(found, spec.how.full))
+        return where_left(found, out, lambda rows: program_of(spec).evaluate(self._samples, x[rows], t[rows], label[rows]))
 
     def unique(self, *, by_class: bool = True) -> "Oracle":
         """The oracle of the same data with exact duplicates merged, and `counts` set; its weights are those of distinct samples.
@@ -312,7 +264,7 @@ class Oracle:
             counts=found.counts,
         )
 
-    def _spec_for(self, t: Array, moments: Which, seen: bool) -> _Spec:
+    def _spec_for(self, t: Array, moments: Which, seen: bool) -> Spec:
         """The static half of one call: what is known of it before it is compiled. What a sketch leaves takes a dense pass."""
         full = plan(moments, None, None, self._spec.how.precision).full
         limit = not _seen(t) or bool((t == 1).any())
@@ -358,63 +310,18 @@ class Oracle:
                 raise ValueError(f"label {unknown[0]} has no samples; classes with samples: {_listed(there[there >= 0])}")
         return jnp.broadcast_to(label.astype(jnp.int32), (b,))
 
-    def tree_flatten(self) -> tuple[tuple[Samples | Sharded], tuple[_Spec, Skipping | None]]:
+    def tree_flatten(self) -> tuple[tuple[Samples | Sharded], tuple[Spec, Skipping | None]]:
         return (self._samples,), (self._spec, self._skipping and self._skipping.fresh())
 
     @classmethod
-    def tree_unflatten(cls, static: tuple[_Spec, Skipping | None], children: tuple[Samples | Sharded]) -> "Oracle":
+    def tree_unflatten(cls, static: tuple[Spec, Skipping | None], children: tuple[Samples | Sharded]) -> "Oracle":
         oracle = object.__new__(cls)
         (oracle._spec, skipping), (oracle._samples,) = static, children
         oracle._skipping = skipping and skipping.fresh()
         return oracle
 
 
-def _evaluate(spec: _Spec, samples: Samples | Sharded, x: Array, t: Array, label: Array) -> OracleOutput:
-    """`OracleOutput` on flat queries `[B, D]`. What is small is float64, from here to the last subtraction."""
-    with float64_scope():
-        x, t = _valid(x, t)
-        time = to64(t)
-        alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
-        found = spread(posterior64, (x, alpha, sigma, label, _still(spec.path, time)), samples, spec.how)
-        return _output(spec.path, samples.d, x, time, found)
-
-
-def _output(path: Path, d: int, x: Array, time: Array, found: Moments) -> OracleOutput:
-    """From the posterior's moments, float64, to the oracle's output."""
-    alpha, sigma, alpha_dot, sigma_dot = (f(time) for f in (path.alpha, path.sigma, path.alpha_dot, path.sigma_dot))
-    at_end = sigma == 0
-    safe_sigma, safe_sigma_dot = jnp.where(at_end, 1, sigma), jnp.where(at_end, 0, sigma_dot)
-    noise = (to64(x) - alpha[:, None] * found.denoised) / safe_sigma[:, None]
-    velocity = alpha_dot[:, None] * found.denoised + safe_sigma_dot[:, None] * noise
-    velocity = jnp.where(at_end[:, None], _velocity_at_end(path, to64(x), found.denoised), velocity)
-    if found.variance is None:
-        return OracleOutput(to32(velocity), to32(found.denoised))
-    a = alpha_dot - alpha * sigma_dot / sigma
-    # Where the variance is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ².
-    gap, stretch = (jnp.where(found.variance == 0, found.variance, rate * found.variance) for rate in (a**2, a * alpha / sigma**2))
-    more = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-    more |= {"velocity": velocity, "cfm_gap": gap, "divergence": stretch + d * sigma_dot / sigma}
-    return OracleOutput(**{name: v if v.dtype == jnp.int32 else to32(v) for name, v in more.items()})
-
-
-@functools.cache
-def _of_times(path: Path) -> Callable[[Array], tuple[Array, Array, Array]]:
-    return jax.jit(lambda t: (path.alpha(to64(t)), path.sigma(to64(t)), _still(path, to64(t))))
-
-
-def _coefficients(path: Path, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """α, σ and κ on the host, float64."""
-    with float64_scope():
-        alpha, sigma, still = (np.asarray(v) for v in _of_times(path)(jnp.asarray(t)))
-    return alpha, sigma, still
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _finished(path: Path, d: int, x: Array, t: Array, found: Moments) -> OracleOutput:
-    return _output(path, d, x, to64(t), found)
-
-
-def _tiled_by_class(spec: _Spec, label: np.ndarray) -> _Spec:
+def _tiled_by_class(spec: Spec, label: np.ndarray) -> Spec:
     """Tiles of about one class each, so that the cost follows the classes' sizes; of few sizes, so that there are few programs."""
     classes = len(np.unique(label))
     tile = max(LEAST_TILE, 1 << (len(label) // max(classes, 1)).bit_length() - 1) if classes > 1 else len(label)
@@ -422,89 +329,6 @@ def _tiled_by_class(spec: _Spec, label: np.ndarray) -> _Spec:
     if tile >= min(blocks.queries, len(label)):
         return spec
     return dataclasses.replace(spec, how=dataclasses.replace(spec.how, blocks=dataclasses.replace(blocks, queries=tile)))
-
-
-def _still(path: Path, t: Float[Array, " B"]) -> Float[Array, " B"]:
-    """κ in `u* = A (E[x_1 | x_t] - κ x)`: -B/A, 1 for rectified flow. Not used at t = 1, where it need not be finite."""
-    inside = jnp.where(t < 1, t, 0.5)
-    return -path.B(inside) / path.A(inside)
-
-
-def _velocity_at_end(path: Path, x: Float[Array, "B D"], nearest: Float[Array, "B D"]) -> Float[Array, "B D"]:
-    away = jnp.sum((x - nearest) ** 2, axis=1) > 1e-24 * jnp.sum(nearest**2, axis=1)
-    return jnp.where(away[:, None], jnp.nan, path.velocity_scale_at_sample * x)
-
-
-def _jacobian_product(spec: _Spec, samples: Samples | Sharded, x: Array, t: Array, label: Array, v: Array) -> Float[Array, "B D"]:
-    with float64_scope():
-        x, t = _valid(x, t)
-        time = to64(t)
-        alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
-        covariance = spread(covariance_product64, (x, alpha, sigma, label, _still(spec.path, time), v), samples, spec.how)
-        rate = spec.path.A(time) * alpha / sigma**2
-        stretched = jnp.where(covariance == 0, covariance, rate[:, None] * covariance)
-        return to32(stretched + spec.path.B(time)[:, None] * to64(v))
-
-
-def _valid(x: Array, t: Array) -> tuple[Array, Array]:
-    """Rows with a t outside [0, 1] become NaN: under tracing nobody could refuse them."""
-    inside = (t >= 0) & (t <= 1)
-    return jnp.where(inside[:, None], x, jnp.nan), jnp.where(inside, t, 0.5)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Program:
-    evaluate: Callable[..., OracleOutput]
-    jvp: Callable[..., Array]
-
-
-@functools.cache
-def _program(spec: _Spec) -> _Program:
-    """The two programs of an oracle, jitted, with their rules for `vmap` (fold into the batch) and reverse mode (one more pass)."""
-    evaluate = _folding(functools.partial(_evaluate, spec))
-    jvp = _folding(functools.partial(_jacobian_product, spec))
-
-    @jax.custom_vjp
-    def differentiable(samples: Samples | Sharded, x: Array, t: Array, label: Array) -> OracleOutput:
-        return evaluate(samples, x, t, label)
-
-    def forward(samples: Samples | Sharded, x: Any, t: Any, label: Any) -> tuple[OracleOutput, tuple[Any, ...]]:
-        if t.perturbed or any(leaf.perturbed for leaf in jax.tree.leaves(samples)):
-            raise NotImplementedError("the oracle is differentiable in x_t only, not in t or the data")
-        plain = jax.tree.map(lambda leaf: leaf.value, samples)
-        return evaluate(plain, x.value, t.value, label.value), (plain, x.value, t.value, label.value)
-
-    def backward(saved: tuple[Any, ...], cotangent: OracleOutput) -> tuple[None, Array, None, None]:
-        for field in dataclasses.fields(cotangent):
-            given = getattr(cotangent, field.name)
-            if field.name != "velocity" and given is not None and not isinstance(given, SymbolicZero):
-                raise NotImplementedError(f"OracleOutput.{field.name} is not differentiable; velocity is, in x_t")
-        of_velocity = cotangent.velocity
-        if isinstance(of_velocity, SymbolicZero):
-            return None, jnp.zeros(of_velocity.shape, of_velocity.dtype), None, None
-        return None, jvp(*saved, of_velocity), None, None
-
-    differentiable.defvjp(forward, backward, symbolic_zeros=True)
-    return _Program(jax.jit(differentiable), jax.jit(jvp))
-
-
-def _folding(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f(samples, *rows)`, all rows `[B, ...]`, under `vmap` one call with a batch of V·B rows."""
-
-    @custom_vmap
-    def folded(samples: Samples | Sharded, *rows: Array) -> Any:
-        return f(samples, *rows)
-
-    @folded.def_vmap
-    def rule(size: int, batched: list[Any], samples: Samples | Sharded, *rows: Array) -> tuple[Any, Any]:
-        if any(jax.tree.leaves(batched[0])):
-            raise NotImplementedError("vmap over the oracle's data is not available; vmap over x_t, t and label is")
-        full = [v if is_batched else jnp.broadcast_to(v, (size, *v.shape)) for v, is_batched in zip(rows, batched[1:], strict=True)]
-        out = folded(samples, *(v.reshape(-1, *v.shape[2:]) for v in full))
-        unfolded = jax.tree.map(lambda v: v.reshape(size, -1, *v.shape[1:]), out)
-        return unfolded, jax.tree.map(lambda _: True, unfolded)
-
-    return folded
 
 
 def _seen(x: Array | np.ndarray) -> bool:

@@ -15,7 +15,8 @@ from flowjax.data import Records, open_records
 from flowjax.data.file_rows import ArraySource, RecordSource
 from flowjax.data.recognize import recognize
 from flowjax.data.record import checked_labels
-from flowjax.oracle import Oracle, OracleOutput, _coefficients, _finished, _Spec
+from flowjax.oracle import Oracle
+from flowjax.oracle_program import OracleOutput, Spec, coefficients, finished
 from flowjax.path import Path, RectifiedFlow
 from kernels.double import float64_scope
 from kernels.posterior.api import Which, plan
@@ -70,7 +71,7 @@ class SourceOracle(Oracle):
         path = RectifiedFlow() if path is None else path
         if not isinstance(path, Path):
             raise ValueError(f"path must be a flowjax.path.Path, got {path!r}")
-        self._spec = _Spec(path, shape, plan("all", "streaming", None, precision))
+        self._spec = Spec(path, shape, plan("all", "streaming", None, precision))
         self._samples = prepare_chunks(rows, classes, budget=budget, progress=progress)
 
     _samples: Chunks  # type: ignore[assignment]
@@ -110,10 +111,10 @@ class SourceOracle(Oracle):
             _refuse("runs outside of jit, vmap and grad: the host reads the data")
         x, t, label = self._arguments(x_t, t, label)
         how = dataclasses.replace(self._spec.how, full=plan(moments, None, None, "highest").full)
-        alpha, sigma, still = _coefficients(self.path, np.asarray(t))
+        alpha, sigma, still = coefficients(self.path, np.asarray(t))
         with float64_scope():
             found = posterior_out_of_core((x, alpha, sigma, label, still), self._samples, how)
-            out = _finished(self.path, x.shape[1], x, t, found)
+            out = finished(self.path, x.shape[1], x, t, found)
         velocity, denoised = (v.reshape(-1, *self._spec.shape) for v in (out.velocity, out.denoised))
         return dataclasses.replace(out, velocity=velocity, denoised=denoised)
 
