@@ -52,7 +52,7 @@ def alone() -> tuple[list[float], list[np.ndarray]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    [{"accumulation": 4}, {"batch": 2, "fsdp": 2}, {"fsdp": 2, "scan": True, "accumulation": 2}],
+    [{"accumulation": 4}, {"batch": 2, "fsdp": 2, "scan": True, "accumulation": 2}],
     ids=str,
 )
 def test_devices_and_parts_change_a_step_by_rounding_only(alone: tuple[list[float], list[np.ndarray]], settings: dict) -> None:

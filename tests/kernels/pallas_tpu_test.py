@@ -150,10 +150,8 @@ def cases(quick: list[dict], *thorough: dict) -> pytest.MarkDecorator:
     [{}, {"dtype": "uint8", "labels": True, "counts": True}, {"n": 1, "b": 1, "d": 1}],
     {"dtype": "bfloat16"},
     {"far": 30.0},
-    {"n": 300, "d": 257, "b": 70},
-    {"n": 256, "d": 128, "b": 64},
-    {"t": 0.0},
-    {"t": 0.5},
+    {"n": 300, "d": 257, "b": 70, "t": 0.0},
+    {"n": 256, "d": 128, "b": 64, "t": 0.5},
 )
 def test_every_moment_is_that_of_the_definition(options):
     """Any N, D and B, whatever their remainders; data of each dtype, far from the origin, with classes and counts; early and late."""
@@ -161,7 +159,7 @@ def test_every_moment_is_that_of_the_definition(options):
     check(kernel(p), p)
 
 
-@cases([{"dtype": "bfloat16", "n": 200}], {}, {"dtype": "uint8", "labels": True}, {"far": 30.0, "d": 300})
+@cases([{"dtype": "bfloat16", "n": 200}], {"dtype": "uint8", "labels": True}, {"far": 30.0, "d": 300})
 def test_a_d_that_is_split(options):
     """D in chunks of 128 columns, the last of them short."""
     p = problem(**options)
@@ -169,8 +167,7 @@ def test_a_d_that_is_split(options):
 
 
 @slow
-@pytest.mark.parametrize(("precision", "bits"), [("high", 16), ("default", 8)])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("precision", "bits", "dtype"), [("high", 16, "float32"), ("default", 8, "bfloat16")])
 def test_lower_precisions_err_by_their_bits(precision, bits, dtype):
     """bfloat16 parts: 8 bits each."""
     p = problem(dtype=dtype)
