@@ -23,7 +23,7 @@ from experiments import runner
 from experiments.trained import MODELS, obtain, own_data, strength
 from flowjax import stages
 from flowjax.fields import OracleField
-from flowjax.hybrid import Hybrid, Memorized, hybrid_samples, memorized
+from flowjax.hybrid import Hybrid, Memorized, checked_switches, hybrid_samples, memorized
 from flowjax.oracle import Oracle
 from flowjax.reporting import sampling_figures
 from flowjax.reporting.page import Section
@@ -58,7 +58,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         batch_size=config.batch_size,
         progress=runner.progress("t_switch"),
     )
-    seen = memorized(found, found.samples[-1], training.data, heldout.data)
+    seen = memorized(found, training.data, heldout.data)
     target = stages.measure_turning_point(oracle, label="own" if by_class else None, seed=config.seed)
     behaviour = stages.turning_point_of_curve(found.t_switch, seen.copies.astype(np.float64), seed=config.seed)
     verdict = _verdict(seen, target, behaviour, strength(flow)["enough"])
@@ -120,10 +120,12 @@ _PAPER = (
 
 
 def _switches(config: ConfigDict) -> np.ndarray:
-    if config.num_switches < 2:
-        raise ValueError(f"num_switches = {config.num_switches}: expected at least 2, the model alone and the oracle alone")
     if config.num_samples < 2 or config.show < 1:
         raise ValueError(f"num_samples = {config.num_samples}, show = {config.show}: expected at least 2 and 1")
+    if len(config.t_switch):
+        return checked_switches(config.t_switch)
+    if config.num_switches < 2:
+        raise ValueError(f"num_switches = {config.num_switches}: expected at least 2, the model alone and the oracle alone")
     return np.unique(np.linspace(0, config.num_steps, config.num_switches).round()) / config.num_steps
 
 
@@ -166,7 +168,7 @@ def _rows(found: Hybrid, seen: Memorized) -> list[dict[str, Any]]:
             "copies_high": part.high,
             "distance to nearest": float(np.median(seen.nearest[i])),
             "distance to own": float(np.median(seen.own[i])),
-            "share nearest to own": float(np.mean(seen.row[i] == seen.row[-1])),
+            "share nearest to own": float(np.mean(seen.row[i] == seen.own_row)),
         }
         for i, (switch, part) in enumerate(zip(found.t_switch, seen.shares(), strict=True))
     ]

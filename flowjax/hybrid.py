@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
 from flowjax.fields import Field, staged
@@ -16,6 +17,20 @@ class Hybrid(NamedTuple):
 
     t_switch: Float[np.ndarray, " S"]
     samples: Float[np.ndarray, "S B *shape"]
+    ends: Float[np.ndarray, "B *shape"]
+    """Where the oracle alone arrives."""
+
+
+def checked_switches(t_switch: ArrayLike) -> Float[np.ndarray, " S"]:
+    """Times to switch at.
+
+    Raises:
+      ValueError: none, not rising, or outside [0, 1].
+    """
+    switches = np.asarray(t_switch, np.float64)
+    if switches.ndim != 1 or not switches.size or (np.diff(switches) <= 0).any() or not ((switches >= 0) & (switches <= 1)).all():
+        raise ValueError(f"t_switch = {switches.tolist()}: expected times in [0, 1], rising")
+    return switches
 
 
 def hybrid_samples(
@@ -42,9 +57,7 @@ def hybrid_samples(
     References:
       arXiv 2512.02826, finding 3.
     """
-    switches = np.asarray(t_switch, np.float64)
-    if switches.ndim != 1 or not switches.size or (np.diff(switches) <= 0).any() or not ((switches >= 0) & (switches <= 1)).all():
-        raise ValueError(f"t_switch = {switches.tolist()}: expected times in [0, 1], rising")
+    switches = checked_switches(t_switch)
     grid = np.asarray(t, np.float32)
 
     def at(switch: float) -> np.ndarray:
@@ -52,7 +65,8 @@ def hybrid_samples(
         program = lambda x, y: sample(field, x, grid, y, solver=solver)  # noqa: E731
         return np.concatenate(list(in_batches(program, x_0, label, min(batch_size, len(x_0)))))
 
-    return Hybrid(switches, np.stack([at(float(switch)) for switch in progress(switches.tolist())]))
+    samples = [at(float(switch)) for switch in progress(switches.tolist())]
+    return Hybrid(switches, np.stack(samples), samples[-1] if switches[-1] == 1 else at(1.0))
 
 
 class Memorized(NamedTuple):
@@ -66,6 +80,8 @@ class Memorized(NamedTuple):
     """The same to the training sample at which the oracle, followed to the end, arrives."""
     row: Int[np.ndarray, "S B"]
     """The nearest training sample."""
+    own_row: Int[np.ndarray, " B"]
+    """The training sample at which the oracle arrives."""
     baseline: Share
     """The share of copies among held-out samples."""
 
@@ -76,25 +92,21 @@ class Memorized(NamedTuple):
 
 def memorized(
     found: Hybrid,
-    oracle_ends: Float[np.ndarray, "B *shape"],
     training: Float[np.ndarray, "N *shape"],
     heldout: Float[np.ndarray, "M *shape"],
 ) -> Memorized:
-    """Measure hybrid samples against the training set, with held-out samples as the baseline.
-
-    Args:
-      oracle_ends: where the oracle alone ends from the same noise.
-    """
+    """Measure hybrid samples against the training set, with held-out samples as the baseline."""
     look = NearestSamples(training)
-    unseen = look(heldout)
+    unseen, own_rows = look(heldout), look(found.ends).row
     unit = float(unseen.distance.mean())
     near: list[Nearest] = [look(samples) for samples in found.samples]
-    rows = np.asarray(training, np.float64).reshape(len(training), -1)[look(oracle_ends).row]
+    rows = np.asarray(training, np.float64).reshape(len(training), -1)[own_rows]
     own = [np.sqrt(((np.asarray(samples, np.float64).reshape(len(rows), -1) - rows) ** 2).sum(1)) for samples in found.samples]
     return Memorized(
         np.stack([one.copies for one in near]),
         np.stack([one.distance for one in near]) / unit,
         np.stack(own) / unit,
         np.stack([one.row for one in near]),
+        own_rows,
         share(unseen.copies),
     )

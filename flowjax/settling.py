@@ -67,7 +67,8 @@ def settled_at(
         raise ValueError(f"level = {level}: expected a share in (0, 1)")
     count = share.shape[1]
     weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), num_bootstrap) / count
-    low, high = np.percentile([_crossing(t, curve, level) for curve in weights @ share.T], [2.5, 97.5])
+    found = [_crossing(t, curve, level) for curve in weights @ share.T]
+    low, high = np.percentile(found, [2.5, 97.5], method="nearest")  # between infinite ones nothing can be interpolated
     return Settled(_crossing(t, share.mean(1), level), float(low), float(high))
 
 

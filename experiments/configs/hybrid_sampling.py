@@ -26,6 +26,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     config.num_samples = 500  # for each t_switch, of the same noise
     config.num_steps = 50
     config.solver = "euler"  # or heun, midpoint, dopri5
+    config.t_switch = ()  # the times to look at, rising, in [0, 1]; (): num_switches of them
     config.num_switches = 26  # values of t_switch, from 0, the model alone, to 1, the oracle alone; put on the grid of steps
     config.heldout_fraction = 0.1  # of data that a checkpoint does not split itself: the baseline
     config.batch_size = 250

@@ -107,6 +107,7 @@ def test_samples_are_written_as_evaluation_suites_read_them(
         ("sample", ("--config.quality.features=/nowhere.pth",), "/nowhere.pth"),
         ("sample", ("--config.quality.features=classifier", "--config.quality.reference={other}"), "holds no reference statistics"),
         ("hybrid_sampling", ("--config.num_switches=1",), "num_switches = 1"),
+        ("hybrid_sampling", ("--config.t_switch=(0.5, 1.5)",), "t_switch = [0.5, 1.5]"),
         ("hybrid_sampling", ("--config.data.path={other}",), "makes samples of shape (8, 8, 1)"),
         ("hybrid_sampling", ("--config.model.path={published}",), "does not say what it was trained on"),
         ("one_step", ("--config.level=1.5",), "level = 1.5"),

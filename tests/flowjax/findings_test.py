@@ -1,0 +1,82 @@
+"""What is made of samples: hybrids and their copies, when predictions settle, verdicts."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.fft
+
+from flowjax.fields import OracleField
+from flowjax.hybrid import Hybrid, checked_switches, hybrid_samples, memorized
+from flowjax.oracle import Oracle
+from flowjax.sampling import noise, sample
+from flowjax.schedules import uniform_timesteps
+from flowjax.settling import settled_at, settling
+from flowjax.verdict import judge
+from tests.flowjax.sampling_test import Growth
+
+MODEL = Growth(jnp.float32(0.2))
+
+
+def test_hybrids_follow_the_oracle_first_and_end_in_the_training_set_without_a_model(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    oracle, x_0, t = OracleField(Oracle(digits[0][:60])), noise(5, (8, 8, 1), 0), uniform_timesteps(10)
+    found = hybrid_samples(oracle, MODEL, x_0, t, np.array([0.0, 0.5]), batch_size=4)
+    edges = jnp.asarray(t, jnp.float32)
+    np.testing.assert_allclose(found.samples[0], sample(MODEL, x_0, edges), rtol=1e-5)
+    half = sample(oracle, x_0, edges[:6])
+    np.testing.assert_allclose(found.samples[1], sample(MODEL, half, edges[5:]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.ends, sample(oracle, x_0, edges), rtol=1e-4, atol=1e-5)
+    seen = memorized(found, digits[0][:60], digits[0][100:160])
+    rows = digits[0][seen.own_row]
+    unit = np.sqrt(((digits[0][100:160, None] - digits[0][None, :60]) ** 2).sum((2, 3, 4))).min(1).mean()
+    np.testing.assert_allclose(seen.own[1], np.sqrt(((found.samples[1] - rows) ** 2).sum((1, 2, 3))) / unit, rtol=1e-5)
+
+
+def test_what_is_the_training_set_is_copied_and_what_is_held_out_is_not(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    samples = np.stack([digits[0][500:540], digits[0][:40] + np.float32(1e-3)])
+    seen = memorized(Hybrid(np.array([0.0, 1.0]), samples, samples[1]), digits[0][:400], digits[0][600:900])
+    assert [part.value for part in seen.shares()] == [0, 1]
+    assert seen.nearest[0].mean() == pytest.approx(1, abs=0.2)
+    np.testing.assert_array_equal(seen.row[1], np.arange(40))
+    assert seen.baseline.value == 0
+
+
+@pytest.mark.parametrize("t_switch", [[], [0.5, 0.2], [0.2, 0.2], [0.5, 1.5], [-0.1], [float("nan")]])
+def test_times_to_switch_at_must_rise_within_the_path(t_switch: list[float]) -> None:
+    with pytest.raises(ValueError, match="t_switch"):
+        checked_switches(np.array(t_switch))
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 2), (64,)])
+def test_layout_is_the_low_frequencies_and_details_the_others(shape: tuple[int, ...]) -> None:
+    """Predictions whose low frequencies arrive at once and whose high ones come in equal steps."""
+    rng = np.random.default_rng(0)
+    axes = (0, 1) if len(shape) == 3 else (0,)
+    spectrum = rng.standard_normal(shape)
+    radius = np.sqrt(sum((np.arange(shape[a]).reshape([-1 if b == a else 1 for b in range(len(shape))]) / shape[a]) ** 2 for a in axes))
+    low = np.broadcast_to(radius < 0.25, shape)
+    end = scipy.fft.idctn(spectrum, axes=axes, norm="ortho")
+    parts = []
+    for done_low, done_high in ((0, 0), (1, 0.5), (1, 1)):
+        parts.append(scipy.fft.idctn(np.where(low, done_low, done_high) * spectrum, axes=axes, norm="ortho"))
+    found = settling(np.stack(parts)[:, None], end[None])
+    np.testing.assert_allclose(found.layout[:, 0], [0, 1, 1], atol=1e-9)
+    np.testing.assert_allclose(found.details[:, 0], [0, 0.75, 1], atol=1e-9)
+
+
+def test_settled_is_where_the_mean_crosses_for_good() -> None:
+    t = np.array([0, 0.25, 0.5, 0.75, 1])
+    share = np.array([0, 0.95, 0.5, 0.9, 1.0])[:, None] + np.zeros((5, 6))
+    assert settled_at(t, share, 0.7).t == pytest.approx(0.625)
+    assert settled_at(t, share, 0.95)[:3] == pytest.approx((0.875,) * 3)
+    assert settled_at(t, share * 0.5, 0.9).t == np.inf
+    assert settled_at(t, share + 1, 0.9).t == 0
+    with pytest.raises(ValueError, match=r"level = 1\.0"):
+        settled_at(t, share, 1.0)
+
+
+def test_a_verdict_says_what_holds_and_what_does_not() -> None:
+    assert judge({"a": True, "b": True}).outcome == "reproduced"
+    assert judge({"a": True, "b": False}).outcome == "partly"
+    assert str(judge({"a": False})) == "Not on this data: not so: a"
+    assert judge({"a": True}, model_strong_enough=False).outcome == "model too weak"
+    assert "has not been measured" in judge({"a": True}, model_strong_enough=None).why
