@@ -3,6 +3,7 @@
 #   make test        every test not marked slow
 #   make test-slow   the rest
 #   make drill       DRILL_FAULTS faults to a training job of several processes; the last line says what was lost
+#   make launch-dry  render what is submitted to a cloud, and check it; submits nothing
 #   make lint        ruff and mypy
 #   make clean       remove .venv and what the demo wrote
 
@@ -11,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo test test-slow drill lint clean
+.PHONY: demo test test-slow drill launch-dry lint clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m experiments.oracle_sweep --workdir=demo --overwrite
@@ -26,6 +27,15 @@ DRILL_FAULTS ?= 50
 
 drill: $(VENV)/.installed-test
 	$(BIN)/python -m tests.drill --faults=$(DRILL_FAULTS)
+
+LAUNCH := $(BIN)/python launch/render.py --bucket=my-bucket --image=registry.example/flowjax:dry
+
+launch-dry: $(VENV)/.installed-test
+	$(LAUNCH) --slice=v5e-256 --form=check -- python -m experiments.train --config=experiments/configs/train.py:imagenet_vavae_xl1 --config.data.path=/bucket/latents
+	$(LAUNCH) --slice=v6e-64 --form=check -- python -m experiments.oracle_sweep --config=experiments/configs/oracle_sweep.py:arrays --config.data.path=/bucket/latents
+	$(LAUNCH) --slice=v5p-64 --form=jobset -- python -m experiments.train
+	$(LAUNCH) --slice=v5e-16 --form=xpk -- python -m experiments.train
+	$(LAUNCH) --slice=v5e-16 --form=queued -- python -m experiments.train
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

@@ -119,6 +119,10 @@ def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several:
     config = options.config
 
     def work() -> None:
+        if "://" in options.workdir:
+            raise ValueError(
+                f"--workdir={options.workdir}: expected a folder; mount the bucket, and give a folder in it (launch/README.md)"
+            )
         if several:
             hosts.connect()
             hosts.check_alike(config.to_dict(), root, versions())

@@ -77,7 +77,7 @@ class Drill:
                 wanted = self._draws.randint(1, EVERY + 2)
                 self._until(lambda: len(self._steps_done(folder)) >= wanted, thread)  # noqa: B023
                 self._happens(fault, folder, thread)
-            thread.join(PATIENCE)
+            thread.join(PATIENCE + 3 * self._steps)
             assert status == [0], (status, self._told[-3:], self._said())
             return self._digest("disturbed")
 
@@ -209,7 +209,7 @@ def main() -> int:
     draws = random.Random(options.seed)
     faults = [draws.choice(RANDOM) for _ in range(options.faults)]
     root = pathlib.Path(tempfile.mkdtemp(prefix="drill_"))
-    drill = Drill(root, processes=options.processes, steps=(2 * EVERY + 6) * (options.faults + 1), seed=options.seed)
+    drill = Drill(root, processes=options.processes, steps=2 * EVERY * (options.faults + 1), seed=options.seed)
     try:
         wanted = drill.undisturbed()
         same = drill.disturbed(faults) == wanted

@@ -1,0 +1,232 @@
+"""What to submit to run a binary on a TPU slice: a JobSet for GKE, or commands for xpk and queued resources.
+
+    python launch/render.py --slice=v5e-256 --bucket=my-bucket --image=REGION-docker.pkg.dev/PROJECT/flowjax/flowjax:TAG \\
+        -- python -m experiments.train --config=experiments/configs/train.py:imagenet_vavae_xl1 --config.data.path=/bucket/latents
+    ... --form=jobset (the default), xpk or queued
+    ... --form=check        # see that it is what Kubernetes takes, and that the command is one that the binary takes; submits nothing
+
+--workdir=/bucket/runs/NAME and --resume are added to the command. Needs PyYAML; --form=check needs the extra `test`.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import re
+import shlex
+import string
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import yaml
+
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from flowjax.exits import FINAL, Exit  # noqa: E402
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """A TPU slice, as GKE and Cloud TPU name it. Four chips a host."""
+
+    accelerator: str
+    topology: str
+    chips: int
+    type: str
+    runtime: str
+
+    @property
+    def hosts(self) -> int:
+        return self.chips // 4
+
+
+def _slices() -> dict[str, Slice]:
+    found = {}
+    flat = {16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+    for chips, topology in flat.items():
+        found[f"v5e-{chips}"] = Slice("tpu-v5-lite-podslice", topology, chips, f"v5litepod-{chips}", "v2-alpha-tpuv5-lite")
+        found[f"v6e-{chips}"] = Slice("tpu-v6e-slice", topology, chips, f"v6e-{chips}", "v2-alpha-tpuv6e")
+    for chips, topology in {16: "2x2x4", 64: "4x4x4", 128: "4x4x8"}.items():
+        found[f"v5p-{chips}"] = Slice("tpu-v5p-slice", topology, chips, f"v5p-{2 * chips}", "v2-alpha-tpuv5")  # its types count cores
+    return found
+
+
+SLICES = _slices()
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What to run, and where.
+
+    Raises:
+      ValueError: a slice, name or bucket that cannot be; a command that is not `python -m experiments.NAME ...`.
+    """
+
+    slice: str
+    bucket: str
+    image: str
+    command: tuple[str, ...]
+    name: str = "flowjax"
+    queue: str = "multislice-queue"
+    service_account: str = "flowjax"
+    max_restarts: int = 100
+
+    def __post_init__(self) -> None:
+        if self.slice not in SLICES:
+            raise ValueError(f"--slice={self.slice}: expected one of {', '.join(SLICES)}")
+        if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", self.name):
+            raise ValueError(f"--name={self.name}: expected lower-case letters, digits and dashes, at most 40")
+        if not re.fullmatch(r"[a-z0-9][-_.a-z0-9]{1,61}[a-z0-9]", self.bucket):
+            raise ValueError(f"--bucket={self.bucket}: expected the name of a bucket, without gs://")
+        if self.command[:2] != ("python", "-m") or not re.fullmatch(r"experiments\.\w+", "".join(self.command[2:3])):
+            raise ValueError(f"command {shlex.join(self.command)!r}: expected python -m experiments.NAME ..., after --")
+
+    @property
+    def full_command(self) -> list[str]:
+        return [*self.command, f"--workdir=/bucket/runs/{self.name}", "--resume"]
+
+
+def jobset(job: Job) -> dict[str, Any]:
+    """The manifest."""
+    where = SLICES[job.slice]
+    values = {
+        **dataclasses.asdict(job),
+        "hosts": where.hosts,
+        "chips_per_host": 4,
+        "accelerator": where.accelerator,
+        "topology": where.topology,
+        "command": json.dumps(job.full_command),
+        "final": json.dumps(sorted(int(status) for status in FINAL - {Exit.FINISHED})),
+    }
+    return dict(yaml.safe_load(string.Template((HERE / "jobset.yaml").read_text(encoding="utf-8")).substitute(values)))
+
+
+def xpk(job: Job) -> str:
+    """The same through xpk, which brings its own JobSet: it restarts after every failure, whatever its status."""
+    parts = ["xpk", "workload", "create", "--cluster=CLUSTER", f"--workload={job.name}", f"--tpu-type={SLICES[job.slice].type}"]
+    parts += [f"--docker-image={job.image}", f"--max-restarts={job.max_restarts}", "--storage=bucket"]
+    return shlex.join([*parts, f"--command={shlex.join(job.full_command)}"])
+
+
+def queued(job: Job) -> list[str]:
+    """Without Kubernetes: a slice when there is one, and the binary on all of its hosts, under the supervisor."""
+    where = SLICES[job.slice]
+    create = ["gcloud", "compute", "tpus", "queued-resources", "create", job.name, f"--node-id={job.name}", "--zone=ZONE"]
+    create += [f"--accelerator-type={where.type}", f"--runtime-version={where.runtime}", "--spot"]
+    ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", job.name, "--zone=ZONE", "--worker=all"]
+    mount = f"sudo mkdir -p /bucket && sudo gcsfuse --implicit-dirs {job.bucket} /bucket"
+    container = ["sudo", "docker", "run", "--rm", "--privileged", "--net=host", "-v", "/bucket:/bucket", job.image]
+    supervised = shlex.join([*container, "python", "-m", "experiments.supervise", "--", *job.full_command])
+    delete = ["gcloud", "compute", "tpus", "queued-resources", "delete", job.name, "--zone=ZONE", "--force"]
+    return [shlex.join(create), shlex.join([*ssh, f"--command={mount}"]), shlex.join([*ssh, f"--command={supervised}"]), shlex.join(delete)]
+
+
+def check(job: Job) -> None:
+    """That Kubernetes' own models take the manifest's Job, field by field, and the binary each flag of its command.
+
+    Raises:
+      ValueError: with the first thing that is wrong.
+    """
+    manifest = jobset(job)
+    _known(manifest, {"apiVersion", "kind", "metadata", "spec"}, "")
+    _known(manifest["spec"], {"failurePolicy", "network", "replicatedJobs", "successPolicy", "startupPolicy", "suspend"}, "spec")
+    policy = manifest["spec"]["failurePolicy"]
+    _known(policy, {"maxRestarts", "restartStrategy", "rules"}, "spec.failurePolicy")
+    for rule in policy["rules"]:
+        _known(rule, {"name", "action", "onJobFailureReasons", "targetReplicatedJobs"}, "spec.failurePolicy.rules")
+        if rule["action"] not in ("FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts"):
+            raise ValueError(f"spec.failurePolicy.rules: unknown action {rule['action']!r}")
+    for replicated in manifest["spec"]["replicatedJobs"]:
+        _known(replicated, {"name", "replicas", "template", "groupName", "dependsOn"}, "spec.replicatedJobs")
+        for wrong in _mistakes(replicated["template"], "V1JobTemplateSpec", "template"):
+            raise ValueError(wrong)
+        for container in replicated["template"]["spec"]["template"]["spec"]["containers"]:
+            check_command(container["command"])
+
+
+def check_command(command: Sequence[str]) -> None:
+    """That a binary has each flag that it is given, and the configuration each key. Raises a ValueError."""
+    asked = subprocess.run(
+        [sys.executable, *command[1:3], *(part for part in command[3:] if part.startswith("--config")), "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=HERE.parent,
+    )
+    if "error: " in asked.stderr:
+        raise ValueError(asked.stderr.strip().splitlines()[-1])
+    for part in command[3:]:
+        flag = part.removeprefix("--").partition("=")[0]
+        if not part.startswith("--") or not (flag.startswith("config.") or re.search(rf"--(\[no\])?{re.escape(flag)}\b", asked.stdout)):
+            raise ValueError(f"{' '.join(command[:3])} does not know {part}")
+
+
+def _known(part: dict[str, Any], fields: set[str], where: str) -> None:
+    if unknown := set(part) - fields:
+        raise ValueError(f"{where}: unknown field {min(unknown)!r}")
+
+
+def _mistakes(value: Any, kind: str, where: str) -> Iterator[str]:
+    """What a model of Kubernetes' Python client does not take: unknown fields, wrong types, what is required and missing."""
+    from kubernetes import client
+
+    listed, mapped = re.fullmatch(r"[Ll]ist\[(.*)\]", kind), re.fullmatch(r"[Dd]ict[\[(]str, (.*)[\])]", kind)
+    if listed:
+        if not isinstance(value, list):
+            yield f"{where} = {value!r}: expected a list"
+            return
+        for i, part in enumerate(value):
+            yield from _mistakes(part, listed[1], f"{where}[{i}]")
+    elif mapped:
+        for name, part in value.items():
+            if mapped[1] == "str" and not isinstance(part, str) and "google.com" not in name:  # quantities may be numbers
+                yield f"{where}.{name} = {part!r}: expected text"
+    elif kind in ("str", "int", "bool"):
+        if type(value).__name__ != kind:
+            yield f"{where} = {value!r}: expected {kind}"
+    elif hasattr(client, kind):
+        model = getattr(client, kind)
+        names = {there: here for here, there in model.attribute_map.items()}
+        for name, part in value.items():
+            if name not in names:
+                yield f"{where}.{name}: unknown field of {kind}"
+            else:
+                yield from _mistakes(part, model.openapi_types[names[name]], f"{where}.{name}")
+        try:
+            model(**{names[name]: part for name, part in value.items() if name in names})
+        except ValueError as error:
+            yield f"{where}: {error}"
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for field in dataclasses.fields(Job):
+        if field.name != "command":
+            required = field.default is dataclasses.MISSING
+            parser.add_argument(f"--{field.name}", required=required, default=field.default, type=int if field.default == 100 else str)
+    parser.add_argument("--form", choices=("jobset", "xpk", "queued", "check"), default="jobset")
+    at = list(argv).index("--") if "--" in argv else len(argv)
+    options, command = vars(parser.parse_args(argv[:at])), argv[at + 1 :]
+    form = options.pop("form")
+    try:
+        job = Job(command=tuple(command), **options)
+        if form == "check":
+            check(job)
+            print(
+                f"{job.slice}: the JobSet of {SLICES[job.slice].hosts} hosts and its command are in order: {shlex.join(job.full_command)}"
+            )
+        elif form == "jobset":
+            print(yaml.safe_dump(jobset(job), sort_keys=False), end="")
+        else:
+            print(xpk(job) if form == "xpk" else "\n".join(queued(job)))
+    except ValueError as error:
+        print(f"render: error: {error}", file=sys.stderr)
+        return int(Exit.USER_ERROR)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
