@@ -134,6 +134,7 @@ def test_errors_of_models_are_compared_on_each_side_of_the_turning_point(
         for samples in ("training", "held-out")
         for target in ("oracle", "cfm")
         for stage in ("navigation", "refinement")
+        if (samples, target, stage) != ("held-out", "oracle", "refinement")  # where the oracle knows training samples alone
     ]
     for row in gains:
         assert float(row["low"]) <= float(row["reduction"]) <= float(row["high"])
