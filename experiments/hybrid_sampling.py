@@ -61,6 +61,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     seen = memorized(found, training.data, heldout.data)
     target = stages.measure_turning_point(oracle, label="own" if by_class else None, seed=config.seed)
     behaviour = stages.turning_point_of_curve(found.t_switch, seen.copies.astype(np.float64), seed=config.seed)
+    identity = stages.turning_point_of_curve(found.t_switch, (seen.row == seen.own_row).astype(np.float64), seed=config.seed)
     verdict = _verdict(seen, target, behaviour, strength(flow)["enough"])
 
     takeaway = _takeaway(training.name, target, behaviour, verdict)
@@ -78,6 +79,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "num_samples": config.num_samples,
             "target_turning_point": dataclasses.asdict(target),
             "behavioural_turning_point": dataclasses.asdict(behaviour),
+            "identity_turning_point": dataclasses.asdict(identity),
             "copies": {"heldout": seen.baseline._asdict(), "model": seen.shares()[0]._asdict(), "oracle": seen.shares()[-1]._asdict()},
             "verdict": dataclasses.asdict(verdict),
             "takeaway": takeaway,
@@ -89,7 +91,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         Section(
             "How much is copied",
             "The share of copies among the samples, for each t at which the model takes over from the oracle. Held-out data show how often "
-            "what was never seen looks like a copy.",
+            "what was never seen looks like a copy. Earlier than a copy is made, it is decided of which training sample.",
             workdir.save_figure("copies", sampling_figures.copies_figure(found.t_switch, seen, target, behaviour)),
             alt="Share of copies against t_switch",
         ),

@@ -199,6 +199,8 @@ def _gains(
             one, two = errors[weaker.name, samples], errors[strongest.name, samples]
             for target in ("oracle", "cfm"):
                 for stage, chosen in (("navigation", times < turning_point), ("refinement", times >= turning_point)):
+                    if (samples, target, stage) == ("held-out", "oracle", "refinement"):
+                        continue  # there the oracle knows training samples alone
                     part = reduction(getattr(one, target)[chosen], getattr(two, target)[chosen], seed=seed)
                     found.append(Gain(bought_by, (weaker.name, strongest.name), samples, target, stage, part))
     return found
@@ -208,9 +210,10 @@ def _share_before(gap: np.ndarray, times: np.ndarray, turning_point: float) -> f
     return float(gap[times < turning_point].sum() / gap.sum())
 
 
-def _picked(gains: list[Gain], bought_by: str, stage: str) -> Interval | None:
-    wanted = (bought_by, "training", "oracle", stage)
-    return next((g.found.absolute for g in gains if (g.bought_by, g.samples, g.target, g.stage) == wanted), None)
+def _picked(gains: list[Gain], bought_by: str) -> tuple[Reduction, Reduction] | None:
+    """What is bought in navigation and in refinement, against the oracle, on training samples."""
+    found = {g.stage: g.found for g in gains if (g.bought_by, g.samples, g.target) == (bought_by, "training", "oracle")}
+    return (found["navigation"], found["refinement"]) if found else None
 
 
 def _verdict(gains: list[Gain], before: float | None, reason: str | None, enough: bool | None) -> Verdict:
@@ -220,19 +223,28 @@ def _verdict(gains: list[Gain], before: float | None, reason: str | None, enough
         f"both targets differ only in navigation ({before:.0%} of their difference lies there, at least {MOST:.0%} asked)": before >= MOST
     }
     for bought_by in ("capacity", "time"):
-        early, late = (_picked(gains, bought_by, stage) for stage in ("navigation", "refinement"))
-        if early is not None and late is not None:
-            checks[f"{bought_by} lowers the error in refinement (by {late}) more than in navigation (by {early})"] = late.low > early.high
+        if (picked := _picked(gains, bought_by)) is not None:
+            early, late = picked
+            checks |= {
+                f"{bought_by} lowers the error in refinement (by {late.absolute}) more than in navigation (by {early.absolute})": (
+                    late.absolute.low > early.absolute.high
+                ),
+                f"as a share of it, too ({_share(late.relative)} and {_share(early.relative)})": late.relative.low > early.relative.high,
+            }
     return judge(checks, model_strong_enough=enough)
 
 
 def _takeaway(name: str, gains: list[Gain], verdict: Verdict) -> str:
     told = []
     for bought_by in ("capacity", "time"):
-        early, late = (_picked(gains, bought_by, stage) for stage in ("navigation", "refinement"))
-        if early is not None and late is not None:
-            told.append(f"{bought_by} lowers the error by {late.value:.3g} in refinement and by {early.value:.3g} in navigation")
+        if (picked := _picked(gains, bought_by)) is not None:
+            early, late = (f"{part.absolute.value:.3g} ({part.relative.value:.0%})" for part in picked)
+            told.append(f"{bought_by} lowers the error by {late} in refinement and by {early} in navigation")
     return f"On {name} {'; '.join(told) or 'the stages cannot be told apart'}. {verdict.outcome.capitalize()}."
+
+
+def _share(part: Interval) -> str:
+    return f"{part.value:.0%}, 95 %: {part.low:.0%} to {part.high:.0%}"
 
 
 def _gain_row(gain: Gain) -> dict[str, Any]:

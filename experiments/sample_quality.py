@@ -24,7 +24,8 @@ class Quality:
     Everything that can be wrong is found when it is made.
 
     Args:
-      block: `features`: classifier, or a file of Inception's weights; `reference`: an .npz with mu and sigma, "" for the model's data.
+      block: `features`: classifier, or a file of Inception's weights; `reference`: an .npz with mu and sigma, "" for the model's data;
+        `classifier_steps`: how long the classifier is trained.
 
     Raises:
       FileNotFoundError, ValueError: as what reads the files; a classifier where there are no labels.
@@ -41,16 +42,16 @@ class Quality:
             training, heldout = own_data(flow, data_block)
             real = training if heldout is None else heldout
             self._range = real.value_range or (-1.0, 1.0)
-            self._features = functools.partial(self._seen_by, inception) if inception else self._classifier(training, seed)
+            self._features = functools.partial(self._seen_by, inception) if inception else self._classifier(block, training, seed)
             self._real = self._features(real.data)
         else:
             assert inception is not None
             self._range = tuple(flow.about.get("value_range") or (-1.0, 1.0))
             self._features = functools.partial(self._seen_by, inception)
 
-    def _classifier(self, training: DataSet, seed: int) -> Any:
+    def _classifier(self, block: ConfigDict, training: DataSet, seed: int) -> Any:
         config = presets.get_config("classifier")
-        config.seed = seed
+        config.seed, config.evaluation.classifier_steps = seed, block.classifier_steps
         return functools.partial(features_of, train_classifier(config, training, make_mesh(1, 1)))
 
     def _seen_by(self, inception: InceptionFeatures, x: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     config.data = data_config("" if imagenet else preset)  # images
     config.model = model_config("imagenet_vavae_b1" if imagenet else preset)
     del config.model.path
-    config.size = "B" if imagenet else "Mi"  # of the models trained here
+    config.size = "B" if imagenet else "Na"  # of the models trained here
     config.patch = 1  # of theirs, in latents
     config.pixel_patch = 4 if fashion else 2  # and in pixels: as many tokens as the latents have
     # Latents of the linear autoencoder and of both others: how much smaller than images, how many channels; steps of training.

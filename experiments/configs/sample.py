@@ -37,7 +37,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     config.decoder = ""  # of latents: a folder of experiments.train's autoencoder, or of encode_latents
     # How good the samples are. features: classifier (of the model's own data; never to be called FID), or a file of Inception's weights as
     # torch-fidelity publishes them (extra `inception`); "": not measured. reference: an .npz with mu and sigma; "": the data.
-    config.quality = ConfigDict({"features": "", "reference": ""})
+    config.quality = ConfigDict({"features": "", "reference": "", "classifier_steps": 300})
     config.data = data_config()  # to compare with; what the model was trained on, where nothing is given
     config.batch_size = 100
     config.grid = 100  # samples shown

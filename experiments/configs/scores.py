@@ -16,7 +16,7 @@ def scores_config(preset: str) -> ConfigDict:
         config.data.update(source="latents", flips=True)
     # features: classifier (of the model's own data, latents among them; never to be called FID), or, for models of images, a file of
     # Inception's weights; reference: an .npz with mu and sigma, "" for held-out data.
-    config.quality = ConfigDict({"features": "classifier", "reference": ""})
+    config.quality = ConfigDict({"features": "classifier", "reference": "", "classifier_steps": 300})
     config.num_samples = 50_000 if imagenet else 500  # of each seed
     config.num_seeds = 3  # at least
     config.solver = "euler"  # or heun, midpoint

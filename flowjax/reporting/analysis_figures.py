@@ -139,6 +139,8 @@ def errors_figure(curves: Mapping[str, Mapping[str, LossByTime]], turning_point:
         time_axis(axes)
         axes.set_yscale("log")
         axes.set_title(f"{kind} samples", pad=24)
+    # Off the training samples the oracle's refinement leads to the nearest of them: that error says nothing of a model, and is cut off.
+    panels[0].set_ylim(top=2 * max(float(errors.cfm.max()) for models in curves.values() for errors in models.values()))
     panels[0].set_ylabel("mean squared error per value")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from flowjax.data import DataSet
 from flowjax.hybrid import Hybrid, Memorized
 from flowjax.intervals import Curve
+from flowjax.metrics.memorization import share
 from flowjax.reporting import style
 from flowjax.reporting.curves import draw_curve, shade_stages, time_axis
 from flowjax.reporting.strip import mosaic_figure
@@ -24,6 +25,8 @@ def copies_figure(t_switch: Float[np.ndarray, " S"], seen: Memorized, target: Tu
     shares = np.array(seen.shares())
     axes.axhspan(seen.baseline.low, seen.baseline.high, color=style.GREY, alpha=0.25, linewidth=0, label="held-out data, 95 %")
     draw_curve(axes, t_switch, Curve(*shares.T), style.MEASURED, "copies among samples, 95 % band")
+    own = np.array([share(row == seen.own_row) for row in seen.row])
+    draw_curve(axes, t_switch, Curve(*own.T), style.ALTERNATIVE, "nearest to the one the oracle reaches", linestyle="--")
     if behaviour.measured is not None:
         error = np.clip([[behaviour.measured - behaviour.ci_low], [behaviour.ci_high - behaviour.measured]], 0, None)  # type: ignore[operator]
         axes.errorbar(behaviour.measured, 0.5, xerr=error, color="black", marker="o", capsize=5, zorder=5, linestyle="none",
@@ -34,7 +37,7 @@ def copies_figure(t_switch: Float[np.ndarray, " S"], seen: Memorized, target: Tu
     axes.set_xlabel("t_switch   (0: the model alone, 1: the oracle alone)")
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("share of copies")
-    axes.legend(loc="upper left" if (behaviour.measured or 1) > 0.5 else "lower right")
+    axes.legend(loc="upper left" if (behaviour.measured or 1) > 0.5 else "lower right", fontsize=11)
     return figure
 
 
