@@ -87,8 +87,9 @@ class Drill:
         getattr(self, f"_{fault}")(job, folder)
         began = time.monotonic()
         self._until(lambda: len(self._attempts) > before, thread)
-        kept = max((step for step in saved if (folder / "checkpoints" / str(step)).exists()), default=0)
         self._until(lambda: len(self._steps_done(folder)) >= 1, thread)
+        # By now a damaged one has been set aside: what it held is not counted as lost.
+        kept = max((step for step in saved if (folder / "checkpoints" / str(step)).exists()), default=0)
         self.waited.append(time.monotonic() - began)
         gone_on = re.search(r"goes on from the checkpoint at step (\d+)", self._attempts[-1][0].text)
         self.lost += max(kept - int(gone_on[1] if gone_on else 0), 0)
