@@ -81,7 +81,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     spaces = _spaces(config)
     found = {space.name: _found(config, space, workdir) for space in runner.progress("spaces")(spaces)}
     ratios = [one.flow.frechet_ratio for one in found.values()]
-    enough = [strength(one.flow)["enough"] for one in found.values()]
+    enough = [strength(found[name].flow)["enough"] for name in (config.smooth, config.wavy)]
     verdict = _verdict(config, found, None if None in enough else all(enough))
 
     takeaway = _takeaway(found, verdict)

@@ -229,7 +229,8 @@ def _verdict(gains: list[Gain], before: float | None, reason: str | None, enough
                 f"{bought_by} lowers the error in refinement (by {late.absolute}) more than in navigation (by {early.absolute})": (
                     late.absolute.low > early.absolute.high
                 ),
-                f"as a share of it, too ({_share(late.relative)} and {_share(early.relative)})": late.relative.low > early.relative.high,
+                f"{bought_by} does so as a share, too ({_share(late.relative)} and {_share(early.relative)})": late.relative.low
+                > early.relative.high,
             }
     return judge(checks, model_strong_enough=enough)
 

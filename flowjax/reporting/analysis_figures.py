@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from flowjax.contest import Contest
 from flowjax.intervals import Curve, Interval
@@ -223,6 +223,10 @@ def cost_figure(points: Sequence[tuple[str, float, Interval]]) -> Figure:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e6:g} M" if value >= 1e5 else f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
     axes.set_xlabel("parameters x steps")
     axes.set_ylabel("Fréchet distance, classifier features")
     figure.legend(loc="outside right upper", fontsize=11, title="navigator/refiner", title_fontsize=11)

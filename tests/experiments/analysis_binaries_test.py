@@ -211,7 +211,10 @@ def test_what_cannot_be_is_told_in_one_line(
 
 
 @pytest.mark.slow
-def test_specialists_make_one_checkpoint_that_samples_like_any_other(binary: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
+def test_specialists_make_one_checkpoint_that_samples_like_any_other(
+    runs: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
+) -> None:
+    general = (f"--config.small.path={runs / 'small'}", f"--config.large.path={runs / 'large'}")
     tiny = (
         "--config.model.steps=2",
         "--config.small.size=Pi/4",
@@ -219,7 +222,7 @@ def test_specialists_make_one_checkpoint_that_samples_like_any_other(binary: Cal
         "--config.num_steps=(1,)",
         "--config.splits=()",
     )
-    done = binary("capacity_swap")(*tiny, *SCORED, f"--workdir={tmp_path / 'swap'}")
+    done = binary("capacity_swap")(*general, *tiny, *SCORED, f"--workdir={tmp_path / 'swap'}")
     assert done.status == 0, done.output
     staged = load_trained(tmp_path / "swap" / "asymmetric.safetensors")
     assert [model.shape.width for model in (staged.model, *staged.later)] == [24, 48]
