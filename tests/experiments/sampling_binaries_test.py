@@ -163,6 +163,7 @@ def test_without_a_model_one_is_trained_in_the_workdir_and_kept(tmp_path: pathli
     config = training_config(model_config())
     config.model.size = "Mi/4"
     config.update(steps=2, batch_size=16)
+    config.mesh.batch = 1
     config.evaluation.update(oracle=False, frechet_samples=0, grid=10, sampler_steps=2)
     times = []
     for _ in range(2):
