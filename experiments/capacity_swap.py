@@ -36,6 +36,7 @@ from flowjax.schedules import uniform_timesteps
 from flowjax.verdict import Verdict, judge
 
 LIVE = (MODELS, CELLS)
+FREE = runner.ANY
 PAIRS = (("large", "large"), ("small", "large"), ("large", "small"), ("small", "small"))
 """Navigator and refiner, in the paper's order: XL/XL, B/XL, XL/B, B/B."""
 PUBLISHED = {0.1: (2.94, 3.71, 11.26, 12.45), 0.2: (2.60, 4.47, 9.24, 12.01)}
@@ -255,4 +256,4 @@ def _compared(comparisons: dict[str, Interval]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    runner.main("capacity_swap", run, live=LIVE, free=runner.ANY)
+    runner.main("capacity_swap", run, live=LIVE, free=FREE)

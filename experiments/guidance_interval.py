@@ -37,6 +37,7 @@ from flowjax.stages import Advice, TurningPoint
 from flowjax.verdict import Verdict, judge
 
 LIVE = (MODELS, CELLS)
+FREE = runner.ANY
 Interval = tuple[float, float]
 PUBLISHED: dict[Interval | None, float] = {
     None: 12.99,
@@ -242,4 +243,4 @@ def _name(interval: Interval | None) -> str:
 
 
 if __name__ == "__main__":
-    runner.main("guidance_interval", run, live=LIVE, free=runner.ANY)
+    runner.main("guidance_interval", run, live=LIVE, free=FREE)

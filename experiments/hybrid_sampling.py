@@ -34,6 +34,7 @@ from flowjax.stages import TurningPoint
 from flowjax.verdict import Verdict, judge
 
 LIVE = (MODELS,)
+FREE = runner.ANY
 
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
@@ -177,4 +178,4 @@ def _rows(found: Hybrid, seen: Memorized) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    runner.main("hybrid_sampling", run, live=LIVE, free=runner.ANY)
+    runner.main("hybrid_sampling", run, live=LIVE, free=FREE)

@@ -49,6 +49,7 @@ from flowjax.verdict import Verdict, judge
 
 SPACES = "spaces"
 LIVE = (MODELS, SPACES, CELLS)
+FREE = runner.ANY
 MADE = ("pixels", "pca", "plain", "aligned")
 """The spaces that can be made of images: `plain` and `aligned` are autoencoders, trained here."""
 
@@ -293,4 +294,4 @@ def _loss_rows(name: str, one: Found) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    runner.main("latent_comparison", run, live=LIVE, free=runner.ANY)
+    runner.main("latent_comparison", run, live=LIVE, free=FREE)

@@ -35,6 +35,7 @@ from flowjax.reporting.workdir import WorkDir
 from flowjax.verdict import Verdict, judge
 
 LIVE = (MODELS, CELLS)
+FREE = runner.ANY
 MOST = 0.9
 """Of the difference between both targets, the share that must lie in navigation for them to differ only there."""
 
@@ -276,4 +277,4 @@ def _rows(models: list[Model], errors: dict[tuple[str, str], ErrorsByTime]) -> l
 
 
 if __name__ == "__main__":
-    runner.main("loss_by_timestep", run, live=LIVE, free=runner.ANY)
+    runner.main("loss_by_timestep", run, live=LIVE, free=FREE)

@@ -33,6 +33,7 @@ from flowjax.settling import Settled, Settling, settled_at, settling, settling_c
 from flowjax.verdict import Verdict, judge
 
 LIVE = (MODELS,)
+FREE = runner.ANY
 MEAN_ENOUGH = 0.05
 """Of the variance within a class: how far from its mean the first prediction may lie, squared, to be called that."""
 
@@ -165,4 +166,4 @@ def _takeaway(name: str, settled: dict[str, Settled], verdict: Verdict) -> str:
 
 
 if __name__ == "__main__":
-    runner.main("one_step", run, live=LIVE, free=runner.ANY)
+    runner.main("one_step", run, live=LIVE, free=FREE)

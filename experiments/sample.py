@@ -37,6 +37,7 @@ from flowjax.schedules import shift, uniform_timesteps
 from flowjax.training.sharding import make_mesh
 
 LIVE = (MODELS,)
+FREE = runner.ANY
 
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
@@ -161,4 +162,4 @@ def _parts(x: np.ndarray, size: int = 256) -> list[np.ndarray]:
 
 
 if __name__ == "__main__":
-    runner.main("sample", run, live=LIVE, free=runner.ANY)
+    runner.main("sample", run, live=LIVE, free=FREE)

@@ -32,6 +32,7 @@ from flowjax.schedules import shift, uniform_timesteps
 from flowjax.verdict import Verdict, judge
 
 LIVE = (MODELS, CELLS)
+FREE = runner.ANY
 PUBLISHED = {1.0: 12.99, 0.7: 12.46, 0.5: 12.23, 0.1: 19.91}
 """Table 2: s to gFID, 50 steps, ImageNet 256², turning point about 0.1."""
 
@@ -188,4 +189,4 @@ def _flat(result: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    runner.main("timestep_shift", run, live=LIVE, free=runner.ANY)
+    runner.main("timestep_shift", run, live=LIVE, free=FREE)

@@ -12,29 +12,20 @@ import sys
 import time
 from collections.abc import Callable
 
-import jax
-
 
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where a process runs."""
 
-    devices: int = 0
-    """How many CPU devices it has; 0: as many as the tests."""
+    devices: int = 1
+    """How many CPU devices it has, however many the tests have."""
     folder: str = "."
-    cache: str = ""
-    """Folder of compiled programs, which runs share; none: each compiles its own."""
 
 
 def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -> None:
     """In the child: what `python -m experiments.NAME ARGUMENTS` does, its output in a file."""
     os.chdir(place.folder)
-    if place.devices:
-        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={place.devices}"
-    if place.cache:
-        jax.config.update("jax_compilation_cache_dir", place.cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={place.devices}"
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -48,8 +48,9 @@ class Drill:
 
     def __init__(self, root: pathlib.Path, *, processes: int = 2, steps: int, seed: int = 0, say: Callable[[str], None] = print):
         self._root, self._processes, self._steps, self._say = root, processes, steps, say
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / "cache"))  # each attempt compiles the same step
         self._binary = Binary("train", root)
-        self._place = Place(devices=2, cache=str(root / "cache"))
+        self._place = Place(devices=2)
         self._draws = random.Random(seed)
         self._attempts: list[list[Running]] = []
         self._between: Callable[[], None] = lambda: None

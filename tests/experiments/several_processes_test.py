@@ -39,8 +39,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(devices=2, cache=str(tmp_path_factory.mktemp("cache")))
+def place() -> Place:
+    return Place(devices=2)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_two_processes_train_as_one_stop_as_one_and_one_goes_on(binary: Binary, 
     assert saved(workdir)[-1] == stopped
     assert not (workdir / "summary.json").exists()
     steps = f"--config.steps={stopped + 2}"
-    four = Place(devices=4, cache=place.cache)
+    four = Place(devices=4)
     for folder in (workdir, alone):
         finished = binary(*SMALL, steps, f"--workdir={folder}", "--resume", place=four)
         assert finished.status == 0, finished.output
@@ -95,7 +95,7 @@ def test_what_two_processes_leave_is_what_one_leaves(binary: Binary, place: Plac
     assert [finished.status for finished in ended] == [Exit.FINISHED] * 2, [finished.output for finished in ended]
     assert "Report" in ended[0].output
     assert "Report" not in ended[1].output
-    assert binary(*SMALL, *FLOW, f"--workdir={tmp_path / 'one'}", place=Place(devices=4, cache=place.cache)).status == 0
+    assert binary(*SMALL, *FLOW, f"--workdir={tmp_path / 'one'}", place=Place(devices=4)).status == 0
     two, one = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("two", "one"))
     assert set(two) == set(one)
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=5e-6)
@@ -129,7 +129,7 @@ def test_processes_that_were_not_started_alike_are_refused_with_the_difference(
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         np.save(tmp_path / name / "data.npy", np.full((32, 8, 8, 1), ord(name), np.float32))
-        places.append(Place(2, str(tmp_path / name), place.cache))
+        places.append(Place(2, str(tmp_path / name)))
     given = (f"--workdir={tmp_path / 'run'}", "--config.data.path=data.npy")
     assert "process 1 has data.rows" in refused(binary.job(2, *SMALL, *given, place=places[0], last_place=places[1]))
     (tmp_path / "b" / "data.npy").unlink()
