@@ -35,6 +35,8 @@ def training_config(block: ConfigDict, **changes: Any) -> ConfigDict:
     config = presets.get_config(block.preset)
     if config.task != "flow":
         raise ValueError(f"model.preset = {block.preset}: expected a preset of experiments.train that trains a flow")
+    if not block.measure:
+        config.evaluation.frechet_samples = 0
     if block.steps:
         config.steps = config.optimizer.decay_steps = block.steps
     config.update_from_flattened_dict(changes)

@@ -10,5 +10,6 @@ def model_config(preset: str = "digits") -> ConfigDict:
             "path": "",  # a folder of experiments.train, or a .safetensors or .pt checkpoint; "": trained here, once
             "preset": preset,  # of experiments/configs/train.py: what is trained where there is no path
             "steps": 0,  # of that training; 0: as the preset says
+            "measure": True,  # how good the trained one is; False saves a minute, and a verdict then says that it is not known
         }
     )

@@ -173,6 +173,7 @@ def test_spaces_are_compared_whatever_their_shape(binary: Callable[[str], Binary
         "--config.wavy=b",
         "--config.size=Pi",
         "--config.model.steps=2",
+        "--config.model.measure=False",
         "--config.num_queries=8",
         "--config.num_t=16",
     )
@@ -217,6 +218,7 @@ def test_specialists_make_one_checkpoint_that_samples_like_any_other(
     general = (f"--config.small.path={runs / 'small'}", f"--config.large.path={runs / 'large'}")
     tiny = (
         "--config.model.steps=2",
+        "--config.model.measure=False",
         "--config.small.size=Pi/4",
         "--config.large.size=Na/4",
         "--config.num_steps=(1,)",
