@@ -76,6 +76,7 @@ def test_a_cell_is_computed_once_for_all_that_it_depends_on(tmp_path: pathlib.Pa
         assert Cells(workdir)({"shift": 0.7, "edges": np.arange(3.0)}, lambda: 4) == 4
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_with_the_next_cell(
     runs: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:

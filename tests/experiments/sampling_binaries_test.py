@@ -128,6 +128,7 @@ def test_what_cannot_be_is_told_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_hybrid_samples_turn_into_copies_and_the_verdict_says_what_that_means(
     run_folder: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_hybrid_samples_turn_into_copies_and_the_verdict_says_what_that_means(
     }
 
 
+@pytest.mark.slow
 def test_a_weak_model_is_called_that(run_folder: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
     flow = load_trained(run_folder)
     save_trained(flow.model, tmp_path / FILE, {**flow.about, "frechet": {"ratio": 9.0}})

@@ -45,6 +45,7 @@ def test_outputs_are_those_of_a_float64_derivation_from_the_published_tensors(ch
     assert np.abs(found - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_scanned_unrolled_and_rematerialised_layers_are_one_function() -> None:
     shape = Architecture(**SMALL)
     x, t, label = inputs(shape)
