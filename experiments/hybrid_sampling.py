@@ -1,6 +1,6 @@
 """From which t on does following the oracle mean copying the training set?
 
-    python -m experiments.hybrid_sampling                                      # digits; trains its model first: some minutes on two CPU cores
+    python -m experiments.hybrid_sampling                                      # digits; trains its model first: some minutes
     python -m experiments.hybrid_sampling --config.model.path=runs/train       # a model of experiments.train, on its own data
     python -m experiments.hybrid_sampling --config=experiments/configs/hybrid_sampling.py:imagenet_vavae \\
         --config.model.path=CHECKPOINT.pt --config.data.path=FOLDER_OF_SHARDS  # a published LightningDiT

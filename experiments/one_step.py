@@ -1,6 +1,6 @@
 """When along a sampling run is the layout decided, and when the details?
 
-    python -m experiments.one_step                                      # digits; trains its model first: some minutes on two CPU cores
+    python -m experiments.one_step                                      # digits; trains its model first: some minutes
     python -m experiments.one_step --config.model.path=runs/train       # a model of experiments.train, on its own data
 
 Finding 4 of arXiv 2512.02826. At every step of a run, one Euler step from t to 1 shows where the field now thinks that the run will end:
