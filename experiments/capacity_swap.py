@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from experiments import runner
 from experiments.cells import CELLS
 from experiments.scores import Scores, check, turn_and_advice
-from experiments.trained import MODELS, check_alike, own_data, strength, train_within, training_config
+from experiments.trained import MODELS, NOT_MEASURED, check_alike, own_data, strength, train_within, training_config
 from flowjax.contest import Contest, percent
 from flowjax.fields import staged
 from flowjax.intervals import Interval
@@ -178,7 +178,7 @@ def _specialists(config: ConfigDict, split: float, workdir: WorkDir) -> dict[tup
         for stage, key in enumerate(("objective.times.t_max", "objective.times.t_min")):
             asked = training_config(config.model, **{"model.size": config[name].size, key: split, "evaluate_every": 0})
             asked.steps = asked.optimizer.decay_steps = max(1, asked.steps // 2)
-            asked.evaluation.frechet_samples = 0  # its samples, of all t, mean nothing
+            asked.evaluation.update(NOT_MEASURED)  # its samples, of all t, mean nothing
             found[name, stage] = load_trained(train_within(asked, workdir, f"{name}-{_STAGES[stage]}"))
     return found
 

@@ -23,7 +23,7 @@ from experiments import runner
 from experiments.cells import CELLS
 from experiments.errors import Errors
 from experiments.scores import turn_and_advice
-from experiments.trained import MODELS, check_alike, own_data, strength, train_within, training_config
+from experiments.trained import MODELS, NOT_MEASURED, check_alike, own_data, strength, train_within, training_config
 from flowjax import data
 from flowjax.intervals import Interval
 from flowjax.metrics.loss_by_t import ErrorsByTime, Reduction, reduction
@@ -159,7 +159,7 @@ def _models(config: ConfigDict, workdir: WorkDir) -> list[Model]:
                 changes = {"model.size": size, "steps": steps, "optimizer.decay_steps": steps, "evaluate_every": 0}
                 asked = training_config(config.model, **changes)
                 if not strongest:
-                    asked.evaluation.frechet_samples = 0
+                    asked.evaluation.update(NOT_MEASURED)
                 flow = load_trained(train_within(asked, workdir, f"{size.replace('/', '-')}-{steps}"))
                 found.append(Model(f"{size}, {steps:,} steps", parameter_count(flow.model), steps, flow))
     return sorted(found, key=lambda model: (model.steps, model.parameters))

@@ -1,5 +1,6 @@
 """The turning point of unit Gaussians over a grid of D and N, measured and predicted: preset `gaussian_grid` of `oracle_sweep`."""
 
+import dataclasses
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from flowjax.path import Path, path_by_name
 from flowjax.reporting import figures
 from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
+from flowjax.verdict import Verdict, judge
 
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
@@ -41,6 +43,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "turning_point": {"measured": None, "ci_low": None, "ci_high": None, "predicted": None, "reason": reason},
             "advice": {"shift": None, "guidance_interval": None, "reason": reason},
             "cells": rows,
+            "verdict": dataclasses.asdict(_verdict(rows)),
             "takeaway": takeaway,
             "units": {"t": "0 = noise, 1 = data"},
             "implementation": Oracle(np.zeros((1, 1), np.float32)).implementation,
@@ -59,6 +62,25 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     ]
     workdir.write_report("Where unit Gaussians turn", takeaway, sections, origin)
     return takeaway
+
+
+def _verdict(rows: list[dict[str, Any]]) -> Verdict:
+    def monotonic(along: str, across: str, sign: int) -> bool:
+        """Whether every line of cells moves one way."""
+        lines = [
+            [row["measured"] for row in sorted(rows, key=lambda row: row[along]) if row[across] == at]
+            for at in {row[across] for row in rows}
+        ]
+        return all((sign * np.diff(line) > 0).all() for line in lines)
+
+    furthest = max(abs(row["predicted_over_measured"] - 1) for row in rows)
+    return judge(
+        {
+            "the turning point falls with D for every N": monotonic("d", "n", -1),
+            "it rises with N for every D": monotonic("n", "d", 1),
+            f"it is predicted within 8 % in every cell ({furthest:.1%})": furthest <= 0.08,
+        }
+    )
 
 
 def _cell(config: ConfigDict, d: int, n: int, path: Path) -> dict[str, Any]:

@@ -36,11 +36,16 @@ from flowjax.reporting.page import Section
 from flowjax.reporting.strip import strip_figure
 from flowjax.reporting.workdir import WorkDir
 from flowjax.sweep import COLUMNS, Pairs, Sweep, draw_pairs, sweep
+from flowjax.verdict import Verdict, judge
 from kernels.posterior.sharded import QUERIES, SAMPLES
 
 LIVE = ("partial",)
 SEVERAL = True
 """It can run as several processes."""
+SETTLED = 0.9
+"""The weight at which the likeliest sample counts as the only one."""
+PREDICTED_WITHIN = 0.08
+"""By how much of it a turning point may be missed by its prediction."""
 
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
@@ -73,6 +78,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     classes = _classes(config, samples, pairs, top1, times, path) if by_class else []
 
     takeaway = _takeaway(samples, by_class, found, config)
+    verdict = _verdict(times, curves, found, predicted["from the data"])
     origin = runner.provenance("oracle_sweep", config, started)
     workdir.write_csv("sweep.csv", [_row(t, curves, i) for i, t in enumerate(times)])
     if classes:
@@ -89,6 +95,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         "turning_point": dataclasses.asdict(found)
         | {"predicted": predicted["from the data"], "predicted_from_spectrum": predicted["from the spectrum"]},
         "advice": _advice(settings),
+        "verdict": None if verdict is None else dataclasses.asdict(verdict),
         "takeaway": takeaway,
         "units": {"t": "0 = noise, 1 = data", "cfm_gap": "squared data units, summed over D", "entropy": "nats"},
         "implementation": oracle.implementation,
@@ -182,6 +189,24 @@ def _takeaway(samples: data.DataSet, by_class: bool, found: stages.TurningPoint,
     return (
         f"On {subject} flow matching turns from navigation to refinement at t = {found.measured:.3f} "
         f"(95 %: {found.ci_low:.3f} to {found.ci_high:.3f}){where}: before it many samples shape the velocity, after it one does."
+    )
+
+
+def _verdict(times: np.ndarray, curves: Mapping[str, Curve], found: stages.TurningPoint, predicted: float) -> Verdict | None:
+    """Whether the target has the two stages of the paper's Figure 1; None where the times do not cover both."""
+    turn = found.measured
+    if turn is None:
+        return None
+    gap, weight = curves["cfm_gap"].mean, curves["top1_weight"].mean
+    ratio = float(gap[times > turn].mean() / gap[times <= turn].mean())
+    settled = float(times[weight >= SETTLED][0]) if (weight >= SETTLED).any() else np.inf
+    return judge(
+        {
+            f"the mean gap after the turn is at most a tenth of that before ({ratio:.1%})": ratio <= 0.1,
+            f"the likeliest sample has {SETTLED:.0%} of the weight within 0.1 of the turn (at t = {settled:.3g})": settled - turn <= 0.1,
+            f"the turn is predicted within {PREDICTED_WITHIN:.0%} ({predicted:.3f}, {predicted / turn - 1:+.1%})": abs(predicted / turn - 1)
+            <= PREDICTED_WITHIN,
+        }
     )
 
 

@@ -19,6 +19,10 @@ STRONG_ENOUGH = 3.0
 """The largest ratio of Fréchet distances of a model from which anything can be concluded: see `experiments.train`."""
 
 
+NOT_MEASURED = {"frechet_samples": 0, "oracle": False}
+"""The `evaluation` of models that are trained on the way, and of which nothing is concluded alone."""
+
+
 def obtain(block: ConfigDict, workdir: WorkDir) -> TrainedFlow:
     """The model that a block names; trained in the workdir where it names none.
 
@@ -36,7 +40,7 @@ def training_config(block: ConfigDict, **changes: Any) -> ConfigDict:
     if config.task != "flow":
         raise ValueError(f"model.preset = {block.preset}: expected a preset of experiments.train that trains a flow")
     if not block.measure:
-        config.evaluation.frechet_samples = 0
+        config.evaluation.update(NOT_MEASURED)
     if block.steps:
         config.steps = config.optimizer.decay_steps = block.steps
     config.update_from_flattened_dict(changes)

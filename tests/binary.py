@@ -37,6 +37,8 @@ def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -
     runner.main(name, binary.run, **how)
 
 
+BINARIES = sorted(file.stem for file in pathlib.Path("experiments").glob("*.py") if "    runner.main(" in file.read_text())
+"""All of them: the server from which processes are forked is one for all tests, and imports once."""
 HERE = Place()
 PATIENCE = 180  # seconds, on however busy a machine
 
@@ -107,7 +109,7 @@ class Binary:
 
     def __init__(self, name: str, scratch: pathlib.Path):
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([f"experiments.{name}", "sklearn.datasets"])
+        self._context.set_forkserver_preload([*(f"experiments.{each}" for each in BINARIES), "sklearn.datasets"])
         self._name, self._scratch, self._number = name, scratch, itertools.count()
 
     def start(self, *arguments: str, place: Place = HERE) -> Running:

@@ -6,7 +6,7 @@ import pathlib
 
 # Programs that were compiled before, by this run or an earlier one, by a test or a binary that it starts, are not compiled again.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # Before JAX is imported: eight CPU devices for what is sharded, and no accelerator, whose rounding differs.

@@ -175,9 +175,11 @@ class WorkDir:
             self.path(f"figures/{name}{suffix}")
         return style.save(figure, self._partial / "figures", name)
 
-    def write_report(self, title: str, takeaway: str, sections: Sequence[page.Section], metadata: Mapping[str, Any]) -> None:
+    def write_report(
+        self, title: str, takeaway: str, sections: Sequence[page.Section], metadata: Mapping[str, Any], *, contents: bool = False
+    ) -> None:
         """Writes `report.html`: see `page.write_report`."""
-        page.write_report(self.path("report.html"), title, takeaway, sections, metadata)
+        page.write_report(self.path("report.html"), title, takeaway, sections, metadata, contents=contents)
 
     def commit(self) -> None:
         """Moves all that was written into place, and removes what an earlier run wrote and this one did not."""

@@ -25,11 +25,11 @@ from flowjax import data
 from flowjax.reporting.workdir import open_workdir
 
 
-def summary_of(run: Any, config: ConfigDict, workdir: pathlib.Path, **settings: Any) -> dict[str, Any]:
+def summary_of(binary: Any, config: ConfigDict, workdir: pathlib.Path, **settings: Any) -> dict[str, Any]:
     """The experiment in this process; its summary."""
     config.update_from_flattened_dict(settings)
-    with open_workdir(workdir) as opened:
-        run(config, opened)
+    with open_workdir(workdir, live=getattr(binary, "LIVE", ())) as opened:
+        binary.run(config, opened)
     return json.loads((workdir / "summary.json").read_text())
 
 
@@ -38,7 +38,7 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Latents of the digits, as `encode_latents` leaves them."""
     folder = tmp_path_factory.mktemp("encoded")
     settings = {"out": str(folder / "digits"), "shard_size": 500}
-    summary = summary_of(encode_latents.run, encode_presets.get_config(), folder / "run", **settings)
+    summary = summary_of(encode_latents, encode_presets.get_config(), folder / "run", **settings)
     assert (summary["n"], summary["latent_shape"], summary["latent_d"]) == (1797, [4, 4, 2], 32)
     assert 16 < summary["psnr"] < 17.5
     assert (folder / "run" / "figures" / "strip.png").exists()
@@ -62,10 +62,10 @@ def test_queries_beside_latents_are_normalised_as_those_are(latents: pathlib.Pat
 @pytest.mark.slow
 def test_encoded_latents_are_swept_and_inspected(latents: pathlib.Path, tmp_path: pathlib.Path) -> None:
     settings = {"data.path": str(latents), "num_t": 12, "num_queries": 64}
-    swept = summary_of(oracle_sweep.run, sweep_presets.get_config("digits"), tmp_path / "sweep", **settings)
+    swept = summary_of(oracle_sweep, sweep_presets.get_config("digits"), tmp_path / "sweep", **settings)
     assert (swept["d"], swept["dataset"]) == (32, "digits")
     assert 0.45 < swept["turning_point"]["measured"] < 0.65
-    inspected = summary_of(inspect_data.run, inspect_presets.get_config(), tmp_path / "inspect", **{"data.path": str(latents)})
+    inspected = summary_of(inspect_data, inspect_presets.get_config(), tmp_path / "inspect", **{"data.path": str(latents)})
     assert inspected["warnings"] == []
     assert inspected["std"] == pytest.approx([1, 1], abs=1e-5)
     assert (tmp_path / "inspect" / "report.html").exists()
@@ -73,7 +73,7 @@ def test_encoded_latents_are_swept_and_inspected(latents: pathlib.Path, tmp_path
 
 def test_the_rate_of_batches_is_measured(latents: pathlib.Path, tmp_path: pathlib.Path) -> None:
     settings = {"data.path": str(latents), "seconds": 0.2}
-    summary = summary_of(bench_data.run, bench_presets.get_config(), tmp_path / "run", **settings)
+    summary = summary_of(bench_data, bench_presets.get_config(), tmp_path / "run", **settings)
     assert summary["samples a second"] == pytest.approx(256 * summary["batches a second"])
     # Two million were measured on two quiet cores.
     assert summary["samples a second"] > 20_000
@@ -130,7 +130,7 @@ class Constant:
 )
 def test_encoders_that_cannot_be_used_are_named(tmp_path: pathlib.Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        summary_of(encode_latents.run, encode_presets.get_config(), tmp_path / "run", out=str(tmp_path / "out"), **settings)
+        summary_of(encode_latents, encode_presets.get_config(), tmp_path / "run", out=str(tmp_path / "out"), **settings)
     assert not list(tmp_path.rglob("latents_rank*"))
 
 

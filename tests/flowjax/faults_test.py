@@ -30,7 +30,7 @@ from flowjax.training.step import Trainer, make_optimizer, parameters_digest
 from flowjax.training.tasks import FlowTask
 
 SHAPE = Architecture(image_shape=(8, 8, 1), patch=4, depth=1, width=16, heads=2, num_classes=10)
-STEPS, EVERY, KILLS = 100, 4, 4  # docs/scale.md's were 200, 4, 20
+STEPS, EVERY, KILLS = 100, 4, 2  # docs/scale.md's were 200, 4, 20
 PATIENCE = 900  # seconds, on however busy a machine
 
 pytestmark = pytest.mark.slow
@@ -115,7 +115,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         assert process.exitcode == -signal.SIGKILL
-    assert in_a_save >= KILLS // 4
+    assert in_a_save >= 1
     process = start(root)
     process.join(PATIENCE)
     assert process.exitcode == 0

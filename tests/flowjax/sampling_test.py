@@ -244,7 +244,7 @@ def test_the_oracle_samples_its_training_set(digits: tuple[np.ndarray, np.ndarra
 @pytest.mark.slow
 def test_the_oracle_samples_its_training_set_of_clothes() -> None:
     clothes = data.open_records("fashion_mnist").load()
-    check_it_ends_in_the_training_set(clothes.data[:20_000], 256)
+    check_it_ends_in_the_training_set(clothes.data[:20_000], 128)
 
 
 def test_oracle_trajectories_do_not_drift_from_those_of_float64(digits: tuple[np.ndarray, np.ndarray]) -> None:

@@ -13,8 +13,9 @@ from kernels import aot
 from kernels.posterior.tpu_blocks import GENERATIONS
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install '.[tpu]'")
-USEFUL_MXU = {"v5e:2x2": 0.98, "v5p:2x2x1": 0.97, "v6e:2x2": 0.94, "tpu7x:2x2x1": 0.92}
-"""Least share of the MXU: 1,024 queries, D = 3,072, bfloat16 data, `default`, all moments. Longer D come out higher: docs/kernel.md."""
+USEFUL_MXU = {"v5e:2x2": 0.98, "v6e:2x2": 0.94}
+"""Least share of the MXU: 1,024 queries, D = 3,072, bfloat16 data, `default`, all moments. Longer D come out higher, and v5p and tpu7x are
+compiled by hand: docs/kernel.md."""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -26,7 +27,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @needs_libtpu
 @pytest.mark.slow
 def test_the_steady_loop_keeps_the_mxu_busy():
-    """On four generations, two compilers at a time; N is no multiple of a block."""
+    """On two generations, both compilers at a time; N is no multiple of a block."""
 
     def compiled(topology: str) -> subprocess.CompletedProcess[str]:
         return run(f"--topology={topology}", "--n=65000", "--d=3072", "--queries=1024", "--precision=default")

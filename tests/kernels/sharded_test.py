@@ -82,8 +82,6 @@ LABEL = np.where(np.arange(B) % 3 == 0, -1, np.arange(B) % 10)
     [
         (8, 1),
         pytest.param((2, 4), marks=pytest.mark.slow),
-        pytest.param((4, 2), marks=pytest.mark.slow),
-        pytest.param((1, 8), marks=pytest.mark.slow),
     ],
 )
 def test_equal_to_one_device(held, shape):
