@@ -44,7 +44,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     folder = workdir.live(FOLDER)
     failed = [experiment.name for experiment in asked if not _run(experiment, config, folder)]
     if failed:
-        raise RuntimeError(f"{', '.join(failed)} failed, as said above; all others are done and kept: --resume tries again what is missing")
+        raise ValueError(f"{', '.join(failed)} failed, as said above; all others are done and kept: --resume tries again what is missing")
     summaries = {experiment.name: _summary(folder / experiment.name) for experiment in asked}
     answered = [(finding, [each for each in finding.experiments if each.name in summaries]) for finding in FINDINGS]
     answered = [(finding, experiments) for finding, experiments in answered if experiments]

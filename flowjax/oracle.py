@@ -19,7 +19,7 @@ from kernels.posterior.api import Which, as_samples, moments_of, plan, where_lef
 from kernels.posterior.blocks import BlockSizes, Precision
 from kernels.posterior.samples import Samples, by_class, prepare
 from kernels.posterior.sharded import Sharded, check_mesh, shard_samples
-from kernels.posterior.skipping import Skipping
+from kernels.posterior.skipping import Choice, Skipping
 from kernels.posterior.tpu_blocks import TpuBlocks
 
 __all__ = ["Oracle", "OracleOutput"]
@@ -216,16 +216,25 @@ class Oracle:
         Args:
           t: scalar or `[T]`, in [0, 1].
         """
-        lines = []
-        for time in np.atleast_1d(np.asarray(t, np.float32)):
-            alpha, sigma, _ = coefficients(self._spec.path, np.full(1, time, np.float32))
-            lines.append(f"t = {time:.4g}: {self._explained(float(alpha[0]), float(sigma[0]))}")
-        return "\n".join(lines)
+        why = "samples over several devices" if self.mesh else "as asked for, or the default here"
+        times = np.atleast_1d(np.asarray(t, np.float32))
+        return "\n".join(f"t = {time:.4g}: {self._choice(time) or f'{self.implementation}: {why}'}" for time in times)
 
-    def _explained(self, alpha: float, sigma: float) -> str:
+    def relative_cost(self, t: ArrayLike) -> Float[np.ndarray, " T"]:
+        """What `plan` expects a call at these times to cost, as a share of a pass over all samples; 1 where there is no choice.
+
+        Args:
+          t: scalar or `[T]`, in [0, 1].
+        """
+        choices = [self._choice(time) for time in np.atleast_1d(np.asarray(t, np.float32))]
+        return np.array([1.0 if choice is None else choice.cost for choice in choices])
+
+    def _choice(self, t: np.float32) -> Choice | None:
+        """How queries at t are computed, where that is a choice."""
         if self._skipping is None or isinstance(self._samples, Sharded) or not self._skipping.possible(self._samples, self._spec.how):
-            return f"{self.implementation}: " + ("samples over several devices" if self.mesh else "as asked for, or the default here")
-        return str(self._skipping.choice(self._samples, alpha, sigma))
+            return None
+        alpha, sigma, _ = coefficients(self._spec.path, np.full(1, t, np.float32))
+        return self._skipping.choice(self._samples, float(alpha[0]), float(sigma[0]))
 
     def _by_sketch(self, spec: Spec, x: Array, t: Array, label: Array) -> OracleOutput | None:
         """The same, without going through all samples for the queries where that is cheaper; None where there are none."""
