@@ -114,7 +114,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     for a, b in on_map:
         values[edges.index(a), edges.index(b)] = contest.score(intervals.index((a, b))).value
     advised = own.get(ADVISED)
-    names = [_name(interval) for interval in listed]
+    said = {interval: f"{name}: " for name, interval in own.items()}
+    names = [said.get(interval, "") + _name(interval) for interval in listed]
     picked = Contest(contest.scores[[intervals.index(interval) for interval in listed]])
     published = {_name(interval): value for interval, value in PUBLISHED.items()}
     sections = [

@@ -1,15 +1,17 @@
 """Hybrid sampling: along the oracle until t_switch, then along a model; and how much of the training set comes back."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
 from flowjax.fields import Field, staged
 from flowjax.metrics.memorization import Nearest, NearestSamples, Share, share
-from flowjax.sampling import EULER, Solver, in_batches, sample
+from flowjax.sampling import EULER, Solver, in_batches, sample, states
 
 
 class Hybrid(NamedTuple):
@@ -47,6 +49,8 @@ def hybrid_samples(
 ) -> Hybrid:
     """Follow the oracle where t < t_switch and the model from there on, for each t_switch: 0 is the model alone, 1 the oracle alone.
 
+    The oracle is followed to the end once, and left at each t_switch.
+
     Args:
       t: `[T]` the grid of the solver. Each t_switch should lie on it: a step belongs to the field at its beginning.
       t_switch: `[S]`, in [0, 1], rising.
@@ -60,13 +64,25 @@ def hybrid_samples(
     switches = checked_switches(t_switch)
     grid = np.asarray(t, np.float32)
 
+    def batched(program: Callable[..., Any], x: np.ndarray) -> np.ndarray:
+        return np.concatenate(list(in_batches(program, x, label, min(batch_size, len(x)))))
+
+    followed = batched(lambda x, y: jnp.moveaxis(states(oracle, x, grid, y, solver=solver), 1, 0), x_0)
+
     def at(switch: float) -> np.ndarray:
-        field = staged([oracle, model], [switch])
-        program = lambda x, y: sample(field, x, grid, y, solver=solver)  # noqa: E731
-        return np.concatenate(list(in_batches(program, x_0, label, min(batch_size, len(x_0)))))
+        done = int(np.searchsorted(grid[:-1], np.float32(switch)))  # steps, over which nothing moves any more: one program for all
+        edges, field = grid.copy(), staged([_STILL, model], [switch])
+        if done:  # a solver may look at the end of the last of them, where the model begins: that step is all but none
+            edges[done - 1] = grid[done] - _SHORT
+        return batched(lambda x, y: sample(field, x, edges, y, solver=solver), followed[:, done])
 
     samples = [at(float(switch)) for switch in progress(switches.tolist())]
-    return Hybrid(switches, np.stack(samples), samples[-1] if switches[-1] == 1 else at(1.0))
+    return Hybrid(switches, np.stack(samples), followed[:, -1])
+
+
+_STILL: Field = jax.tree_util.Partial(lambda x, t, label: jnp.zeros_like(x))
+"""The field in which nothing moves: over the steps that the oracle has made."""
+_SHORT = np.float32(1e-5)
 
 
 class Memorized(NamedTuple):

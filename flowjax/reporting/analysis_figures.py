@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from flowjax.contest import Contest
 from flowjax.intervals import Curve, Interval
@@ -100,7 +100,7 @@ def interval_map(
     axes.set_ylabel("and ends at t")
     axes.legend(loc="lower right")
     bar = figure.colorbar(picture, ax=axes, shrink=0.8)
-    bar.set_label(f"log₂ of the Fréchet distance over that without guidance, {none:.3g}")
+    bar.set_label(f"log₂ of distance over {none:.3g}, that of none")
     return figure
 
 
@@ -114,6 +114,9 @@ def intervals_figure(names: Sequence[str], contest: Contest, none: int, publishe
     own.errorbar(scores[:, 0], rows, xerr=error, color=style.MEASURED, marker="o", capsize=4, linestyle="none")
     own.axvline(scores[none, 0], color=style.GREY, linestyle=(0, (4, 3)))
     own.set_xscale("log")
+    own.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    own.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    own.xaxis.set_minor_formatter(NullFormatter())
     own.set_yticks(rows, names)
     own.set_ylim(len(names) - 0.4, -0.6)
     own.set_xlabel("Fréchet distance, classifier features")

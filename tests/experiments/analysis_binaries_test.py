@@ -39,6 +39,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     for name, depth in (("small", 1), ("large", 2)):
         (folder / name).mkdir()
         save_trained(untrained(depth), folder / name / FILE, plain({**about, "step": 100 * depth}))
+    (folder / "clothes").mkdir()
+    save_trained(untrained(2), folder / "clothes" / FILE, plain({**about, "dataset": "fashion_mnist"}))
     (folder / "other").mkdir()
     save_trained(untrained(1, (4, 4, 1)), folder / "other" / FILE, plain(about))
     return folder
@@ -198,6 +200,11 @@ def test_spaces_are_compared_whatever_their_shape(binary: Callable[[str], Binary
         ("loss_by_timestep", ("--config.checkpoints=('{runs}/small', '{runs}/other')",), "makes samples of shape (4, 4, 1), and"),
         ("loss_by_timestep", ("--config.checkpoints=('{runs}/small@soon', '{runs}/large')",), "PATH@STEPS"),
         ("capacity_swap", ("--config.small.path={runs}/large", "--config.large.path={runs}/small"), "expected fewer in the small one"),
+        (
+            "capacity_swap",
+            ("--config.small.path={runs}/small", "--config.large.path={runs}/clothes"),
+            "differ in dataset, digits and fashion_mnist",
+        ),
         ("capacity_swap", ("--config.splits=(0.0,)",), "a stage that is empty"),
         ("latent_comparison", ("--config.spaces=('pixels', 'vae')",), "expected one of pixels"),
         ("latent_comparison", ("--config.spaces=('plain={here}', 'aligned={here}')",), "a folder with none of latents_rank"),

@@ -8,7 +8,7 @@ import scipy.fft
 from flowjax.fields import OracleField
 from flowjax.hybrid import Hybrid, checked_switches, hybrid_samples, memorized
 from flowjax.oracle import Oracle
-from flowjax.sampling import noise, sample
+from flowjax.sampling import HEUN, noise, sample
 from flowjax.schedules import uniform_timesteps
 from flowjax.settling import settled_at, settling
 from flowjax.verdict import judge
@@ -25,6 +25,8 @@ def test_hybrids_follow_the_oracle_first_and_end_in_the_training_set_without_a_m
     half = sample(oracle, x_0, edges[:6])
     np.testing.assert_allclose(found.samples[1], sample(MODEL, half, edges[5:]), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.ends, sample(oracle, x_0, edges), rtol=1e-4, atol=1e-5)
+    heun = hybrid_samples(MODEL, MODEL, x_0, t, np.array([0.3]), solver=HEUN)  # of one field, both parts are one run
+    np.testing.assert_allclose(heun.samples[0], sample(MODEL, x_0, edges, solver=HEUN), rtol=1e-4, atol=1e-5)
     seen = memorized(found, digits[0][:60], digits[0][100:160])
     rows = digits[0][seen.own_row]
     unit = np.sqrt(((digits[0][100:160, None] - digits[0][None, :60]) ** 2).sum((2, 3, 4))).min(1).mean()

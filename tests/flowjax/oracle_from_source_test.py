@@ -65,8 +65,9 @@ def same(found, expected) -> None:
             np.testing.assert_allclose(other, value, rtol=5e-5, atol=5e-6 * scale, err_msg=name)
 
 
-@pytest.mark.parametrize("t", [0.0, 0.4, 0.8, 0.999, 1.0])
-@pytest.mark.parametrize("labelled", ["none", "each its own", "a rare class"])
+@pytest.mark.parametrize(
+    ("t", "labelled"), [*((t, "each its own") for t in (0.0, 0.4, 0.8, 0.999, 1.0)), (0.4, "none"), (0.999, "none"), (0.4, "a rare class")]
+)
 def test_the_answer_is_that_of_data_in_memory(oracles, samples, t, labelled):
     """Every output, for navigation, refinement, what float32 cannot settle, and the limit; of all samples, and of classes."""
     memory, disk = oracles
