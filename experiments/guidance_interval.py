@@ -114,7 +114,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     for a, b in on_map:
         values[edges.index(a), edges.index(b)] = contest.score(intervals.index((a, b))).value
     advised = own.get(ADVISED)
-    said = {interval: f"{name}: " for name, interval in own.items()}
+    said: dict[Interval | None, str] = {interval: f"{name}: " for name, interval in own.items()}
     names = [said.get(interval, "") + _name(interval) for interval in listed]
     picked = Contest(contest.scores[[intervals.index(interval) for interval in listed]])
     published = {_name(interval): value for interval, value in PUBLISHED.items()}

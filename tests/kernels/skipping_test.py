@@ -206,6 +206,10 @@ def test_the_plan_says_why_in_words_and_figures():
     oracle = Oracle(DATA["falling spectrum"], implementation="sketch")
     assert [line.split(":")[0] for line in oracle.plan(np.array([0.0, 0.9])).splitlines()] == ["t = 0", "t = 0.9"]
     assert "streaming" in Oracle(DATA["gaussians"], implementation="streaming").plan(0.5)
+    cost = oracle.relative_cost(np.array([0.0, 0.9]))
+    assert cost[0] == 1
+    assert 0 < cost[1] < 1
+    np.testing.assert_array_equal(Oracle(DATA["gaussians"], implementation="streaming").relative_cost(0.9), [1])
 
 
 def test_the_default_makes_a_sketch_when_it_pays(monkeypatch):
