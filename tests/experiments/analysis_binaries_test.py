@@ -1,59 +1,31 @@
 """What analyses trained models, as its user runs it; sweeps that were killed go on with the next cell."""
 
 import csv
-import functools
-import json
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from experiments.cells import CELLS, Cells
-from experiments.configs import train as presets
 from experiments.latent_comparison import as_image
 from flowjax.models import Architecture, LightningDiT
-from flowjax.models.trained import FILE, load_trained, save_trained
-from flowjax.reporting.workdir import open_workdir, plain
+from flowjax.models.trained import load_trained, save_trained
+from flowjax.reporting.workdir import open_workdir
 from tests.binary import Binary
-
-
-def untrained(depth: int = 1, shape: tuple[int, int, int] = (8, 8, 1)) -> LightningDiT:
-    """A model whose last layer is not all 0."""
-    model = LightningDiT(Architecture(shape, 4, depth, 16, 2, num_classes=10), rngs=nnx.Rngs(depth))
-    last = model.final_layer.linear.weight
-    last.set_value(jax.random.normal(jax.random.key(depth), last.shape, jnp.float32) / 8)
-    return model
+from tests.experiments.trained_models import leave, summary, untrained
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Folders of experiments.train as the binaries see them: models, and what they were trained on."""
     folder = tmp_path_factory.mktemp("train")
-    config = presets.get_config("digits").to_dict()
-    about = {"config": config, "dataset": "digits", "path": "rectified_flow", "value_range": (-1.0, 1.0), "frechet": {"ratio": 2.5}}
-    for name, depth in (("small", 1), ("large", 2)):
-        (folder / name).mkdir()
-        save_trained(untrained(depth), folder / name / FILE, plain({**about, "step": 100 * depth}))
-    (folder / "clothes").mkdir()
-    save_trained(untrained(2), folder / "clothes" / FILE, plain({**about, "dataset": "fashion_mnist"}))
-    (folder / "other").mkdir()
-    save_trained(untrained(1, (4, 4, 1)), folder / "other" / FILE, plain(about))
+    leave(folder / "small", untrained(1), step=100)
+    leave(folder / "large", untrained(2), step=200)
+    leave(folder / "clothes", untrained(2), dataset="fashion_mnist")
+    leave(folder / "other", untrained(1, (4, 4, 1)))
     return folder
-
-
-@pytest.fixture(scope="module")
-def binary(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Binary]:
-    """The binary of a name; one of each."""
-    return functools.cache(lambda name: Binary(name, tmp_path_factory.mktemp(name)))
-
-
-def summary(workdir: pathlib.Path) -> dict[str, Any]:
-    return json.loads((workdir / "summary.json").read_text())
 
 
 def table(file: pathlib.Path) -> list[dict[str, str]]:
@@ -80,14 +52,14 @@ def test_a_cell_is_computed_once_for_all_that_it_depends_on(tmp_path: pathlib.Pa
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_with_the_next_cell(
-    runs: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
+    runs: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:
     cells, workdir = tmp_path / "run" / "cells", f"--workdir={tmp_path / 'run'}"
     given = (f"--config.model.path={runs / 'small'}", *SCORED, "--config.shifts=(0.1, 1.0)", "--config.num_steps=(2,)")
-    stopped = binary("timestep_shift").start(*given, workdir).kill_when(lambda: len(list(cells.glob("*.json"))) >= 3)
+    stopped = binary_of("timestep_shift").start(*given, workdir).kill_when(lambda: len(list(cells.glob("*.json"))) >= 3)
     assert stopped.status == -9
     left = {file: file.stat().st_mtime_ns for file in cells.glob("*.json")}
-    done = binary("timestep_shift")(*given, "--resume", workdir)
+    done = binary_of("timestep_shift")(*given, "--resume", workdir)
     assert done.status == 0, done.output
     kept = {file: file.stat().st_mtime_ns for file in cells.glob("*.json")}
     assert len(kept) == 1 + 3 * 3  # the turning point; each of three seeds at 0.1, 1 and what is advised
@@ -103,10 +75,10 @@ def test_a_sweep_that_is_killed_goes_on_with_the_next_cell(
 
 @pytest.mark.slow
 def test_guidance_is_mapped_over_where_it_begins_and_ends(
-    runs: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
+    runs: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:
     given = ("--config.edges=(0.0, 0.5, 1.0)", "--config.intervals=((0.0, 1.0), (0.1, 0.6))", "--config.num_steps=2")
-    done = binary("guidance_interval")(f"--config.model.path={runs / 'small'}", *SCORED, *given, f"--workdir={tmp_path}")
+    done = binary_of("guidance_interval")(f"--config.model.path={runs / 'small'}", *SCORED, *given, f"--workdir={tmp_path}")
     assert done.status == 0, done.output
     assert [(row["t_low"], row["t_high"]) for row in table(tmp_path / "map.csv")] == [("0.0", "0.5"), ("0.0", "1.0"), ("0.5", "1.0")]
     rows = table(tmp_path / "guidance.csv")
@@ -118,10 +90,10 @@ def test_guidance_is_mapped_over_where_it_begins_and_ends(
 
 @pytest.mark.slow
 def test_errors_of_models_are_compared_on_each_side_of_the_turning_point(
-    runs: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
+    runs: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:
     given = (f"--config.checkpoints=('{runs / 'small'}@50', '{runs / 'large'}')", "--config.num_queries=16", "--config.num_t=4")
-    done = binary("loss_by_timestep")(*given, f"--workdir={tmp_path}")
+    done = binary_of("loss_by_timestep")(*given, f"--workdir={tmp_path}")
     assert done.status == 0, done.output
     found = summary(tmp_path)
     assert [model["steps"] for model in found["models"]] == [50, 200]  # as told, and as the file says
@@ -129,7 +101,7 @@ def test_errors_of_models_are_compared_on_each_side_of_the_turning_point(
     assert 0.5 < found["share_of_target_gap_in_navigation"] <= 1
     assert len(table(tmp_path / "loss_by_timestep.csv")) == 2 * 2 * 4
     given = (f"--config.checkpoints=('{runs / 'small'}@50', '{runs / 'large'}@50')", *given[1:])
-    done = binary("loss_by_timestep")(*given, f"--workdir={tmp_path}", "--resume")
+    done = binary_of("loss_by_timestep")(*given, f"--workdir={tmp_path}", "--resume")
     assert done.status == 0, done.output
     gains = table(tmp_path / "gains.csv")
     assert [(row["bought by"], row["samples"], row["target"], row["stage"]) for row in gains] == [
@@ -144,9 +116,9 @@ def test_errors_of_models_are_compared_on_each_side_of_the_turning_point(
 
 
 @pytest.mark.slow
-def test_small_and_large_take_turns(runs: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
+def test_small_and_large_take_turns(runs: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
     given = (f"--config.small.path={runs / 'small'}", f"--config.large.path={runs / 'large'}", "--config.specialists=False")
-    done = binary("capacity_swap")(*given, *SCORED, "--config.num_steps=(1,)", "--config.splits=(0.1,)", f"--workdir={tmp_path}")
+    done = binary_of("capacity_swap")(*given, *SCORED, "--config.num_steps=(1,)", "--config.splits=(0.1,)", f"--workdir={tmp_path}")
     assert done.status == 0, done.output
     first, own = table(tmp_path / "swap.csv")
     assert [float(first[f"paper, {pair}"]) for pair in ("large/large", "small/large", "large/small", "small/small")] == [
@@ -162,7 +134,7 @@ def test_small_and_large_take_turns(runs: pathlib.Path, binary: Callable[[str], 
 
 
 @pytest.mark.slow
-def test_spaces_are_compared_whatever_their_shape(binary: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
+def test_spaces_are_compared_whatever_their_shape(binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
     """A model that is there, on images; vectors, whose model is trained here."""
     assert [as_image(shape) for shape in ((5,), (7, 5), (3, 2, 5), (2, 3, 7, 5))] == [(1, 1, 5), (1, 7, 5), (3, 2, 5), (6, 7, 5)]
     rng = np.random.default_rng(0)
@@ -180,7 +152,7 @@ def test_spaces_are_compared_whatever_their_shape(binary: Callable[[str], Binary
         "--config.num_queries=8",
         "--config.num_t=16",
     )
-    done = binary("latent_comparison")(*given, f"--workdir={tmp_path / 'run'}")
+    done = binary_of("latent_comparison")(*given, f"--workdir={tmp_path / 'run'}")
     assert done.status == 0, done.output
     spaces = summary(tmp_path / "run")["spaces"]
     assert (spaces["a"]["shape"], spaces["b"]["shape"]) == ([4, 4, 1], [1, 1, 12])
@@ -211,17 +183,17 @@ def test_spaces_are_compared_whatever_their_shape(binary: Callable[[str], Binary
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(
-    name: str, arguments: tuple[str, ...], told: str, runs: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
+    name: str, arguments: tuple[str, ...], told: str, runs: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "here").mkdir()
     given = [argument.format(runs=runs, here=tmp_path / "here") for argument in arguments]
-    failed = binary(name)(*given, f"--workdir={tmp_path / 'run'}")
+    failed = binary_of(name)(*given, f"--workdir={tmp_path / 'run'}")
     assert told in failed.error
 
 
 @pytest.mark.slow
 def test_specialists_make_one_checkpoint_that_samples_like_any_other(
-    runs: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
+    runs: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:
     general = (f"--config.small.path={runs / 'small'}", f"--config.large.path={runs / 'large'}")
     tiny = (
@@ -232,11 +204,11 @@ def test_specialists_make_one_checkpoint_that_samples_like_any_other(
         "--config.num_steps=(1,)",
         "--config.splits=()",
     )
-    done = binary("capacity_swap")(*general, *tiny, *SCORED, f"--workdir={tmp_path / 'swap'}")
+    done = binary_of("capacity_swap")(*general, *tiny, *SCORED, f"--workdir={tmp_path / 'swap'}")
     assert done.status == 0, done.output
     staged = load_trained(tmp_path / "swap" / "asymmetric.safetensors")
     assert [model.shape.width for model in (staged.model, *staged.later)] == [24, 48]
     given = (f"--config.model.path={staged.source}", "--config.num_samples=10", "--config.num_steps=4", f"--workdir={tmp_path / 'sample'}")
-    done = binary("sample")(*given)
+    done = binary_of("sample")(*given)
     assert done.status == 0, done.output
     assert np.load(tmp_path / "sample" / "samples.npz")["arr_0"].shape == (10, 8, 8, 3)

@@ -1,53 +1,27 @@
 """What samples from a trained model, as its user runs it: `sample`, `hybrid_sampling`, `one_step`."""
 
 import csv
-import functools
-import json
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.configs import train as presets
 from experiments.configs.model import model_config
 from experiments.trained import MODELS, train_within, training_config
 from flowjax.models import Architecture, LightningDiT, export_lightningdit
 from flowjax.models.trained import FILE, load_trained, save_trained
-from flowjax.reporting.workdir import open_workdir, plain
+from flowjax.reporting.workdir import open_workdir
 from tests.binary import Binary
-
-
-def untrained(shape: tuple[int, int, int] = (8, 8, 1)) -> LightningDiT:
-    """A model whose last layer is not all 0."""
-    model = LightningDiT(Architecture(shape, 4, 1, 16, 2, num_classes=10), rngs=nnx.Rngs(0))
-    last = model.final_layer.linear.weight
-    last.set_value(jax.random.normal(jax.random.key(0), last.shape, jnp.float32) / 8)
-    return model
+from tests.experiments.trained_models import leave, summary, untrained
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder of experiments.train as the binaries see it: a model, and what it was trained on."""
-    folder = tmp_path_factory.mktemp("train")
-    config = presets.get_config("digits").to_dict()
-    about = {"config": config, "dataset": "digits", "path": "rectified_flow", "value_range": (-1.0, 1.0), "frechet": {"ratio": 2.5}}
-    save_trained(untrained(), folder / FILE, plain(about))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def binary(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Binary]:
-    """The binary of a name; one of each."""
-    return functools.cache(lambda name: Binary(name, tmp_path_factory.mktemp(name)))
-
-
-def summary(workdir: pathlib.Path) -> dict[str, Any]:
-    return json.loads((workdir / "summary.json").read_text())
+    return leave(tmp_path_factory.mktemp("train"), untrained())
 
 
 def test_a_trained_flow_comes_back_with_what_is_known_of_it(run_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -64,9 +38,9 @@ def test_a_trained_flow_comes_back_with_what_is_known_of_it(run_folder: pathlib.
 
 
 def test_samples_are_written_as_evaluation_suites_read_them(
-    run_folder: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
+    run_folder: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:
-    sample = binary("sample")
+    sample = binary_of("sample")
     steps = (f"--config.model.path={run_folder}", "--config.num_samples=30", "--config.num_steps=4", "--config.batch_size=8")
     done = sample(*steps, f"--workdir={tmp_path / 'plain'}")
     assert done.status == 0, done.output
@@ -115,7 +89,7 @@ def test_samples_are_written_as_evaluation_suites_read_them(
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(
-    name: str, arguments: tuple[str, ...], told: str, run_folder: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
+    name: str, arguments: tuple[str, ...], told: str, run_folder: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:
     np.save(tmp_path / "other.npy", np.zeros((20, 4, 4, 1), np.float32) + np.arange(20, dtype=np.float32)[:, None, None, None])
     export_lightningdit(untrained(), tmp_path / "published.safetensors")
@@ -123,17 +97,17 @@ def test_what_cannot_be_is_told_in_one_line(
     given = [argument.format(**places) for argument in arguments]
     model = () if any("model.path" in argument for argument in given) else (f"--config.model.path={run_folder}",)
     small = ("--config.num_samples=4", "--config.num_steps=2")
-    failed = binary(name)(*model, *small, *given, f"--workdir={tmp_path / 'run'}")
+    failed = binary_of(name)(*model, *small, *given, f"--workdir={tmp_path / 'run'}")
     assert told in failed.error
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 def test_hybrid_samples_turn_into_copies_and_the_verdict_says_what_that_means(
-    run_folder: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path
+    run_folder: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:
     small = ("--config.num_samples=40", "--config.num_steps=20", "--config.num_switches=5", "--config.show=2")
-    done = binary("hybrid_sampling")(f"--config.model.path={run_folder}", *small, f"--workdir={tmp_path}")
+    done = binary_of("hybrid_sampling")(f"--config.model.path={run_folder}", *small, f"--workdir={tmp_path}")
     assert done.status == 0, done.output
     found = summary(tmp_path)
     assert found["copies"]["oracle"]["value"] == 1.0
@@ -148,11 +122,11 @@ def test_hybrid_samples_turn_into_copies_and_the_verdict_says_what_that_means(
 
 
 @pytest.mark.slow
-def test_a_weak_model_is_called_that(run_folder: pathlib.Path, binary: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
+def test_a_weak_model_is_called_that(run_folder: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
     flow = load_trained(run_folder)
     save_trained(flow.model, tmp_path / FILE, {**flow.about, "frechet": {"ratio": 9.0}})
     small = ("--config.num_samples=20", "--config.num_steps=10", "--config.show=1", f"--config.model.path={tmp_path}")
-    done = binary("one_step")(*small, f"--workdir={tmp_path / 'run'}")
+    done = binary_of("one_step")(*small, f"--workdir={tmp_path / 'run'}")
     assert done.status == 0, done.output
     found = summary(tmp_path / "run")
     assert found["verdict"]["outcome"] == "model too weak"
