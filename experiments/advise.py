@@ -42,7 +42,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     predicted = stages.predict_turning_point_from_data(samples.data, labels, path)
     found = stages.measure_turning_point(oracle, label=None if labels is None else "own", num_queries=config.num_queries, seed=config.seed)
     eigenvalues = stages.covariance_spectrum(samples.data)
-    settings = stages.advice(found.measured, eigenvalues, path=path)
+    settings = stages.advice(found.measured, eigenvalues, share=None, path=path)
     cost = oracle.relative_cost(COST_TIMES)
     rows = _rows(samples, labels is not None, found, predicted, settings, cost, grid)
     for row in rows:

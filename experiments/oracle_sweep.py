@@ -74,7 +74,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     top1 = swept.columns["top1_weight"]
     found = stages.turning_point_of_curve(times, top1, seed=config.seed)
     predicted = _predict(samples, by_class, path)
-    settings = stages.advice(found.measured, stages.covariance_spectrum(samples.data), path=path)
+    settings = stages.advice(found.measured, stages.covariance_spectrum(samples.data), share=None, path=path)
     classes = _classes(config, samples, pairs, top1, times, path) if by_class else []
 
     takeaway = _takeaway(samples, by_class, found, config)

@@ -122,7 +122,15 @@ def _row(finding: Finding, experiment: Experiment, summary: dict[str, Any]) -> d
 
 
 def _short(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"finding": row["finding"], "verdict": row["verdict"] or "–", "minutes": round(row["seconds"] / 60, 1)} for row in rows]
+    return [
+        {
+            "finding": row["finding"],
+            "experiment": row["experiment"].replace("_", " "),
+            "verdict": row["verdict"] or "–",
+            "minutes": round(row["seconds"] / 60, 1),
+        }
+        for row in rows
+    ]
 
 
 def _takeaway(preset: str, rows: list[dict[str, Any]]) -> str:

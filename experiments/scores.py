@@ -84,4 +84,4 @@ def turn_and_advice(flow: TrainedFlow, training: data.DataSet, workdir: WorkDir,
 
     depends_on = {"turning point of": training.provenance["sha256"], "by class": by_class, "path": repr(flow.path), "seed": seed}
     turn = TurningPoint(**Cells(workdir)(depends_on, measure))
-    return turn, stages.advice(turn.measured, stages.covariance_spectrum(training.data), path=flow.path)
+    return turn, stages.advice(turn.measured, stages.covariance_spectrum(training.data), share=None, path=flow.path)

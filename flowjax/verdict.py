@@ -26,7 +26,7 @@ def judge(checks: dict[str, bool], *, model_strong_enough: bool | None = True) -
     """
     held = [text for text, holds in checks.items() if holds]
     failed = [text for text, holds in checks.items() if not holds]
-    parts = (["; ".join(held)] if held else []) + ([f"not so: {'; '.join(failed)}"] if failed else [])
+    parts = (["; ".join(held)] if held else []) + ([f"{'Not' if held else 'not'} so: {'; '.join(failed)}"] if failed else [])
     if model_strong_enough is None:
         parts.append("how good the model is has not been measured")
     why = ". ".join(parts)

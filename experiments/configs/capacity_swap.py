@@ -1,7 +1,7 @@
 """Presets of `python -m experiments.capacity_swap`.
 
 preset          command                                                                              two CPU cores
-digits          python -m experiments.capacity_swap                                                  minutes, training included
+digits          python -m experiments.capacity_swap                                                  8 min, training included
 fashion_mnist   ... --config=experiments/configs/capacity_swap.py:fashion_mnist                      hours, training included
 imagenet_vavae  ... :imagenet_vavae --config.small.path=B.pt --config.large.path=XL.pt \\
                     --config.data.path=FOLDER_OF_SHARDS                                              (accelerators)

@@ -1,7 +1,7 @@
 """Presets of `python -m experiments.hybrid_sampling`.
 
 preset          command                                                                              two CPU cores
-digits          python -m experiments.hybrid_sampling                                                5 minutes, busy, with training
+digits          python -m experiments.hybrid_sampling                                                1 min, and 2 min of training
 fashion_mnist   ... --config=experiments/configs/hybrid_sampling.py:fashion_mnist                    under an hour of training first
                 ... :fashion_mnist --config.model.path=runs/train                                    with a model that is there
 imagenet_vavae  ... :imagenet_vavae --config.model.path=CHECKPOINT --config.data.path=FOLDER_OF_SHARDS   (accelerators)

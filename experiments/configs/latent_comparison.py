@@ -1,7 +1,7 @@
 """Presets of `python -m experiments.latent_comparison`.
 
 preset          command                                                                              two CPU cores
-digits          python -m experiments.latent_comparison                                              minutes, training included
+digits          python -m experiments.latent_comparison                                              4 min, training included
 fashion_mnist   ... --config=experiments/configs/latent_comparison.py:fashion_mnist                  hours, training included
 imagenet        ... :imagenet --config.spaces="('vavae=SHARDS@CHECKPOINT', 'sdvae=SHARDS@CHECKPOINT')"   (accelerators)
 """

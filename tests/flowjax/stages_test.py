@@ -15,6 +15,7 @@ from flowjax.path import Cosine, Path, RectifiedFlow, VariancePreserving
 from flowjax.schedules import shift
 from flowjax.stages import (
     advice,
+    advised_share,
     annealed_turning_point,
     condensation_thresholds,
     covariance_spectrum,
@@ -305,6 +306,16 @@ def test_advice_puts_the_share_of_steps_before_the_turn(turning: float, share: f
     low, high = found.guidance_interval.value
     (_, narrow), (_, wide) = found.guidance_interval.range
     assert low == turning <= narrow <= high <= wide < 1
+
+
+@settings(deadline=None)
+@given(turning=st.floats(0.01, 0.95))
+def test_the_advised_share_rises_with_the_turn_and_is_the_published_one_where_it_was_published(turning: float) -> None:
+    found = advice(turning, np.ones(8), share=None)
+    assert shift(advised_share(turning), found.shift.value) == pytest.approx(turning)
+    assert turning < advised_share(turning) < advised_share(turning + 0.01)
+    assert advised_share(0.1) == pytest.approx(0.16)
+    assert advice(0.1, np.ones(8), share=None).shift.value == pytest.approx(advice(0.1, np.ones(8)).shift.value)
 
 
 def test_advice_comes_near_the_published_optima() -> None:
