@@ -108,8 +108,7 @@ def compile_pass(
     phases = 2 * -(-d // blocks.columns) if blocks.columns else 1
     tiles = -(-queries // tile)
     flops = 4 * tile * blocks.samples * d / phases
-    hlo = compiled.as_text()
-    assert hlo is not None
+    hlo = _text(compiled, Path(os.environ["KERNELS_AOT_DUMP"]))
     item = jnp.dtype(dtype).itemsize
     padded = -(-d // LANES) * LANES
     reads = _bytes_read(
@@ -134,6 +133,14 @@ def compile_pass(
         blocks=dataclasses.asdict(blocks),
         busy={name: round(share, 3) for name, share in schedule.busy.items()},
     )
+
+
+def _text(compiled: jax.stages.Compiled, dump: Path) -> str:
+    """The compiled program. What libtpu says of programs with some copies of v6e jaxlib cannot read: then from the dump."""
+    try:
+        return compiled.as_text() or ""
+    except jax.errors.JaxRuntimeError:
+        return max(dump.glob("*-TLP-hlo.txt"), key=lambda file: file.stat().st_size).read_text(encoding="utf-8")
 
 
 def _bytes_read(copies: tuple[int | None, ...], *, block: int, per_tile: int, steps: int, data: int) -> int:
