@@ -195,9 +195,12 @@ def _shape(shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def _vmem(hlo: str) -> int:
-    """VMEM of the kernel, spill slots included, from its custom call."""
-    call = re.search(rf'%{KERNEL}\S* = .*?"used_scoped_memory_configs":\[\{{"memory_space":"1","offset":"\d+","size":"(\d+)"', hlo)
-    return int(call[1]) if call else 0
+    """VMEM of the kernel, spill slots included, from its custom call; what it asked for, where only that is told."""
+    for which in ("used_", ""):
+        call = re.search(rf'%{KERNEL}\S* = .*?"{which}scoped_memory_configs":\[\{{"memory_space":"1","offset":"\d+","size":"(\d+)"', hlo)
+        if call:
+            return int(call[1])
+    return 0
 
 
 def dump_to(folder: str) -> None:

@@ -35,7 +35,7 @@ def advice_figure(found: TurningPoint, predicted: float, settings: Advice, grid:
         axes.plot([early, late], [len(names)] * 2, color=style.BLACK, marker="|", markersize=14, linewidth=1.4)
         names.append("guidance")
     axes.axvline(predicted, color=style.PREDICTED, linestyle="--", label=f"turning point, predicted: {predicted:.3f}")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16))
+    figure.legend(loc="outside lower right")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) + 0.1)
     axes.grid(visible=False, axis="y")

@@ -140,6 +140,7 @@ pre { padding: 0.6rem 0.8rem; border: 1px solid var(--line); border-radius: 0.4r
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.95rem; }
 th, td { padding: 0.3rem 0.8rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
 th.number, td.number { text-align: right; }
+td.long { white-space: normal; min-width: 18rem; }
 footer { border-top: 1px solid var(--line); margin-top: 3rem; padding-bottom: 2rem; color: var(--soft); font-size: 0.9rem; }
 footer h2 { font-size: 1rem; margin-top: 1.2rem; }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0.2rem 1rem; margin: 0; }

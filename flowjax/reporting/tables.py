@@ -48,8 +48,13 @@ def text_table(rows: Rows) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
+_LONG = 60  # letters of a cell that may be broken into lines
+
+
 def _class(value: Any) -> str:
-    return ' class="number"' if isinstance(value, Real) and not isinstance(value, bool) else ""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return ' class="number"'
+    return ' class="long"' if isinstance(value, str) and len(value) > _LONG else ""
 
 
 def _shown(value: Any) -> str:
