@@ -10,6 +10,8 @@ from flowjax.models import Architecture
 
 
 class RMSNorm(nn.Module):
+    """`x / rms(x) * weight`, statistics in float32."""
+
     def __init__(self, width: int):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
@@ -26,6 +28,8 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 
 
 class Attention(nn.Module):
+    """Multi-head attention with RoPE."""
+
     def __init__(self, shape: Architecture):
         super().__init__()
         self.qkv, self.proj = nn.Linear(shape.width, 3 * shape.width), nn.Linear(shape.width, shape.width)
@@ -39,6 +43,8 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
+    """`w3 (silu(a) * b)`, a and b the halves of `w12 x`."""
+
     def __init__(self, shape: Architecture):
         super().__init__()
         self.w12, self.w3 = nn.Linear(shape.width, 2 * shape.hidden), nn.Linear(shape.hidden, shape.width)
@@ -49,6 +55,8 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention and MLP, each shifted, scaled and gated by adaLN."""
+
     def __init__(self, shape: Architecture):
         super().__init__()
         self.norm1, self.norm2 = RMSNorm(shape.width), RMSNorm(shape.width)

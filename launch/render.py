@@ -202,6 +202,7 @@ def _mistakes(value: Any, kind: str, where: str) -> Iterator[str]:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Print what was asked for; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for field in dataclasses.fields(Job):
         if field.name != "command":

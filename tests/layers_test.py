@@ -42,6 +42,16 @@ def test_imports_run_one_way(file):
     assert forbidden(parts[0], imported(file.read_text(encoding="utf-8"), parts[:-1])) == set()
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_module_and_public_name_says_what_it_is(file):
+    module = ast.parse(file.read_text(encoding="utf-8"))
+    named = [node for node in module.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")]
+    silent = [node.name for node in named if ast.get_docstring(node) is None]
+    if module.body and ast.get_docstring(module) is None:
+        silent.append("the module")
+    assert silent == []
+
+
 @pytest.mark.parametrize(
     "source",
     [

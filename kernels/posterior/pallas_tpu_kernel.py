@@ -36,6 +36,7 @@ Piece = Callable[[], Any]
 
 
 def rows_at(start: Any, size: int = ROWS) -> Any:
+    """A slice of rows that begins at a multiple of its size, which the compiler is told where it cannot see it."""
     return pl.ds(start if isinstance(start, int) else pl.multiple_of(start, size), size)
 
 
