@@ -142,9 +142,11 @@ def _takeaway(preset: str, rows: list[dict[str, Any]]) -> str:
 def _sections(experiment: Experiment, folder: pathlib.Path, summary: dict[str, Any], command: list[str]) -> list[Section]:
     """What a reader is shown of an experiment: what it found, its figures, its table, and its command."""
     verdict = summary.get("verdict")
-    said = f"{verdict['outcome'].capitalize()}: {verdict['why']}." if verdict else ""
-    table = _table(folder / experiment.table) if experiment.table else None
-    sections = [Section(experiment.name.replace("_", " ").capitalize(), f"{summary['takeaway']} {said}", table=table, level=3)]
+    sections = [Section(experiment.name.replace("_", " ").capitalize(), summary["takeaway"], level=3)]
+    if verdict:
+        sections.append(Section("", f"Why {verdict['outcome']!r}: {verdict['why']}."))
+    if experiment.table:
+        sections.append(Section("", "", table=_table(folder / experiment.table)))
     for name, what in experiment.figures.items():
         found = sorted(folder.glob(name))[-1:] if "*" in name else [folder / "figures" / f"{name}.svg"]
         sections += [Section("", f"{what}:", figure, alt=what) for figure in found]

@@ -2,7 +2,7 @@
 
 preset          command                                                                              two CPU cores
 digits          python -m experiments.timestep_shift                                                 1.5 min, and 2 min of training
-fashion_mnist   ... --config=experiments/configs/timestep_shift.py:fashion_mnist                     hours, training included
+fashion_mnist   ... --config=experiments/configs/timestep_shift.py:fashion_mnist                     10 min, and 50 min of training
                 ... :fashion_mnist --config.model.path=runs/train                                    with a model that is there
 imagenet_vavae  ... :imagenet_vavae --config.model.path=CHECKPOINT --config.data.path=FOLDER_OF_SHARDS   (accelerators)
 """
