@@ -23,9 +23,9 @@ class Place:
 
 
 def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -> None:
-    """In the child: what `python -m experiments.NAME ARGUMENTS` does, its output in a file; compiled fast rather than to fast code."""
+    """In the child: what `python -m experiments.NAME ARGUMENTS` does, its output in a file."""
     os.chdir(place.folder)
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={place.devices} --xla_backend_optimization_level=0"
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={place.devices}"
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
