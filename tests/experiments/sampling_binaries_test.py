@@ -135,6 +135,7 @@ def test_a_weak_model_is_called_that(run_folder: pathlib.Path, binary_of: Callab
     assert found["first_prediction_from_class_mean"]["along the oracle"] < 1e-6
 
 
+@pytest.mark.slow
 def test_without_a_model_one_is_trained_in_the_workdir_and_kept(tmp_path: pathlib.Path) -> None:
     config = training_config(model_config())
     config.model.size = "Mi/4"

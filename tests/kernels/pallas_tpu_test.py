@@ -147,7 +147,7 @@ def cases(quick: list[dict], *thorough: dict) -> pytest.MarkDecorator:
 
 
 @cases(
-    [{}, {"dtype": "uint8", "labels": True, "counts": True}, {"n": 1, "b": 1, "d": 1}],
+    [{"dtype": "uint8", "labels": True, "counts": True}, {"n": 1, "b": 1, "d": 1}],
     {"dtype": "bfloat16", "far": 30.0},
     {"n": 300, "d": 257, "b": 70, "t": 0.0},
 )
