@@ -129,6 +129,7 @@ nav ul { columns: 18rem 2; padding-left: 1.1rem; }
 .takeaway { font-size: clamp(1.35rem, 1rem + 2vw, 2rem); line-height: 1.3; font-weight: 650; margin: 0.5rem 0 1rem;
   padding-left: 0.9rem; border-left: 0.3rem solid var(--mark); }
 img { display: block; width: 100%; height: auto; background: #ffffff; border-radius: 0.4rem; }
+section { scroll-margin-top: 0.8rem; }
 figure { margin: 0 0 0.9rem; }
 figure .open { cursor: zoom-in; }
 figure .close { display: none; }
