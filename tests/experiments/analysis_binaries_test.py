@@ -117,24 +117,6 @@ def test_errors_of_models_are_compared_on_each_side_of_the_turning_point(
 
 
 @pytest.mark.slow
-def test_small_and_large_take_turns(runs: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
-    given = (f"--config.small.path={runs / 'small'}", f"--config.large.path={runs / 'large'}", "--config.specialists=False")
-    done = binary_of("capacity_swap")(*given, *SCORED, "--config.num_steps=(1,)", "--config.splits=(0.1,)", f"--workdir={tmp_path}")
-    assert done.status == 0, done.output
-    first, own = table(tmp_path / "swap.csv")
-    assert [float(first[f"paper, {pair}"]) for pair in ("large/large", "small/large", "large/small", "small/small")] == [
-        2.94,
-        3.71,
-        11.26,
-        12.45,
-    ]
-    assert own["paper, large/large"] == ""
-    costs = {(row["navigator"], row["refiner"]): int(row["cost"]) for row in table(tmp_path / "cost.csv")}
-    assert costs["small", "large"] == costs["large", "small"] < costs["large", "large"]
-    assert len(summary(tmp_path)["comparisons"]) == 2
-
-
-@pytest.mark.slow
 def test_spaces_are_compared_whatever_their_shape(binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
     """A model that is there, on images; vectors, whose model is trained here."""
     assert [as_image(shape) for shape in ((5,), (7, 5), (3, 2, 5), (2, 3, 7, 5))] == [(1, 1, 5), (1, 7, 5), (3, 2, 5), (6, 7, 5)]
@@ -193,7 +175,7 @@ def test_what_cannot_be_is_told_in_one_line(
 
 
 @pytest.mark.slow
-def test_specialists_make_one_checkpoint_that_samples_like_any_other(
+def test_small_and_large_take_turns_and_specialists_make_one_checkpoint_that_samples_like_any_other(
     runs: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:
     general = (f"--config.small.path={runs / 'small'}", f"--config.large.path={runs / 'large'}")
@@ -203,10 +185,16 @@ def test_specialists_make_one_checkpoint_that_samples_like_any_other(
         "--config.small.size=Pi/4",
         "--config.large.size=Na/4",
         "--config.num_steps=(1,)",
-        "--config.splits=()",
+        "--config.splits=(0.1,)",
     )
     done = binary_of("capacity_swap")(*general, *tiny, *SCORED, f"--workdir={tmp_path / 'swap'}")
     assert done.status == 0, done.output
+    first, own, special = table(tmp_path / "swap" / "swap.csv")
+    published = [float(first[f"paper, {pair}"]) for pair in ("large/large", "small/large", "large/small", "small/small")]
+    assert published == [2.94, 3.71, 11.26, 12.45]
+    assert own["paper, large/large"] == special["paper, large/large"] == ""
+    costs = {(row["navigator"], row["refiner"]): int(row["cost"]) for row in table(tmp_path / "swap" / "cost.csv")[:4]}
+    assert costs["small", "large"] == costs["large", "small"] < costs["large", "large"]
     staged = load_trained(tmp_path / "swap" / "asymmetric.safetensors")
     assert [model.shape.width for model in (staged.model, *staged.later)] == [24, 48]
     given = (f"--config.model.path={staged.source}", "--config.num_samples=10", "--config.num_steps=4", f"--workdir={tmp_path / 'sample'}")

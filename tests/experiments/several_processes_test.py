@@ -25,7 +25,7 @@ SMALL = (
 )
 FLOW = (
     "--config.task=flow",
-    "--config.model.size=Mi/4",
+    "--config.model.size=Pi/4",
     "--config.steps=3",
     "--config.heldout_fraction=0.0",
     "--config.evaluation.oracle=False",

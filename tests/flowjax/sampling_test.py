@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import Mesh
 
-from flowjax import data
 from flowjax.fields import OracleField, convert_interval, divergence, guided, model_field, staged
 from flowjax.models import Architecture, LightningDiT
 from flowjax.oracle import Oracle
 from flowjax.path import Cosine, RectifiedFlow, VariancePreserving
 from flowjax.sampling import Solver, draw_labels, in_batches, log_likelihood, noise, sample, trajectory
 from flowjax.schedules import shift, uniform_timesteps
+from kernels.bench_contest import load
 from tests import float64_oracle
 
 
@@ -243,8 +243,8 @@ def test_the_oracle_samples_its_training_set(digits: tuple[np.ndarray, np.ndarra
 
 @pytest.mark.slow
 def test_the_oracle_samples_its_training_set_of_clothes() -> None:
-    clothes = data.open_records("fashion_mnist").load()
-    check_it_ends_in_the_training_set(clothes.data[:20_000], 128)
+    clothes = load("fashion_mnist", 0, 0)[:20_000].reshape(-1, 28, 28, 1)
+    check_it_ends_in_the_training_set(clothes, 128)
 
 
 def test_oracle_trajectories_do_not_drift_from_those_of_float64(digits: tuple[np.ndarray, np.ndarray]) -> None:
