@@ -21,7 +21,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-slow
-	$(BIN)/python -m pytest -m slow -n 3  # many wait for processes
+	$(BIN)/python -m pytest -m slow
 
 DRILL_FAULTS ?= 50
 

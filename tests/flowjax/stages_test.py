@@ -177,7 +177,7 @@ def test_spectral_prediction_is_within_8_percent_on_unit_gaussians(d: int, n: in
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("d", [16, 256, 4096])
+@pytest.mark.parametrize("d", [16, 1024])
 def test_spectral_prediction_is_within_8_percent_on_the_grid(d: int) -> None:
     """Measured by thresholds, which the tests above hold to the softmax: they alone are cheap enough here."""
     for n in (64, 256, 1024, 4096, 16384):
