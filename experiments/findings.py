@@ -15,6 +15,7 @@ class Experiment:
       settings: what else is typed.
       model: the key that takes the trained model; "": none does.
       table: a `.csv` of the run to show; "": none.
+      takes_data: whether it looks at data of the user's.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Experiment:
     settings: tuple[str, ...] = ()
     model: str = ""
     table: str = ""
+    takes_data: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +87,7 @@ FINDINGS = (
                 {"grid": "Turning point against N, a line for each D"},
                 presets={"digits": "gaussian_grid", "fashion_mnist": "gaussian_grid", "imagenet_vavae": "gaussian_grid"},
                 settings=("--config.grid.d=(16,64,256)", "--config.grid.n=(64,512,4096)", "--config.grid.draws=4"),
+                takes_data=False,
             ),
         ),
     ),

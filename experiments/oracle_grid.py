@@ -18,6 +18,10 @@ from flowjax.reporting.workdir import WorkDir
 from flowjax.verdict import Verdict, judge
 
 
+PREDICTED_WITHIN = 0.08
+"""By how much of it a turning point may be missed by its prediction."""
+
+
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """Measure every cell over several draws of the data; returns the sentence to take away."""
     started = time.perf_counter()
@@ -78,7 +82,7 @@ def _verdict(rows: list[dict[str, Any]]) -> Verdict:
         {
             "the turning point falls with D for every N": monotonic("d", "n", -1),
             "it rises with N for every D": monotonic("n", "d", 1),
-            f"it is predicted within 8 % in every cell ({furthest:.1%})": furthest <= 0.08,
+            f"it is predicted within {PREDICTED_WITHIN:.0%} in every cell ({furthest:.1%})": furthest <= PREDICTED_WITHIN,
         }
     )
 

@@ -44,8 +44,6 @@ SEVERAL = True
 """It can run as several processes."""
 SETTLED = 0.9
 """The weight at which the likeliest sample counts as the only one."""
-PREDICTED_WITHIN = 0.08
-"""By how much of it a turning point may be missed by its prediction."""
 
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
@@ -204,8 +202,10 @@ def _verdict(times: np.ndarray, curves: Mapping[str, Curve], found: stages.Turni
         {
             f"the mean gap after the turn is at most a tenth of that before ({ratio:.1%})": ratio <= 0.1,
             f"the likeliest sample has {SETTLED:.0%} of the weight within 0.1 of the turn (at t = {settled:.3g})": settled - turn <= 0.1,
-            f"the turn is predicted within {PREDICTED_WITHIN:.0%} ({predicted:.3f}, {predicted / turn - 1:+.1%})": abs(predicted / turn - 1)
-            <= PREDICTED_WITHIN,
+            f"the turn is predicted within {oracle_grid.PREDICTED_WITHIN:.0%} ({predicted:.3f}, {predicted / turn - 1:+.1%})": abs(
+                predicted / turn - 1
+            )
+            <= oracle_grid.PREDICTED_WITHIN,
         }
     )
 

@@ -88,7 +88,7 @@ def _command(experiment: Experiment, config: ConfigDict, folder: pathlib.Path, c
     words = ["-m", f"experiments.{experiment.binary}", f"--config={configs}/{experiment.binary}.py:{preset}", *experiment.settings]
     if experiment.model:
         words.append(f"--config.{experiment.model}={config.model or folder / MODEL}")
-    if config.data:
+    if config.data and experiment.takes_data:
         words.append(f"--config.data.path={config.data}")
     return [*words, f"--workdir={folder / experiment.name}", "--resume"]
 

@@ -66,6 +66,7 @@ def test_the_largest_preset_fits_a_whole_pod_and_is_gathered_by_layer() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (("--topology=v5e:3x7", f"{CONFIG}_b1"), "v5e:3x7"),
         (("--topology=v5e:4x4", f"{CONFIG}_b1", "--config.batch_size=1000"), "batch_size = 1000: expected a multiple of 16"),
     ],
 )

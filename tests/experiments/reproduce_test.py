@@ -11,7 +11,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from experiments.configs import reproduce as presets
 from experiments.findings import FINDINGS
-from experiments.reproduce import _asked
+from experiments.reproduce import _asked, _command
 from tests.binary import BINARIES, Binary
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -77,6 +77,10 @@ def test_a_model_is_trained_once_and_only_where_one_is_needed() -> None:
     assert names(only=("sweep",)) == ["sweep"]
     assert "sweep_of_1000" in names("fashion_mnist")
     assert "sweep_of_1000" not in names()
+    config = presets.get_config("imagenet_vavae")
+    config.update(model="XL.pt", data="latents")
+    typed = {each.name: _command(each, config, pathlib.Path("runs")) for each in _asked(config)}
+    assert [name for name, words in typed.items() if "--config.data.path=latents" not in words] == ["gaussians"]
 
 
 @pytest.fixture(scope="module")

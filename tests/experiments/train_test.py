@@ -73,14 +73,14 @@ def test_a_run_leaves_all_that_is_promised(undisturbed: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_was_killed_or_stopped_ends_with_the_same_parameters(
     binary: Binary, undisturbed: pathlib.Path, tmp_path: pathlib.Path, how: signal.Signals
 ) -> None:
     workdir = tmp_path / "run"
     brief = ("--config.evaluation.oracle=False",)  # evaluations do not touch the parameters
     cut_off = binary.start(*SMALL, *brief, f"--workdir={workdir}", "--resume").kill_when(lambda: checkpoint(workdir, 20), how)
-    assert cut_off.status == {signal.SIGKILL: -9, signal.SIGTERM: 75}[how], cut_off.output
+    assert cut_off.status == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 75}[how], cut_off.output
     if how == signal.SIGTERM:  # the last step that was done is saved, whichever it was
         step = int(re.search(r"stopped by SIGTERM after step (\d+), which is saved", cut_off.output)[1])
         assert (workdir / "checkpoints" / str(step)).is_dir()

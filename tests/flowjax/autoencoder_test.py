@@ -30,8 +30,8 @@ def task(align: bool = False, **settings: float) -> AutoencoderTask:
 
 
 @pytest.mark.slow
-def test_what_the_loop_trains_reconstructs_and_is_taken_by_encode_latents(tmp_path: pathlib.Path) -> None:
-    align = True
+@pytest.mark.parametrize("align", [False, True], ids=["plain", "aligned"])
+def test_what_the_loop_trains_reconstructs_and_is_taken_by_encode_latents(tmp_path: pathlib.Path, align: bool) -> None:
     digits = data.open_records("digits")
     trainer = Trainer(task(align, align_weight=1.0), make_optimizer(1e-2, warmup=5), make_mesh(1, 1), ema_decay=0.9)
     frozen = nnx.state(FROZEN.build(nnx.Rngs(1)), nnx.Param) if align else None
