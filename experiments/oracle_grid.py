@@ -17,7 +17,6 @@ from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
 from flowjax.verdict import Verdict, judge
 
-
 PREDICTED_WITHIN = 0.08
 """By how much of it a turning point may be missed by its prediction."""
 
