@@ -17,9 +17,10 @@ from flowjax.path import Path, RectifiedFlow
 from kernels.double import float64_scope
 from kernels.posterior.api import Which, as_samples, moments_of, plan, where_left
 from kernels.posterior.blocks import BlockSizes, Precision
+from kernels.posterior.found import Queries
+from kernels.posterior.planner import Choice, Planner
 from kernels.posterior.samples import Samples, by_class, prepare
 from kernels.posterior.sharded import Sharded, check_mesh, shard_samples
-from kernels.posterior.skipping import Choice, Skipping
 from kernels.posterior.tpu_blocks import TpuBlocks
 
 __all__ = ["Oracle", "OracleOutput"]
@@ -82,7 +83,7 @@ class Oracle:
             raise ValueError(f"path must be a flowjax.path.Path, got {path!r}")
         how = plan("all", implementation, block_sizes, precision, tolerance=tolerance)
         self._samples: Samples | Sharded
-        self._skipping = Skipping(always=implementation == "sketch") if implementation in (None, "sketch") else None
+        self._planner = Planner(always=implementation == "sketch") if implementation in (None, "sketch") else None
         if mesh is not None or isinstance(data, Sharded):
             if implementation == "sketch":
                 raise NotImplementedError("implementation 'sketch' is for samples in the memory of one host; got a mesh")
@@ -160,7 +161,7 @@ class Oracle:
     @property
     def _asked(self) -> str | None:
         """The implementation as it was asked for."""
-        return None if self._skipping is not None and not self._skipping.always else self.implementation
+        return None if self._planner is not None and not self._planner.always else self.implementation
 
     def __repr__(self) -> str:
         labels = "no" if self._prepared.labels is None else "yes"
@@ -231,17 +232,17 @@ class Oracle:
 
     def _choice(self, t: np.float32) -> Choice | None:
         """How queries at t are computed, where that is a choice."""
-        if self._skipping is None or isinstance(self._samples, Sharded) or not self._skipping.possible(self._samples, self._spec.how):
+        if self._planner is None or isinstance(self._samples, Sharded) or not self._planner.possible(self._samples, self._spec.how):
             return None
         alpha, sigma, _ = coefficients(self._spec.path, np.full(1, t, np.float32))
-        return self._skipping.choice(self._samples, float(alpha[0]), float(sigma[0]))
+        return self._planner.choice(self._samples, float(alpha[0]), float(sigma[0]))
 
     def _by_sketch(self, spec: Spec, x: Array, t: Array, label: Array) -> OracleOutput | None:
         """The same, without going through all samples for the queries where that is cheaper; None where there are none."""
-        if self._skipping is None or isinstance(self._samples, Sharded) or not self._skipping.possible(self._samples, spec.how):
+        if self._planner is None or isinstance(self._samples, Sharded) or not self._planner.possible(self._samples, spec.how):
             return None
-        queries = np.asarray(x, np.float64), *coefficients(spec.path, np.asarray(t)), np.asarray(label)
-        found = self._skipping(self._samples, *queries, tolerance=spec.how.tolerance)
+        queries = Queries(np.asarray(x, np.float64), *coefficients(spec.path, np.asarray(t)), np.asarray(label))
+        found = self._planner(self._samples, queries, tolerance=spec.how.tolerance)
         if found is None:
             return None
         with float64_scope():
@@ -319,14 +320,14 @@ class Oracle:
                 raise ValueError(f"label {unknown[0]} has no samples; classes with samples: {_listed(there[there >= 0])}")
         return jnp.broadcast_to(label.astype(jnp.int32), (b,))
 
-    def tree_flatten(self) -> tuple[tuple[Samples | Sharded], tuple[Spec, Skipping | None]]:
-        return (self._samples,), (self._spec, self._skipping and self._skipping.fresh())
+    def tree_flatten(self) -> tuple[tuple[Samples | Sharded], tuple[Spec, Planner | None]]:
+        return (self._samples,), (self._spec, self._planner and self._planner.fresh())
 
     @classmethod
-    def tree_unflatten(cls, static: tuple[Spec, Skipping | None], children: tuple[Samples | Sharded]) -> "Oracle":
+    def tree_unflatten(cls, static: tuple[Spec, Planner | None], children: tuple[Samples | Sharded]) -> "Oracle":
         oracle = object.__new__(cls)
-        (oracle._spec, skipping), (oracle._samples,) = static, children
-        oracle._skipping = skipping and skipping.fresh()
+        (oracle._spec, planner), (oracle._samples,) = static, children
+        oracle._planner = planner and planner.fresh()
         return oracle
 
 

@@ -19,10 +19,11 @@ from jaxtyping import Array, Float
 from kernels.double import float64_scope, to32, to64
 from kernels.posterior.api import IMPLEMENTATIONS, plan, posterior64, where_left
 from kernels.posterior.chunks import prepare_chunks
+from kernels.posterior.found import Queries
 from kernels.posterior.out_of_core import posterior_out_of_core
 from kernels.posterior.plan import Plan
+from kernels.posterior.planner import Planner
 from kernels.posterior.samples import Samples, prepare
-from kernels.posterior.skipping import Skipping
 
 Call = Callable[[np.ndarray, float], np.ndarray]
 Prepare = Callable[[np.ndarray], Call]
@@ -35,9 +36,9 @@ def ours() -> dict[str, Prepare]:
     here = [name for name, one in IMPLEMENTATIONS.items() if jax.default_backend() in one.platforms]
     dense = {name: bind(_dense, name) for name in here if name != "sketch"}
     return {
-        DEFAULT: bind(_skipping, False),
+        DEFAULT: bind(_on_host, False),
         **dense,
-        **{name: bind(_skipping, True) for name in here if name == "sketch"},
+        **{name: bind(_on_host, True) for name in here if name == "sketch"},
         "from disk": from_disk,
     }
 
@@ -47,19 +48,21 @@ def _dense(implementation: str | None, data: np.ndarray) -> Call:
     return lambda x, t: np.asarray(_velocity(jnp.asarray(x), jnp.float32(t), samples, how)[0])
 
 
-def _skipping(always: bool, data: np.ndarray) -> Call:
+def _on_host(always: bool, data: np.ndarray) -> Call:
     """As an `Oracle` does it that was given no implementation, or "sketch"; the sketch is made beforehand."""
-    samples, how, skipping = prepare(jnp.asarray(data)), plan("all", None, None, "highest", limit=False), Skipping(always=always)
-    if not skipping.possible(samples, how):
+    samples, how, planner = prepare(jnp.asarray(data)), plan("all", None, None, "highest", limit=False), Planner(always=always)
+    if not planner.possible(samples, how):
         return _dense(None, data)
-    skipping.sketch(samples)
+    planner.prepare(samples)
 
     def call(x: np.ndarray, t: float) -> np.ndarray:
         def dense(x: np.ndarray) -> Array:
             return _velocity(jnp.asarray(x), jnp.float32(t), samples, how)[0]
 
         ones = np.ones(len(x))
-        found = skipping(samples, x.astype(np.float64), t * ones, (1 - t) * ones, ones, np.full(len(x), -1), tolerance=0.0)
+        time = float(np.float32(t))
+        queries = Queries(x.astype(np.float64), time * ones, (1 - time) * ones, ones, np.full(len(x), -1))
+        found = planner(samples, queries, tolerance=0.0)
         if found is None:
             return np.asarray(dense(x))
         velocity = jnp.asarray(((found.denoised - x) / (1 - t)).astype(np.float32))

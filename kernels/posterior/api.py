@@ -15,17 +15,19 @@ from kernels.double import float64_scope, to32, to64
 from kernels.posterior.blocks import BlockSizes, Precision, check_precision, default_block_sizes
 from kernels.posterior.collectives import Shards
 from kernels.posterior.covariance import covariance_product
+from kernels.posterior.found import Found
+from kernels.posterior.found import Queries as HostQueries
 from kernels.posterior.nearest import nearest
 from kernels.posterior.pallas_gpu import pallas_gpu
 from kernels.posterior.pallas_tpu import pallas_tpu
 from kernels.posterior.partial import Partial
 from kernels.posterior.plan import Plan
+from kernels.posterior.planner import Planner
 from kernels.posterior.queries import Queries
 from kernels.posterior.rows import in_class_order, in_tiles, repeat
 from kernels.posterior.samples import Samples, by_class, prepare
 from kernels.posterior.settle import Settled, settle
 from kernels.posterior.sharded import Sharded, spread
-from kernels.posterior.skipping import Found, Skipping
 from kernels.posterior.streaming import streaming
 from kernels.posterior.tpu_blocks import TpuBlocks
 
@@ -234,7 +236,7 @@ def posterior(
 def _by_sketch(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, how: Plan) -> Moments:
     """`run` by a sketch made for this call; rows without noise or without data, by a dense pass."""
     x64, a, s, own = np.asarray(x, np.float64), np.asarray(alpha, np.float64), np.asarray(sigma, np.float64), np.asarray(label)
-    found = Skipping(always=True)(samples, x64, a, s, 1 / np.maximum(a, 1e-30), own, tolerance=how.tolerance)
+    found = Planner(always=True)(samples, HostQueries(x64, a, s, 1 / np.maximum(a, 1e-30), own), tolerance=how.tolerance)
     if found is None:
         return run(x, alpha, sigma, label, samples, how)
     moments = jax.tree.map(lambda v: jnp.asarray(v if v.dtype == np.int32 else v.astype(np.float32)), moments_of(found, how.full))

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 
 from flowjax.oracle import Oracle
 from kernels.posterior import posterior
+from kernels.posterior.found import Found, Queries
+from kernels.posterior.planner import Costs, choose, count_standing, sketch_of
 from kernels.posterior.samples import by_class, prepare
-from kernels.posterior.sketch import Sketch, build_sketch
-from kernels.posterior.skipping import DENSE, Skipping, choose_level, count_standing, posterior_by_sketch, sketch_of
+from kernels.posterior.sketch import BASE, PRODUCTS, Direction, Sketch, build_sketch
+from kernels.posterior.skipping import Bounds, posterior_by_sketch
 from tests import float64_oracle as exact
 
 N, D = 500, 70
-"""More coordinates than the first two levels have, so that bounds of three kinds are there: 32, 64 and all."""
 
 
 def attacks() -> dict[str, np.ndarray]:
@@ -71,54 +72,90 @@ def queries(data: np.ndarray, seed: int, count: int = 12) -> tuple[np.ndarray, n
     return np.stack([kinds[rng.integers(len(kinds))][i] for i in range(count)]).astype(np.float32), t.astype(np.float32)
 
 
+def host(x: np.ndarray, t: np.ndarray) -> Queries:
+    """Of rectified flow, for the host's ways."""
+    t = t.astype(np.float64)
+    return Queries(x.astype(np.float64), t, 1 - t, np.ones(len(x)), np.full(len(x), -1))
+
+
+def by_sketch(own: Sketch, queries: Queries, tolerance: float = 0.0) -> Found:
+    found = Found.none(*queries.x.shape)
+    posterior_by_sketch(own, queries, np.arange(len(queries.x)), found, tolerance=tolerance)
+    return found
+
+
+def log_weights(own: Sketch, queries: Queries) -> np.ndarray:
+    """-‖x - α y‖² / 2σ² in float64, from differences."""
+    gaps = queries.x[:, None] - queries.alpha[:, None, None] * own.rows[None].astype(np.float64)
+    return -np.sum(gaps**2, axis=2) / (2 * queries.sigma[:, None] ** 2)
+
+
 @keys
 @settings(max_examples=3)
 @given(seed=st.integers(0, 1000))
-def test_the_product_of_a_window_bounds_every_score(key, seed):
-    """x·y - ‖y‖²/2 about the centre, in float64, is at most the float32 product with the sketch, and its slack."""
-    data, x = DATA[key].astype(np.float64), queries(DATA[key], seed)[0].astype(np.float64)
-    own = sketch(key)
-    centred, away = x - own.center, data - own.center
-    truth = centred @ away.T - (away**2).sum(1) / 2
-    norm = np.linalg.norm(centred, axis=1)
-    for level in range(len(own.edges)):
-        scores = own.query_coordinates(x, level, np.ones(len(x))) @ own.window(level, slice(None))
-        assert (truth <= scores + own.slack(norm, level)[:, None] + 1e-12 * norm[:, None] * own.radius).all()
+def test_no_sample_weighs_more_than_its_bound(key, seed):
+    """Those left out are below the cut, counted from the peak; the peak is a weight that some sample has."""
+    own, tile = sketch(key), host(*queries(DATA[key], seed))
+    bounds = Bounds(own, slice(0, own.n), tile, 0.0)
+    truth = log_weights(own, tile)
+    rounding = 1e-9 * (1 + np.abs(truth).max(axis=1))
+    assert (np.abs(truth[np.arange(len(truth)), bounds.nearest] - bounds.peak) <= rounding).all()
+    must_stand = (truth > (bounds.peak - bounds.cut)[:, None] + rounding[:, None]).sum(axis=1)
+    assert (bounds.standing() >= must_stand).all()
 
 
-@pytest.mark.parametrize("key", ["falling spectrum", "in a plane"])
-def test_all_coordinates_give_the_scores_themselves(key):
-    own, x = sketch(key), queries(DATA[key], 1)[0].astype(np.float64)
-    centred, away = x - own.center, DATA[key] - own.center
-    truth = centred @ away.T - (away**2).sum(1) / 2
-    scores = own.query_coordinates(x, len(own.edges) - 1, np.ones(len(x))) @ own.window(len(own.edges) - 1, slice(None))
-    assert (np.abs(scores - truth) <= own.slack(np.linalg.norm(centred, axis=1), 0)[:, None]).all()
+@keys
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_bytes_and_what_they_lack_are_the_numbers(key, count):
+    """Samples and directions are the sums of their bytes, to half of the last one's step; and products of bytes are exact."""
+    own, tile = sketch(key), host(*queries(DATA[key], 1))
+    way = Direction.of(own, tile.x, tile.alpha, tile.sigma, count)
+    scale = float(BASE) ** -np.arange(count)
+    g = (tile.alpha / tile.sigma**2)[:, None] * (tile.x - tile.alpha[:, None] * own.center)
+    held = np.einsum("qki,k->qi", way.digits.astype(np.float64), scale) * way.unit[:, None]
+    assert (np.abs(g - held) <= (0.5 * scale[-1] + 1e-9) * way.unit[:, None]).all()
+    np.testing.assert_allclose(way.lost, np.linalg.norm(g - held, axis=1), rtol=1e-6, atol=1e-12 * np.abs(g).max())
+    blocks = own.fine_blocks_of(slice(0, own.n))
+    samples = [sum(d.astype(np.float64) / float(BASE) ** k for k, d in enumerate(map(np.asarray, block.digits))) for block in blocks]
+    whole = np.concatenate([rows[: block.stop - block.start] for rows, block in zip(samples, blocks, strict=True)])
+    off = np.abs(own.origin + own.unit * whole - DATA[key])
+    assert (off <= own.unit * (0.5 / float(BASE) ** (own.bytes_needed - 1) + 1e-12) + 1e-12 * np.abs(DATA[key]).max()).all()
+    for block in blocks:
+        found = PRODUCTS.of(block.digits[0], np.ascontiguousarray(way.digits[:, 0].T))
+        wanted = np.asarray(block.digits[0], np.int64) @ way.digits[:, 0].T.astype(np.int64)
+        np.testing.assert_array_equal(found, wanted)
+        PRODUCTS.give_back([found])
+
+
+def test_images_need_one_byte_and_floats_need_three():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 30)).astype(np.uint8)
+    for rows, needed in ((images, 1), (images / np.float32(127.5) - 1, 1), (rng.standard_normal((40, 30)).astype(np.float32), 3)):
+        own = build_sketch(rows)
+        assert own.bytes_needed == needed
+        assert (own.hidden.max() < 1e-5) == (needed == 1)
 
 
 @keys
 def test_no_answer_exceeds_its_own_bound(key):
-    """Whatever the level and the tolerance: `denoised` is within `error_bound` and rounding of the exact mean."""
+    """Whatever the tolerance: `denoised` is within `error_bound` and rounding of the exact mean."""
     data, own = DATA[key], sketch(key)
     x, t = queries(data, 7, 24)
-    x64, alpha, sigma = x.astype(np.float64), t.astype(np.float64), 1 - t.astype(np.float64)
+    sigma = 1 - t.astype(np.float64)
     wanted = exact.oracle(data, x, t)
     for tolerance in (0.0, 1e-3, 0.2):
-        for level in range(len(own.edges)):
-            everywhere = np.full(len(x), level)
-            found = posterior_by_sketch(
-                own, x64, alpha, sigma, np.full(len(x), -1), np.ones(len(x)), everywhere, tolerance=tolerance, give_up=False
-            )
-            off = np.linalg.norm(found.denoised - wanted.denoised, axis=1)
-            nats = 1e-15 * (np.linalg.norm(x64, axis=1) + np.linalg.norm(data, axis=1).max()) ** 2 / sigma**2  # float64's own
-            rounding = (1e-12 + nats) * (np.abs(wanted.denoised).max() + own.radius)
-            assert (off <= found.error_bound + rounding).all()
-            assert (found.error_bound <= 2 * own.radius * max(tolerance, 1e-7) * 1.01).all()
+        found = by_sketch(own, host(x, t), tolerance)
+        off = np.linalg.norm(found.denoised - wanted.denoised, axis=1)
+        nats = 1e-15 * (np.linalg.norm(x.astype(np.float64), axis=1) + np.linalg.norm(data, axis=1).max()) ** 2 / sigma**2  # float64's own
+        light = 1e-7  # of samples that are summed in float32
+        rounding = (1e-12 + nats) * (np.abs(wanted.denoised).max() + own.radius) + light * own.radius
+        assert (off <= found.error_bound + rounding).all()
+        assert (found.error_bound <= 2 * own.radius * max(tolerance, 1e-7) * 1.01).all()
 
 
 def test_a_tolerance_leaves_more_out():
     own, (x, t) = sketch("falling spectrum"), queries(DATA["falling spectrum"], 3, 24)
-    arguments = (x.astype(np.float64), t.astype(np.float64), 1 - t.astype(np.float64), np.full(24, -1), np.ones(24), np.zeros(24, int))
-    strict, loose = (posterior_by_sketch(own, *arguments, tolerance=v, give_up=False) for v in (0.0, 0.05))
+    strict, loose = (by_sketch(own, host(x, t), v) for v in (0.0, 0.05))
     assert loose.standing.sum() < strict.standing.sum() < 24 * N
 
 
@@ -175,10 +212,12 @@ def test_noise_alone_and_the_end_take_a_dense_pass():
 def test_where_too_many_stand_the_query_is_given_up():
     """On a sphere about the query nothing can be skipped; and the planner, which counted on data of the path, does not know."""
     samples = prepare(jnp.asarray(np.concatenate([DATA["a sphere about the query"], 50 * np.eye(D, dtype=np.float32)])))
-    skipping = Skipping(always=False)
     x, ones = np.zeros((70, D)), np.ones(70)
-    found = skipping(samples, x, 0.5 * ones, 0.5 * ones, ones, np.full(70, -1), tolerance=0.0)
-    assert found is None or not found.answered.any()
+    found = Found.none(70, D)
+    posterior_by_sketch(sketch_of(samples), Queries(x, 0.5 * ones, 0.5 * ones, ones, np.full(70, -1)), np.arange(70), found, dense=0.5)
+    assert not found.answered.any()
+    assert (found.standing == N).all()
+    assert np.isnan(found.denoised).all()
 
 
 def test_it_is_driven_by_the_host():
@@ -192,38 +231,42 @@ def test_it_is_driven_by_the_host():
 
 
 def test_the_plan_says_why_in_words_and_figures():
-    """Early dense, late by few coordinates; the shares are what was counted on the data."""
+    """Early dense, late by bounds; the shares are what was counted on the data."""
     rng = np.random.default_rng(0)
     own = sketch_of(prepare(jnp.asarray((rng.standard_normal((4000, 200)) * np.geomspace(10, 0.01, 200)).astype(np.float32))))
-    shares = count_standing(own)
-    early, late = choose_level(own, shares, 30.0), choose_level(own, shares, 0.05)
-    assert early.level == DENSE
-    assert str(early).startswith("dense: at σ/α = 30")
-    assert late.level != DENSE
+    shares, costs = count_standing(own), Costs(bound=1.0, look=100.0, dense=10.0)
+    early, late = choose(own.n, costs, shares, 30.0), choose(own.n, costs, shares, 0.05)
+    assert (early.way, early.cost) == ("dense", 1)
+    assert str(early).startswith("dense: at σ/α = 30 bounds leave 100% of the 4,000 samples")
+    assert late.way == "sketch"
     assert late.cost < 0.5
-    assert f"{late.coordinates} of 200 coordinates" in str(late)
     assert "of the 4,000 samples" in str(late)
     oracle = Oracle(DATA["falling spectrum"], implementation="sketch")
     assert [line.split(":")[0] for line in oracle.plan(np.array([0.0, 0.9])).splitlines()] == ["t = 0", "t = 0.9"]
     assert "streaming" in Oracle(DATA["gaussians"], implementation="streaming").plan(0.5)
     cost = oracle.relative_cost(np.array([0.0, 0.9]))
     assert cost[0] == 1
-    assert 0 < cost[1] < 1
+    assert 0 <= cost[1] < 1
     np.testing.assert_array_equal(Oracle(DATA["gaussians"], implementation="streaming").relative_cost(0.9), [1])
 
 
 def test_the_default_makes_a_sketch_when_it_pays(monkeypatch):
-    """Small data never; large data after some tens of queries late enough; then the answers are the dense ones."""
+    """Small data never; large data after some tens of queries; then the answers are the dense ones, at every t."""
     data = DATA["falling spectrum"]
     oracle = Oracle(data)
     oracle(data, 0.9)
-    assert oracle._skipping._sketch is None
-    monkeypatch.setattr("kernels.posterior.skipping.LEAST_NUMBERS", 1000)
-    dense = oracle(data[:8], 0.9)
-    assert oracle._skipping._sketch is None
+    assert not oracle._planner.ready
+    monkeypatch.setattr("kernels.posterior.planner.LEAST_NUMBERS", 1000)
+    times = (0.05, 0.3, 0.9)
+    dense = [oracle(data[:8], t) for t in times]
+    assert not oracle._planner.ready
     oracle(data, 0.9)
-    assert oracle._skipping._sketch is not None
-    np.testing.assert_allclose(oracle(data[:8], 0.9).velocity, dense.velocity, rtol=1e-5, atol=1e-6)
+    assert oracle._planner.ready
+    for t, wanted in zip(times, dense, strict=True):
+        found = oracle(data[:8], t)
+        np.testing.assert_allclose(found.velocity, wanted.velocity, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found.variance, wanted.variance, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(found.top1_index, wanted.top1_index)
 
 
 def test_a_class_is_looked_at_alone():

@@ -1,0 +1,44 @@
+"""Work of this process spread over its cores, by threads: for what runs outside of XLA and lets go of the GIL."""
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def on_every_core(work: Callable[[int], Result]) -> list[Result]:
+    """`work(k)` for k = 0, 1, ..., one for each core, at the same time; the last one on this thread."""
+    jobs = [_pool().submit(work, core) for core in range(cores() - 1)]
+    last = work(cores() - 1)
+    return [*(job.result() for job in jobs), last]
+
+
+def share(n: int, core: int) -> tuple[int, int]:
+    """First and last of n things for one of the cores."""
+    return n * core // cores(), n * (core + 1) // cores()
+
+
+def one_thread_each() -> AbstractContextManager[object]:
+    """Matrix products of NumPy inside take one core: its threads spin when they are done, and would take those that are needed next."""
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cores(), thread_name_prefix="posterior")

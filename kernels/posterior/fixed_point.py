@@ -1,0 +1,134 @@
+"""The posterior over all samples on the host: scores from products of bytes, weights and sums in float32.
+
+Where many samples count, every score is wanted, and all of them to float32's exactness. The sketch's bytes give them: three bytes of each
+number of a query, as many of a sample as its data need (one for images), products that int32 adds up exactly, and what is left out or
+rounded is below float32's own rounding. The weighted sum is one float32 matrix product for each block, summed on in float64.
+"""
+
+import numpy as np
+from jaxtyping import Float, Int, Int8
+
+from kernels.posterior.cores import on_every_core, one_thread_each, share
+from kernels.posterior.found import Found, Queries, by_tiles, log_density_of, tile_width
+from kernels.posterior.sketch import BASE, PRODUCTS, Direction, Sketch
+
+SCORE_ERROR = 2e-5
+"""Nats. Scores are as exact as that, or a query is left unanswered."""
+LEAST_SPREAD = 0.01
+"""Of the mean square distance from the data's centre: below it the posterior's variance would cancel, and a query is left unanswered."""
+FAR = 4
+"""Samples are moved to the centre before they are summed where ‖centre‖² exceeds so many times their mean square distance from it."""
+ROWS = 2048
+"""Samples whose weights, 1 MB for 128 queries, are made and used up while they are in a core's cache."""
+NO_INDEX = np.iinfo(np.int32).max
+
+
+def posterior_in_fixed_point(sketch: Sketch, queries: Queries, rows: Int[np.ndarray, " m"], into: Found) -> None:
+    """Moments of the queries `rows`, all with σ > 0, put into `into`, exact to float32; those for which that cannot be said, not."""
+    by_tiles(sketch, queries, rows, lambda part, tile: fixed_point_tile(sketch, part, tile), into)
+
+
+def fixed_point_tile(sketch: Sketch, part: slice, queries: Queries) -> Found:
+    """The same for one tile of queries, over a part of the samples."""
+    x, alpha, sigma, _, _ = queries
+    b, d = x.shape
+    direction = Direction.of(sketch, x, alpha, sigma, 3)
+    answered = _score_error(sketch, direction) <= SCORE_ERROR
+    found = Found.none(b, d)
+    if not answered.any():
+        return found
+    total = _Sums(sketch, part, direction.digits, direction.unit, direction.curvature)
+    weight, score_sum, square_sum = total.sums[0], total.sums[2], total.sums[1]
+    with np.errstate(invalid="ignore", divide="ignore"):  # of those whose scores are so far off that no weight is left
+        mean = total.weighted / weight[:, None]
+        square = total.sums[3] / weight
+        variance = square - np.sum((mean - sketch.center) ** 2, axis=1)
+        found.denoised[:] = mean
+        found.log_density[:] = log_density_of(sketch, part, total.peak + np.log(weight) + direction.shift, sigma)
+        found.top1_weight[:] = np.exp(total.highest - total.peak) / weight
+        found.entropy[:] = np.maximum(np.log(weight) - score_sum / weight, 0)
+        found.effective_samples[:] = weight**2 / square_sum
+    found.top1_index[:] = total.top
+    found.variance[:] = np.maximum(variance, 0)
+    found.error_bound[:] = 0
+    found.answered[:] = answered & (variance > LEAST_SPREAD * square)
+    return found
+
+
+def _score_error(sketch: Sketch, direction: Direction) -> Float[np.ndarray, " B"]:
+    """How far off a score may be: thrice what independent errors of each coordinate add up to."""
+    of_samples = sketch.rest / float(BASE) ** (sketch.bytes_needed - 1) * direction.length
+    of_queries = direction.lost * sketch.radius / sketch.d**0.5
+    left_out = 2 * direction.unit * sketch.unit * (BASE / 4) ** 2 / float(BASE) ** 3 * sketch.d**0.5 if sketch.bytes_needed > 1 else 0.0
+    return 3 * (of_samples + of_queries + left_out)
+
+
+class _Sums:
+    """One pass over a part of the samples: `weighted` Σ w y `[B, D]`; `sums` Σ w, Σ w², Σ w log w, Σ w ‖y - c‖² `[4, B]`, with weights
+    w = exp(score - peak); `highest` score, and whose it is: `top`."""
+
+    def __init__(self, sketch: Sketch, part: slice, bytes_: Int8[np.ndarray, "B 3 D"], unit: np.ndarray, kappa: np.ndarray):
+        b, wide = len(kappa), tile_width(len(kappa))
+        self._sketch = sketch
+        units = np.pad(unit * sketch.unit, (0, wide - b))
+        self._units = np.stack([units / float(BASE) ** order for order in range(3)])
+        self._kappa = np.pad(kappa, (0, wide - b))
+        far = np.sum(sketch.center**2) > FAR * sketch.square_norms.mean()
+        self._shift = sketch.center.astype(np.float32) if far else None
+        queries = np.zeros((sketch.d, 3, wide), np.int8)
+        queries[:, :, :b] = bytes_.transpose(2, 1, 0)
+        together = [np.ascontiguousarray(queries[:, : 3 - k].reshape(sketch.d, -1)) for k in range(sketch.bytes_needed)]
+        self.weighted, self.sums = np.zeros((wide, sketch.d)), np.zeros((4, wide))
+        self.peak, self.highest, self.top = np.full(wide, -np.inf), np.full(wide, -np.inf), np.full(wide, NO_INDEX, np.int32)
+        with one_thread_each():
+            for block in sketch.fine_blocks_of(part):
+                products = [PRODUCTS.of(digits, some) for digits, some in zip(block.digits, together, strict=True)]
+                self._add(block.start, block.stop - block.start, tuple(np.asarray(one) for one in products))
+                PRODUCTS.give_back(products)
+        if self._shift is not None:
+            self.weighted += self.sums[0][:, None] * self._shift
+        self.weighted, self.sums, self.peak = self.weighted[:b], self.sums[:, :b], self.peak[:b]
+        self.highest, self.top = self.highest[:b], self.top[:b]
+
+    def _add(self, start: int, n: int, products: tuple[np.ndarray, ...]) -> None:
+        """One block."""
+        from kernels.posterior import native
+
+        sketch, wide = self._sketch, len(self.peak)
+        first_order = self._units[0].astype(np.float32), *np.zeros((2, wide), np.float32), self._kappa.astype(np.float32)
+
+        def near_peak(core: int) -> np.ndarray:
+            peak, where = np.full(wide, -np.inf, np.float32), np.zeros(wide, np.int32)
+            rows = sketch.lengths, sketch.hidden, sketch.norms32, sketch.prior32
+            native.highest(products[0], *share(n, core), start, *first_order, *rows, peak, where)
+            return peak
+
+        peak = np.maximum(self.peak, np.max(on_every_core(near_peak), axis=0))
+        fall = np.where(np.isneginf(self.peak), 0, self.peak - peak)
+        scale = np.exp(fall)
+        self.sums[2] += fall * self.sums[0]
+        self.sums *= np.stack([scale, scale**2, scale, scale])
+        self.weighted *= scale[:, None]
+        self.peak = peak
+        order = np.arange(len(products))
+
+        def weigh(core: int) -> tuple[np.ndarray, ...]:
+            weights, z, bits = np.empty((ROWS, wide), np.float32), np.empty(wide), np.empty(wide, np.int32)
+            weighted, sums, highest, top = np.zeros((wide, sketch.d)), np.zeros((4, wide)), self.highest.copy(), self.top.copy()
+            first, last = share(n, core)
+            for a in range(first, last, ROWS):
+                e = min(a + ROWS, last)
+                of_rows = sketch.square_norms, sketch.log_prior, sketch.index
+                scratch = weights, z, bits
+                native.weigh(products, a, e, start, self._units, order, self._kappa, *of_rows, peak, *scratch, sums, highest, top)
+                rows = sketch.rows[start + a : start + e].astype(np.float32, copy=False)
+                weighted += weights[: e - a].T @ (rows if self._shift is None else rows - self._shift)
+            return weighted, sums, highest, top
+
+        every = on_every_core(weigh)
+        for weighted, sums, _, _ in every:
+            self.weighted += weighted
+            self.sums += sums
+        highest, top = np.stack([one[2] for one in every]), np.stack([one[3] for one in every])
+        self.highest = highest.max(axis=0)
+        self.top = np.where(highest == self.highest, top, NO_INDEX).min(axis=0)

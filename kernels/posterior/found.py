@@ -1,0 +1,95 @@
+"""What the host's ways to a posterior answer with, and how queries are cut into tiles for them."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernels.posterior.sketch import Sketch
+
+TILES = (16, 32, 64, 128)
+"""Numbers of queries that are computed together, fewer being filled up: each is a program."""
+SCORES_AT_ONCE = 2**24
+"""int32 scores held at a time; a tile of more samples has fewer queries."""
+
+
+class Queries(NamedTuple):
+    """Noisy queries on the host, float64: `Queries` of `kernels.posterior.queries` before any scores are asked for."""
+
+    x: Float[np.ndarray, "B D"]
+    alpha: Float[np.ndarray, " B"]
+    sigma: Float[np.ndarray, " B"]
+    still: Float[np.ndarray, " B"]
+    """κ in the velocity `A (E[y | x] - κ x)` that the mean is wanted for."""
+    label: Int[np.ndarray, " B"]
+    """-1: all samples."""
+
+    def at(self, rows: np.ndarray) -> "Queries":
+        """Some of them."""
+        return Queries(*(np.ascontiguousarray(v[rows]) for v in self))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """Moments of a batch, float64, as `kernels.posterior.api.Moments` names them; NaN where a query is not `answered`."""
+
+    denoised: Float[np.ndarray, "B D"]
+    log_density: Float[np.ndarray, " B"]
+    top1_weight: Float[np.ndarray, " B"]
+    top1_index: Int[np.ndarray, " B"]
+    entropy: Float[np.ndarray, " B"]
+    effective_samples: Float[np.ndarray, " B"]
+    variance: Float[np.ndarray, " B"]
+    error_bound: Float[np.ndarray, " B"]
+    answered: np.ndarray
+    standing: Int[np.ndarray, " B"]
+    """How many samples were weighed one by one, or would have to be; 0 where none is."""
+
+    @classmethod
+    def none(cls, b: int, d: int) -> "Found":
+        """Nothing answered yet."""
+        vectors = {name: np.full(b, np.nan) for name in _VECTORS}
+        top, answered, standing = np.full(b, -1, np.int32), np.zeros(b, bool), np.zeros(b, np.int64)
+        return cls(np.full((b, d), np.nan), top1_index=top, answered=answered, standing=standing, **vectors)
+
+    def put(self, rows: np.ndarray, other: "Found") -> None:
+        """Take over the rows of another."""
+        for field in dataclasses.fields(self):
+            getattr(self, field.name)[rows] = getattr(other, field.name)
+
+
+_VECTORS = ("log_density", "top1_weight", "entropy", "effective_samples", "variance", "error_bound")
+
+
+def by_tiles(sketch: Sketch, queries: Queries, rows: np.ndarray, compute: Callable[[slice, Queries], Found], into: Found) -> None:
+    """`compute(part, tile)` for the queries `rows`, those of a class together, and put where they belong."""
+    for label in np.unique(queries.label[rows]):
+        part = sketch.part(int(label))
+        mine = rows[queries.label[rows] == label]
+        at_once = max(size for size in TILES if size == TILES[0] or size * (part.stop - part.start) <= SCORES_AT_ONCE)
+        for start in range(0, len(mine), at_once):
+            tile = mine[start : start + at_once]
+            into.put(tile, compute(part, queries.at(tile)))
+
+
+def tile_width(b: int) -> int:
+    """The least of `TILES` that holds so many queries."""
+    return next(size for size in TILES if size >= b)
+
+
+def log_density_of(sketch: Sketch, part: slice, log_weight: np.ndarray, sigma: np.ndarray) -> Float[np.ndarray, " B"]:
+    """From log Σ prior exp(-‖x - α y‖² / 2σ²) to the density of the mixture, nats."""
+    log_mass = float(np.log(np.exp(sketch.log_prior[part]).sum()))
+    return log_weight - sketch.d / 2 * np.log(2 * np.pi * sigma**2) - log_mass
+
+
+def pieces(lengths: list[int], first: int, last: int) -> Iterator[tuple[int, int, int]]:
+    """Of things in blocks, those from `first` to `last`: block, and first and last within it."""
+    start = 0
+    for block, length in enumerate(lengths):
+        a, b = max(first - start, 0), min(last - start, length)
+        if a < b:
+            yield block, a, b
+        start += length
