@@ -5,12 +5,15 @@ number of a query, as many of a sample as its data need (one for images), produc
 rounded is below float32's own rounding. The weighted sum is one float32 matrix product for each block, summed on in float64.
 """
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Array, Bool, Float, Int
 
+from kernels.posterior import native
 from kernels.posterior.cores import on_every_core, one_thread_each, share
 from kernels.posterior.found import Found, Queries, by_tiles, log_density_of, tile_width
-from kernels.posterior.sketch import BASE, PRODUCTS, Direction, Sketch
+from kernels.posterior.sketch import BASE, PRODUCTS, Block, Direction, Sketch
 
 SCORE_ERROR = 2e-5
 """Nats. Scores are as exact as that, or a query is left unanswered."""
@@ -23,23 +26,37 @@ ROWS = 2048
 NO_INDEX = np.iinfo(np.int32).max
 
 
-def posterior_in_fixed_point(sketch: Sketch, queries: Queries, rows: Int[np.ndarray, " m"], into: Found) -> None:
-    """Moments of the queries `rows`, all with σ > 0, put into `into`, exact to float32; those for which that cannot be said, not."""
-    by_tiles(sketch, queries, rows, lambda part, tile: fixed_point_tile(sketch, part, tile), into)
+def posterior_in_fixed_point(sketch: Sketch, queries: Queries, rows: Int[np.ndarray, " m"], into: Found, *, halves: bool = False) -> None:
+    """Moments of the queries `rows`, all with σ > 0, put into `into`, exact to float32; those for which that cannot be said, not.
+
+    Args:
+      halves: of data that are bytes, sum the samples by products of bfloat16, the weights in two of them each, good to 2⁻¹⁷.
+    """
+    rows = rows[exact_enough(sketch, queries.at(rows))]
+    by_tiles(sketch, queries, rows, lambda part, tile, _: fixed_point_tile(sketch, part, tile, halves), into)
 
 
-def fixed_point_tile(sketch: Sketch, part: slice, queries: Queries) -> Found:
-    """The same for one tile of queries, over a part of the samples."""
+def exact_enough(sketch: Sketch, queries: Queries) -> Bool[np.ndarray, " B"]:
+    """Which queries have scores that this pass gets right, thrice what independent errors of each coordinate add up to; σ > 0."""
+    x, alpha, sigma, _, _ = queries
+    g, largest = np.empty_like(x), np.empty(len(x))
+    squares = native.directions(x, alpha, sigma, sketch.center, g, largest)
+    unit = largest / 127 / float(BASE) ** 2
+    of_queries = unit / 12**0.5 * sketch.typical
+    of_samples = sketch.rest / float(BASE) ** (sketch.bytes_needed - 1) * np.sqrt(squares) * alpha / sigma**2
+    left_out = 2 * unit * sketch.unit / BASE * (BASE / 4) ** 2 * sketch.d**0.5 if sketch.bytes_needed > 1 else 0.0
+    return 3 * (of_samples + of_queries + left_out) <= SCORE_ERROR
+
+
+def fixed_point_tile(sketch: Sketch, part: slice, queries: Queries, halves: bool) -> Found:
+    """`posterior_in_fixed_point` for one tile of queries that are `exact_enough`, over a part of the samples."""
     x, alpha, sigma, _, _ = queries
     b, d = x.shape
-    direction = Direction.of(sketch, x, alpha, sigma, 3)
-    answered = _score_error(sketch, direction) <= SCORE_ERROR
     found = Found.none(b, d)
-    if not answered.any():
-        return found
-    total = _Sums(sketch, part, direction.digits, direction.unit, direction.curvature)
+    direction = Direction.of(sketch, x, alpha, sigma, 3)
+    total = _Sums(sketch, part, direction, halves and sketch.bytes_needed == 1)
     weight, score_sum, square_sum = total.sums[0], total.sums[2], total.sums[1]
-    with np.errstate(invalid="ignore", divide="ignore"):  # of those whose scores are so far off that no weight is left
+    with np.errstate(invalid="ignore", divide="ignore"):  # of those that have no weight at all
         mean = total.weighted / weight[:, None]
         square = total.sums[3] / weight
         variance = square - np.sum((mean - sketch.center) ** 2, axis=1)
@@ -51,50 +68,44 @@ def fixed_point_tile(sketch: Sketch, part: slice, queries: Queries) -> Found:
     found.top1_index[:] = total.top
     found.variance[:] = np.maximum(variance, 0)
     found.error_bound[:] = 0
-    found.answered[:] = answered & (variance > LEAST_SPREAD * square)
+    found.answered[:] = variance > LEAST_SPREAD * square
     return found
-
-
-def _score_error(sketch: Sketch, direction: Direction) -> Float[np.ndarray, " B"]:
-    """How far off a score may be: thrice what independent errors of each coordinate add up to."""
-    of_samples = sketch.rest / float(BASE) ** (sketch.bytes_needed - 1) * direction.length
-    of_queries = direction.lost * sketch.radius / sketch.d**0.5
-    left_out = 2 * direction.unit * sketch.unit * (BASE / 4) ** 2 / float(BASE) ** 3 * sketch.d**0.5 if sketch.bytes_needed > 1 else 0.0
-    return 3 * (of_samples + of_queries + left_out)
 
 
 class _Sums:
     """One pass over a part of the samples: `weighted` Σ w y `[B, D]`; `sums` Σ w, Σ w², Σ w log w, Σ w ‖y - c‖² `[4, B]`, with weights
     w = exp(score - peak); `highest` score, and whose it is: `top`."""
 
-    def __init__(self, sketch: Sketch, part: slice, bytes_: Int8[np.ndarray, "B 3 D"], unit: np.ndarray, kappa: np.ndarray):
-        b, wide = len(kappa), tile_width(len(kappa))
+    def __init__(self, sketch: Sketch, part: slice, direction: Direction, halves: bool):
+        b, wide = len(direction.unit), tile_width(len(direction.unit))
         self._sketch = sketch
-        units = np.pad(unit * sketch.unit, (0, wide - b))
+        units = np.pad(direction.unit * sketch.unit, (0, wide - b))
         self._units = np.stack([units / float(BASE) ** order for order in range(3)])
-        self._kappa = np.pad(kappa, (0, wide - b))
+        self._kappa = np.pad(direction.curvature, (0, wide - b))
         far = np.sum(sketch.center**2) > FAR * sketch.square_norms.mean()
         self._shift = sketch.center.astype(np.float32) if far else None
+        self._halves = np.empty((max(len(block.digits[0]) for block in sketch.blocks_of(part)), 2 * wide), np.uint16) if halves else None
         queries = np.zeros((sketch.d, 3, wide), np.int8)
-        queries[:, :, :b] = bytes_.transpose(2, 1, 0)
+        queries[:, :, :b] = direction.digits.transpose(2, 1, 0)
         together = [np.ascontiguousarray(queries[:, : 3 - k].reshape(sketch.d, -1)) for k in range(sketch.bytes_needed)]
         self.weighted, self.sums = np.zeros((wide, sketch.d)), np.zeros((4, wide))
         self.peak, self.highest, self.top = np.full(wide, -np.inf), np.full(wide, -np.inf), np.full(wide, NO_INDEX, np.int32)
         with one_thread_each():
             for block in sketch.fine_blocks_of(part):
                 products = [PRODUCTS.of(digits, some) for digits, some in zip(block.digits, together, strict=True)]
-                self._add(block.start, block.stop - block.start, tuple(np.asarray(one) for one in products))
+                self._add(block, tuple(np.asarray(one) for one in products))
                 PRODUCTS.give_back(products)
-        if self._shift is not None:
+        if halves:
+            self.weighted *= sketch.unit
+            self.weighted += self.sums[0][:, None] * sketch.origin
+        elif self._shift is not None:
             self.weighted += self.sums[0][:, None] * self._shift
         self.weighted, self.sums, self.peak = self.weighted[:b], self.sums[:, :b], self.peak[:b]
         self.highest, self.top = self.highest[:b], self.top[:b]
 
-    def _add(self, start: int, n: int, products: tuple[np.ndarray, ...]) -> None:
+    def _add(self, block: Block, products: tuple[np.ndarray, ...]) -> None:
         """One block."""
-        from kernels.posterior import native
-
-        sketch, wide = self._sketch, len(self.peak)
+        sketch, wide, start, n = self._sketch, len(self.peak), block.start, block.stop - block.start
         first_order = self._units[0].astype(np.float32), *np.zeros((2, wide), np.float32), self._kappa.astype(np.float32)
 
         def near_peak(core: int) -> np.ndarray:
@@ -114,21 +125,50 @@ class _Sums:
 
         def weigh(core: int) -> tuple[np.ndarray, ...]:
             weights, z, bits = np.empty((ROWS, wide), np.float32), np.empty(wide), np.empty(wide, np.int32)
-            weighted, sums, highest, top = np.zeros((wide, sketch.d)), np.zeros((4, wide)), self.highest.copy(), self.top.copy()
+            weighted = np.zeros((wide, sketch.d if self._halves is None else 0))
+            sums, highest, top = np.zeros((4, wide)), self.highest.copy(), self.top.copy()
             first, last = share(n, core)
             for a in range(first, last, ROWS):
                 e = min(a + ROWS, last)
                 of_rows = sketch.square_norms, sketch.log_prior, sketch.index
                 scratch = weights, z, bits
-                native.weigh(products, a, e, start, self._units, order, self._kappa, *of_rows, peak, *scratch, sums, highest, top)
+                native.weigh(
+                    products,
+                    a,
+                    e,
+                    start,
+                    self._units,
+                    order,
+                    self._kappa,
+                    *of_rows,
+                    peak,
+                    self._halves is not None,
+                    *scratch,
+                    sums,
+                    highest,
+                    top,
+                )
+                if self._halves is not None:
+                    native.in_halves(weights, e - a, self._halves[a:e])
+                    continue
                 rows = sketch.rows[start + a : start + e].astype(np.float32, copy=False)
                 weighted += weights[: e - a].T @ (rows if self._shift is None else rows - self._shift)
             return weighted, sums, highest, top
 
         every = on_every_core(weigh)
         for weighted, sums, _, _ in every:
-            self.weighted += weighted
             self.sums += sums
+            if self._halves is None:
+                self.weighted += weighted
+        if self._halves is not None:
+            self._halves[n:] = 0
+            both = np.asarray(_sum_of_columns(sketch.columns_of(block), self._halves[: len(block.digits[0])].view(jnp.bfloat16)))
+            self.weighted += (both[:, :wide].astype(np.float64) + both[:, wide:]).T
         highest, top = np.stack([one[2] for one in every]), np.stack([one[3] for one in every])
         self.highest = highest.max(axis=0)
         self.top = np.where(highest == self.highest, top, NO_INDEX).min(axis=0)
+
+
+@jax.jit
+def _sum_of_columns(columns: Array, weights: Array) -> Float[Array, "D W"]:
+    return jnp.dot(columns, weights, preferred_element_type=jnp.float32)

@@ -63,15 +63,17 @@ class Found:
 _VECTORS = ("log_density", "top1_weight", "entropy", "effective_samples", "variance", "error_bound")
 
 
-def by_tiles(sketch: Sketch, queries: Queries, rows: np.ndarray, compute: Callable[[slice, Queries], Found], into: Found) -> None:
-    """`compute(part, tile)` for the queries `rows`, those of a class together, and put where they belong."""
+def by_tiles(
+    sketch: Sketch, queries: Queries, rows: np.ndarray, compute: Callable[[slice, Queries, np.ndarray], Found], into: Found
+) -> None:
+    """`compute(part, tile, their rows)` for the queries `rows`, those of a class together, and put where they belong."""
     for label in np.unique(queries.label[rows]):
         part = sketch.part(int(label))
         mine = rows[queries.label[rows] == label]
         at_once = max(size for size in TILES if size == TILES[0] or size * (part.stop - part.start) <= SCORES_AT_ONCE)
         for start in range(0, len(mine), at_once):
             tile = mine[start : start + at_once]
-            into.put(tile, compute(part, queries.at(tile)))
+            into.put(tile, compute(part, queries.at(tile), tile))
 
 
 def tile_width(b: int) -> int:

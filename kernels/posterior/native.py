@@ -37,34 +37,54 @@ def highest(scores, first, last, offset, a, e, g, k, lengths, hidden, norms, pri
 
 
 @_compiled
-def collect(  # type: ignore[no-untyped-def]  # pragma: no cover
-    scores, first, last, offset, a, e, g, k, lengths, hidden, norms, prior, least, standing, rows, queries, at
-):  # fmt: skip
-    """Pairs of sample and query whose bound is at least `least`, written from `at` on as long as there is room; where the next goes.
+def sift(  # type: ignore[no-untyped-def]  # pragma: no cover
+    scores, first, last, offset, a, e, g, k, lengths, hidden, norms, prior, margin, floor, best, standing, rows, queries, bounds, at
+):
+    """Pairs of sample and query, among rows `first` to `last`, that may lie within `margin` of the query's highest score: written from `at`
+    on as long as there is room; where the next goes.
+
+    Bounds hold from both sides: no score is below its upper bound less twice what the bytes may hide. The highest of these lower bounds so
+    far is the floor, and what is below it by more than the margin is left out.
 
     Args:
-      standing: `[B]`, to which their numbers are added, room or not.
+      floor, best: `[B]`, the floor so far and whose it is; raised.
+      standing: `[B]`, to which the numbers of pairs are added, room or not.
+      bounds: float32, the upper bound of each pair.
     """
+    least = floor - margin
     for i in range(first, last):
         j = offset + i
         m, h, n, p = lengths[j], hidden[j], norms[j], prior[j]
         some = np.int32(0)
         for q in range(a.shape[0]):
             bound = a[q] * np.float32(scores[i, q]) + (e[q] * m + g[q] * h - k[q] * n + p)
-            stands = np.int32(bound >= least[q])
-            standing[q] += stands
-            some += stands
+            some += np.int32(bound >= least[q])
         if some:
-            if at + some <= rows.shape[0]:
-                for q in range(a.shape[0]):
-                    bound = a[q] * np.float32(scores[i, q]) + (e[q] * m + g[q] * h - k[q] * n + p)
-                    if bound >= least[q]:
-                        rows[at] = j
-                        queries[at] = q
-                        at += 1
-            else:
-                at += some
+            for q in range(a.shape[0]):
+                hides = e[q] * m + g[q] * h
+                bound = a[q] * np.float32(scores[i, q]) + (hides - k[q] * n + p)
+                if bound >= least[q]:
+                    standing[q] += 1
+                    if at < rows.shape[0]:
+                        rows[at], queries[at], bounds[at] = j, q, bound
+                    at += 1
+                    if bound - 2 * hides > floor[q]:
+                        floor[q], best[q] = bound - 2 * hides, j
+                        least[q] = floor[q] - margin[q]
     return at
+
+
+@_compiled
+def around(x, alpha, still, samples, rows, base, squares, moving):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Of one sample for each query: itself, as float64, ‖x - α y‖² and ‖y - κ x‖²."""
+    for q in range(x.shape[0]):
+        y, own, into, total, away = samples[rows[q]], x[q], base[q], 0.0, 0.0
+        for i in range(own.shape[0]):
+            value = np.float64(y[i])
+            into[i] = value
+            total += (own[i] - alpha[q] * value) ** 2
+            away += (value - still[q] * own[i]) ** 2
+        squares[q], moving[q] = total, away
 
 
 @_compiled
@@ -166,7 +186,7 @@ def to_bytes(g, unit, base, into):  # type: ignore[no-untyped-def]  # pragma: no
 
 @_compiled
 def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
-    products, first, last, offset, units, order, k, norms, prior, index, peak, weights, z, bits, sums, highest, top
+    products, first, last, offset, units, order, k, norms, prior, index, peak, halves, weights, z, bits, sums, highest, top
 ):
     """Weights of rows `first` to `last` of a block, and their sums.
 
@@ -175,6 +195,7 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
       units: `[3, B]`: what products of order 0, 1 and 2 count; a score is their sum `- k norm + prior`.
       order: of the first byte of each of the products.
       peak: `[B]`: weights are exp(score - peak); any number near the highest score.
+      halves: round weights to 16 bits.
       weights: `[last - first, B]` float32, result.
       z, bits: `[B]` float64 and int32, scratch.
       sums: `[4, B]`, added to: Σ w, Σ w², Σ w (score - peak), Σ w norm.
@@ -200,7 +221,7 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
         weight = weights[i - first]
         for q in range(b):
             # exp(z) = 2^whole 2^part, the latter by its Taylor polynomial: within 2e-7 of itself on [-1/2, 1/2].
-            y = max(np.float32(z[q] - peak[q]), np.float32(-87)) * np.float32(1.4426950408889634)
+            y = min(max(np.float32(z[q] - peak[q]), np.float32(-87)), np.float32(60)) * np.float32(1.4426950408889634)
             whole = np.floor(y + np.float32(0.5))
             part = (y - whole) * np.float32(0.6931471805599453)
             poly = np.float32(1 / 5040)
@@ -216,8 +237,14 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
         small = np.float32(n)
         for q in range(b):
             below = max(np.float32(z[q] - peak[q]), np.float32(-87))
-            w = weight[q] * two_to[q] if below > np.float32(-87) else np.float32(0)
-            weight[q] = w
+            weight[q] = weight[q] * two_to[q] if below > np.float32(-87) else np.float32(0)
+        if halves:  # what two bfloat16 hold: so are they summed, too
+            of_weight = weight.view(np.int32)
+            for q in range(b):
+                of_weight[q] = (of_weight[q] + np.int32(0x80)) & np.int32(-256)
+        for q in range(b):
+            below = max(np.float32(z[q] - peak[q]), np.float32(-87))
+            w = weight[q]
             some[0, q] += w
             some[1, q] += w * w
             some[2, q] += w * below
@@ -227,3 +254,23 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
                 for q in range(b):
                     sums[s, q] += some[s, q]
                     some[s, q] = 0
+
+
+@_compiled
+def in_halves(weights, n, into):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """The first `n` rows of `weights` `[R, B]`, float32 rounded to 16 bits, as sums of two bfloat16: `into` `[R, 2 B]`, as uint16."""
+    b = weights.shape[1]
+    high = np.empty(b, np.int32)
+    as_float = high.view(np.float32)
+    low = np.empty(b, np.float32)
+    as_int = low.view(np.int32)
+    for i in range(n):
+        row, out = weights[i], into[i]
+        bits = row.view(np.int32)
+        for q in range(b):
+            high[q] = (bits[q] + np.int32(0x8000)) & np.int32(-65536)
+        for q in range(b):
+            low[q] = row[q] - as_float[q]
+        for q in range(b):
+            out[q] = np.uint16(high[q] >> np.int32(16))
+            out[b + q] = np.uint16(as_int[q] >> np.int32(16))

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from kernels.posterior.fixed_point import fixed_point_tile, posterior_in_fixed_point
+from kernels.posterior.fixed_point import exact_enough, fixed_point_tile, posterior_in_fixed_point
 from kernels.posterior.found import TILES, Found, Queries
 from kernels.posterior.plan import Plan
 from kernels.posterior.samples import Samples
@@ -44,6 +44,8 @@ class Costs:
     """Its weight from differences, in float64, and its part in the sums."""
     dense: float
     """Its share of a pass over all samples."""
+    halves: bool
+    """Whether that pass is faster with sums by products of bfloat16."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Planner:
             if self._made is None:
                 sketch = sketch_of(samples)
                 shares = count_standing(sketch)
-                costs = Costs(0.0, 0.0, 1.0) if self.always else measure_costs(sketch, shares)
+                costs = Costs(0.0, 0.0, 1.0, False) if self.always else measure_costs(sketch, shares)
                 self._made = sketch, costs, shares
             return self._made
 
@@ -134,15 +136,20 @@ class Planner:
         sketch, costs, shares = self.prepare(samples)
         found = Found.none(*queries.x.shape)
         ratio = np.where(queries.alpha > 0, queries.sigma / np.where(queries.alpha > 0, queries.alpha, 1), np.inf)
-        ways = {value: choose(sketch.n, costs, shares, float(value)).way for value in np.unique(ratio)}
-        skip = inside & np.array([ways[value] == "sketch" for value in ratio])
-        every = inside & (queries.alpha > 0)
-        if skip.any():
-            dense = math.inf if self.always else costs.dense / costs.look
-            posterior_by_sketch(sketch, queries, np.flatnonzero(skip), found, tolerance=tolerance, dense=dense)
-        if not self.always:
-            posterior_in_fixed_point(sketch, queries, np.flatnonzero(inside & ~found.answered), found)
-            posterior_by_sketch(sketch, queries, np.flatnonzero(every & ~found.answered), found, tolerance=tolerance)
+        distinct, own = np.unique(ratio, return_inverse=True)
+        skip = inside & np.array([choose(sketch.n, costs, shares, float(value)).way == "sketch" for value in distinct])[own]
+        if self.always:
+            posterior_by_sketch(sketch, queries, np.flatnonzero(skip), found, tolerance=tolerance)
+            return found if found.answered.any() else None
+        exact = np.zeros(len(ratio), bool)
+        exact[inside] = exact_enough(sketch, queries.at(inside))
+        limit = np.where(exact, costs.dense / costs.look, math.inf)
+        posterior_by_sketch(
+            sketch, queries, np.flatnonzero((skip | ~exact) & (queries.alpha > 0) & inside), found, tolerance=tolerance, dense=limit
+        )
+        posterior_in_fixed_point(sketch, queries, np.flatnonzero(exact & ~found.answered), found, halves=costs.halves)
+        left = inside & (queries.alpha > 0) & ~found.answered  # by the clusters in their data
+        posterior_by_sketch(sketch, queries, np.flatnonzero(left), found, tolerance=tolerance)
         return found if found.answered.any() else None
 
 
@@ -183,10 +190,11 @@ def measure_costs(sketch: Sketch, shares: Shares) -> Costs:
     pairs = count * first.stop
     late, some, early = (noisy(sketch, count, ratio) for ratio in (RATIOS[0], _ratio_where(shares, 0.03), RATIOS[-1]))
     bound = _seconds(lambda: Bounds(sketch, first, late, 0.0).standing()) / pairs
-    dense = _seconds(lambda: fixed_point_tile(sketch, first, early)) / pairs
-    looks = max(Bounds(sketch, first, some, 0.0).answer(math.inf).standing.sum(), 1)
-    look = _seconds(lambda: Bounds(sketch, first, some, 0.0).answer(math.inf)) - bound * pairs
-    return Costs(bound, max(look, 0.1 * bound * pairs) / looks, dense)
+    dense = {halves: _seconds(lambda: fixed_point_tile(sketch, first, early, halves)) / pairs for halves in (False, True)}  # noqa: B023
+    looks = max(Bounds(sketch, first, some, 0.0).answer().standing.sum(), 1)
+    look = _seconds(lambda: Bounds(sketch, first, some, 0.0).answer()) - bound * pairs
+    halves = sketch.bytes_needed == 1 and dense[True] < dense[False]
+    return Costs(bound, max(look, 0.1 * bound * pairs) / looks, dense[halves], halves)
 
 
 def _ratio_where(shares: Shares, share: float) -> float:

@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int8, Int32, Shaped
 
+from kernels.posterior import native
+
 BASE = 254
 """Each byte after the first has so many times the resolution of the one before: what rounding leaves, ±1/2, becomes ±127."""
 MOST_BYTES = 3
@@ -64,8 +66,6 @@ class Direction(NamedTuple):
         cls, sketch: "Sketch", x: Float[np.ndarray, "B D"], alpha: Float[np.ndarray, " B"], sigma: Float[np.ndarray, " B"], count: int
     ) -> "Direction":
         """Of noisy queries x = α y + σ noise, float64; their bytes so small that int32 adds up products with other bytes."""
-        from kernels.posterior import native  # numba takes a second to import
-
         g, largest = np.empty_like(x), np.empty(len(x))
         squares = native.directions(x, alpha, sigma, sketch.center, g, largest)
         length, whole = np.sqrt(np.einsum("qi,qi->q", g, g)), g @ (sketch.origin - sketch.center)
@@ -109,6 +109,7 @@ class Sketch:
     norms32: Float[np.ndarray, " N"] = dataclasses.field(init=False)
     prior32: Float[np.ndarray, " N"] = dataclasses.field(init=False)
     """`square_norms` and `log_prior`, rounded to float32."""
+    _columns: dict[int, Array] = dataclasses.field(default_factory=dict, repr=False)
     _fine: list[tuple[Block, ...]] = dataclasses.field(default_factory=list, repr=False)
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
 
@@ -149,6 +150,18 @@ class Sketch:
                 self._fine.append(tuple(self._finer(block) for block in self.blocks))
         return tuple(block for block in self._fine[0] if part.start <= block.start < part.stop)
 
+    def columns_of(self, block: Block) -> Array:
+        """The first bytes of a block as `[D, L]` bfloat16, which holds them exactly; made at the first call."""
+        with self._lock:
+            if block.start not in self._columns:
+                self._columns[block.start] = jnp.asarray(np.ascontiguousarray(np.asarray(block.digits[0]).T)).astype(jnp.bfloat16)
+            return self._columns[block.start]
+
+    @functools.cached_property
+    def typical(self) -> float:
+        """Root mean square of ‖y - center‖."""
+        return float(np.sqrt(self.square_norms.mean()))
+
     @property
     def bytes_needed(self) -> int:
         """How many bytes a number of the data takes to be as exact as in float32."""
@@ -186,7 +199,7 @@ class Products(threading.local):
         """Exact: int32 adds them up. To be given back once it is used up."""
         shape = digits.shape[0], queries.shape[1]
         free = self._free.setdefault(shape, [])
-        return _product(digits, queries, free.pop() if free else jnp.zeros(shape, jnp.int32))
+        return _product(digits, queries, free.pop() if free else jnp.zeros(shape, jnp.int32)).block_until_ready()
 
     def give_back(self, products: list[Array]) -> None:
         """Take their memory for later ones; a little is kept, and of the latest shapes."""

@@ -5,11 +5,12 @@ a certificate: with K samples standing, the others weigh less than `N exp(-cut)`
 rounding hides it. Driven by the host, hence not under tracing.
 """
 
-import math
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from kernels.posterior import native
 from kernels.posterior.cores import cores, on_every_core, share
 from kernels.posterior.found import Found, Queries, by_tiles, log_density_of, pieces, tile_width
 from kernels.posterior.sketch import PRODUCTS, Direction, Sketch
@@ -32,28 +33,46 @@ def posterior_by_sketch(
     into: Found,
     *,
     tolerance: float = 0.0,
-    dense: float = math.inf,
+    dense: Float[np.ndarray, " B"] | None = None,
 ) -> None:
     """Exact moments of the queries `rows`, all with α > 0 and σ > 0, put into `into`.
 
     Args:
       tolerance: share of a query's weight that may be left out; no less than rounding hides is, anyway.
-      dense: what a pass over all samples costs a query, as a share of looking at them all one by one: queries for which that is cheaper are
-        left unanswered.
+      dense: what a pass over all samples costs each query, as a share of looking at them all one by one: queries for which that is cheaper
+        are left unanswered. None: none are.
     """
-    by_tiles(sketch, queries, rows, lambda part, tile: Bounds(sketch, part, tile, tolerance).answer(dense), into)
+    by_tiles(
+        sketch,
+        queries,
+        rows,
+        lambda part, tile, mine: Bounds(sketch, part, tile, tolerance).answer(None if dense is None else dense[mine]),
+        into,
+    )
+
+
+class Pairs(NamedTuple):
+    """Pairs of sample and query, those of a sample together, so that it is read once for all its queries."""
+
+    rows: Int[np.ndarray, " P"]
+    queries: Int[np.ndarray, " P"]
+    bounds: Float[np.ndarray, " P"]
+
+    def where(self, keep: np.ndarray) -> "Pairs":
+        """Some of them."""
+        return Pairs(*(v[keep] for v in self))
 
 
 class Bounds:
-    """A tile of queries, and an upper bound of each of their scores on a part of the samples."""
+    """A tile of queries, an upper and a lower bound of each of their scores on a part of the samples, and the samples that stand."""
 
     def __init__(self, sketch: Sketch, part: slice, queries: Queries, tolerance: float):
         self.sketch, self.part, self.queries = sketch, part, queries
         x, alpha, sigma, still, _ = queries
         self._blocks = sketch.blocks_of(part)
-        b, wide = len(x), tile_width(len(x))
+        b, d, wide = *x.shape, tile_width(len(x))
         direction = Direction.of(sketch, x, alpha, sigma, 1)
-        bytes_ = np.zeros((sketch.d, wide), np.int8)
+        bytes_ = np.zeros((d, wide), np.int8)
         bytes_[:, :b] = direction.digits[:, 0].T
         self._products = [PRODUCTS.of(block.digits[0], bytes_) for block in self._blocks]
         length, lost, kappa = direction.length, direction.lost, direction.curvature
@@ -63,146 +82,147 @@ class Bounds:
         # Float32 may round a bound by `_slack`.
         size = (length + lost) * (sketch.reach + sketch.radius) + kappa * sketch.radius**2 + sketch.largest_prior
         self._shift, self._slack = direction.shift, 12 * UNIT * size
-        self._scores = [np.asarray(scores) for scores in self._products]
-        self._promising()
-        heavy = sketch.rows[self.nearest].astype(np.float64)
-        square = np.sum((x - alpha[:, None] * heavy) ** 2, axis=1)
-        moving = np.sum((heavy - still[:, None] * x) ** 2, axis=1)
-        width = 4 * sketch.radius**2 / np.maximum(np.minimum(moving, square), 1e-60)
-        self.cut = np.log((part.stop - part.start) / np.maximum(HIDDEN / np.maximum(1, width), tolerance))
 
-    def _promising(self) -> None:
-        """The heaviest of the samples with the highest bounds, by their exact weights: `peak` and `nearest`."""
-        wide = len(self._factors[0])
+        # How much may be left out depends on the nearest sample. A guess first, as if the noise were half that of the path.
+        self.cut = self._cut(sigma**2 * d / 2, tolerance)
+        self._pairs, self._count, best = self._sifted(np.full(wide, -np.inf, np.float32), int(ROOM * b * self._n / cores()) + 64)
+        self.peak, self.nearest = self._heaviest(best)
+        self.base, square, moving = np.empty((b, d)), np.empty(b), np.empty(b)
+        native.around(x, alpha, still, sketch.rows, self.nearest, self.base, square, moving)
+        self._enough = self.cut
+        self.cut = self._cut(np.minimum(moving, square), tolerance)
 
-        def work(core: int) -> list[np.ndarray]:
-            from kernels.posterior import native
+    @property
+    def _n(self) -> int:
+        return self.part.stop - self.part.start
 
-            some = []
-            for block, a, b in self._share(core):
-                best, where = np.full(wide, -np.inf, np.float32), np.full(wide, self.part.start, np.int32)
-                native.highest(self._scores[block], a, b, self._blocks[block].start, *self._factors, *self._of_rows, best, where)
-                some.append(where[: len(self.queries.x)])
-            return some
+    def _cut(self, square: np.ndarray, tolerance: float) -> Float[np.ndarray, " B"]:
+        """How far below the peak a sample does not matter, where the velocity's scale is the root of `square`."""
+        width = 4 * self.sketch.radius**2 / np.maximum(square, 1e-60)
+        return np.log(self._n / np.maximum(HIDDEN / np.maximum(1, width), tolerance))
 
-        rows = np.concatenate([np.stack(some) for some in on_every_core(work) if some])
-        queries = np.tile(np.arange(rows.shape[1], dtype=np.int32), len(rows))
-        rows = rows.reshape(-1)
+    def _heaviest(self, candidates: Int[np.ndarray, "m B"]) -> tuple[np.ndarray, np.ndarray]:
+        """Of a few samples of each query the highest log weight, exact, and whose it is."""
+        x, alpha, sigma, _, _ = self.queries
+        peak, whose = np.full(len(x), -np.inf), candidates[0].copy()
+        every = np.tile(np.arange(len(x), dtype=np.int32), len(candidates))
+        of_rows = self.sketch.rows, self.sketch.log_prior, self.sketch.index
+        native.heaviest(x, alpha, sigma, *of_rows, candidates.reshape(-1), every, 0, len(every), peak, whose)
+        return peak, whose
 
-        def weigh(core: int) -> tuple[np.ndarray, np.ndarray]:
-            from kernels.posterior import native
-
-            x, alpha, sigma, _, _ = self.queries
-            peak, whose = np.full(len(x), -np.inf), np.full(len(x), self.part.start, np.int32)
-            sketch = self.sketch
-            native.heaviest(
-                x, alpha, sigma, sketch.rows, sketch.log_prior, sketch.index, rows, queries, *share(len(rows), core), peak, whose
-            )
-            return peak, whose
-
-        self.peak, self.nearest = self._highest(on_every_core(weigh))
-
-    def _least(self) -> Float[np.ndarray, " W"]:
+    def _least(self) -> Float[np.ndarray, " B"]:
         """Bounds below these belong to samples below the cut."""
         least = (self.peak - self.cut - self._shift - self._slack).astype(np.float32)
-        return _wide(np.nextafter(least, np.float32(-np.inf)), len(self._factors[0]), np.inf)
+        return np.nextafter(least, np.float32(-np.inf))
 
-    def _share(self, core: int) -> list[tuple[int, int, int]]:
-        first, last = share(self.part.stop - self.part.start, core)
-        return list(pieces([block.stop - block.start for block in self._blocks], first, last))
+    def _sifted(self, floor: Float[np.ndarray, " W"], room: int) -> tuple[Pairs, Int[np.ndarray, " B"], Int[np.ndarray, "cores B"]]:
+        """The pairs within the cut of what is known of the peak, as many as there is room for on each core; how many there are of each
+        query, room or not; and the samples with the highest lower bounds."""
+        wide, b = len(floor), len(self.queries.x)
+        margin = _wide((self.cut + 2 * self._slack).astype(np.float32) * np.float32(1 + 1e-6), wide, 0.0)
+        lengths = [block.stop - block.start for block in self._blocks]
+
+        def work(core: int) -> tuple[np.ndarray, ...]:
+            rows, queries, bounds = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.float32)
+            own, best, standing, at = floor.copy(), np.full(wide, self.part.start, np.int32), np.zeros(wide, np.int32), 0
+            for block, first, last in pieces(lengths, *share(self._n, core)):
+                rows_of = np.asarray(self._products[block]), first, last, self._blocks[block].start
+                into = own, best, standing, rows, queries, bounds
+                at = native.sift(*rows_of, *self._factors, *self._of_rows, margin, *into, at)
+            return rows[:at], queries[:at], bounds[:at], standing[:b], best[:b]
+
+        rows, queries, bounds, standing, best = zip(*on_every_core(work), strict=True)
+        pairs = Pairs(np.concatenate(rows), np.concatenate(queries), np.concatenate(bounds))
+        return pairs, np.stack(standing).astype(np.int64).sum(axis=0), np.stack(best)
+
+    def _again(self, answered: np.ndarray, room: int) -> None:
+        """Sift once more, now that the peak is known, for some of the queries."""
+        self.cut = np.maximum(self.cut, self._enough)
+        floor = _wide(np.where(answered, self._least() + (self.cut + 2 * self._slack), np.inf).astype(np.float32), self._width, np.inf)
+        self._pairs, self._count, _ = self._sifted(floor, room)
+
+    @property
+    def _width(self) -> int:
+        return len(self._factors[0])
 
     def standing(self) -> Int[np.ndarray, " B"]:
         """How many samples of each query are not left out by their bounds."""
-        return self._collected(self._least(), 0)[2]
+        self._again(np.full(len(self.queries.x), True), 0)
+        return self._count
 
-    def answer(self, dense: float) -> Found:
+    def answer(self, dense: Float[np.ndarray, " B"] | None = None) -> Found:
         """Weigh those that stand, of the queries for which that is cheaper than a dense pass: see `posterior_by_sketch`."""
-        b, n = len(self.queries.x), self.part.stop - self.part.start
-        least = self._least()
-        room = ROOM * b * n // cores() + 64
-        rows, queries, standing = self._collected(least, int(room))
-        answered = standing <= dense * n
-        if standing[~answered].sum() <= dense * n * max((~answered).sum(), LEAST_DENSE):
-            answered[:] = True
-        if not answered.all() or standing.sum() > len(rows):
-            least[:b][~answered] = np.inf
-            rows, queries, _ = self._collected(least, int(standing[answered].sum()))
+        b, n = len(self.queries.x), self._n
+        whole = self._count.sum() == len(self._pairs.rows) and (self.cut <= self._enough).all()
+        if not whole:
+            self._again(np.full(b, True), 0)
+        answered = np.full(b, True)
+        if dense is not None:
+            answered = self._count <= dense * n
+            answered |= self._count[~answered].sum() <= dense[~answered].max(initial=0) * n * max((~answered).sum(), LEAST_DENSE)
+        standing = self._count
+        if not whole and answered.any():
+            self._again(answered, int(standing[answered].sum()))
         PRODUCTS.give_back(self._products)
         found = Found.none(b, self.sketch.d)
         found.standing[:] = standing
         if answered.any():
-            self._moments(rows, queries, found)
-            found.error_bound[:] = (found.error_bound + (n - standing) * np.exp(-self.cut)) * found.top1_weight * 2 * self.sketch.radius
+            pairs = self._pairs
+            self._moments(pairs.where((pairs.bounds >= self._least()[pairs.queries]) & answered[pairs.queries]), found)
+            found.error_bound[:] = (found.error_bound + n * np.exp(-self.cut)) * found.top1_weight * 2 * self.sketch.radius
         found.answered[:] = answered
         return found
 
-    def _moments(self, rows: np.ndarray, queries: np.ndarray, found: Found) -> None:
+    def _moments(self, pairs: Pairs, found: Found) -> None:
         """Those of the pairs, into `found`; as `error_bound` the weight of those below the cut, of the heaviest's."""
-        peak, heaviest, mean, sums = self.weighed(rows, queries)
+        peak, heaviest, mean, sums = self._weighed(pairs)
         with np.errstate(invalid="ignore", divide="ignore"):  # of those that have no pairs
             total, square, score, away, _, _, below = sums.T
             mean /= total[:, None]
             top1 = np.exp(peak - self.peak) / total
-            found.denoised[:] = self.sketch.rows[self.nearest] + mean
+            found.denoised[:] = self.base + mean
             found.log_density[:] = log_density_of(self.sketch, self.part, self.peak + np.log(total), self.queries.sigma)
             found.top1_weight[:] = top1
             found.entropy[:] = np.maximum(np.log(total) - score / total, 0)
             found.effective_samples[:] = total**2 / square
-            found.variance[:] = np.maximum(away / total - np.sum(mean**2, axis=1), 0)
+            found.variance[:] = np.maximum(away / total - np.einsum("qi,qi->q", mean, mean), 0)
             found.error_bound[:] = below / total / top1
         found.top1_index[:] = self.sketch.index[heaviest]
-
-    def _collected(self, least: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Pairs of sample and query that stand, as many as there is room for on each core, those of a sample together, so that it is read
-        once for all its queries; and how many there are of each query, room or not."""
-        b = len(self.queries.x)
-
-        def work(core: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            from kernels.posterior import native
-
-            rows, queries, standing, at = np.empty(room, np.int32), np.empty(room, np.int32), np.zeros(len(least), np.int32), 0
-            for block, a, e in self._share(core):
-                scores, start = self._scores[block], self._blocks[block].start
-                at = native.collect(scores, a, e, start, *self._factors, *self._of_rows, least, standing, rows, queries, at)
-            return rows[:at], queries[:at], standing[:b]
-
-        rows, queries, standing = zip(*on_every_core(work), strict=True)
-        return np.concatenate(rows), np.concatenate(queries), np.sum(standing, axis=0, dtype=np.int64)
 
     def _exact_down_to(self, peak: np.ndarray) -> Float[np.ndarray, " B"]:
         """How far below the peak a log weight may lie for float32 to do: what it gets wrong there weighs less than 1e-8."""
         error = 2e-6 * (np.abs(peak) + self.cut)
         return np.where(error < 1, np.maximum(10.0, np.log(1e8 * error + 1e-300)), np.inf)
 
-    def weighed(self, rows: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _weighed(self, pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of pairs: the highest log weight of each query, whose it is, and with weights relative to `peak` Σ w (y - base) and the sums of
         `native.add_pairs`, with all of Σ w ‖y - base‖² in the fourth."""
         x, alpha, sigma, _, _ = self.queries
         sketch, exact = self.sketch, self._exact_down_to(self.peak)
-        base, x32, alpha32 = sketch.rows[self.nearest].astype(np.float64), x.astype(np.float32), alpha.astype(np.float32)
+        x32, alpha32 = x.astype(np.float32), alpha.astype(np.float32)
         of_rows = sketch.rows, sketch.square_norms, sketch.log_prior, sketch.index
 
         def work(core: int) -> tuple[np.ndarray, ...]:
-            from kernels.posterior import native
-
-            mean, light, sums = np.zeros(base.shape), np.zeros(base.shape, np.float32), np.zeros((len(base), 7))
+            mean, light, sums = np.zeros(x.shape), np.zeros(x.shape, np.float32), np.zeros((len(x), 7))
             highest, whose = self.peak.copy(), self.nearest.copy()
-            pairs = rows, queries, *share(len(rows), core)
+            some = pairs.rows, pairs.queries, *share(len(pairs.rows), core)
             result = mean, light, sums, highest, whose
-            native.add_pairs(x, alpha, sigma, x32, alpha32, *of_rows, base, self.peak, self.cut, exact, *pairs, *result)
+            native.add_pairs(x, alpha, sigma, x32, alpha32, *of_rows, self.base, self.peak, self.cut, exact, *some, *result)
             return result
 
         every = on_every_core(work)
         peak, heaviest = self._highest([one[3:] for one in every])
         if (peak - self.peak > SURPRISE).any():  # then the weights may overflow
-            self.peak, self.nearest = peak, heaviest
-            return self.weighed(rows, queries)
-        mean, light, sums = (np.sum(v, axis=0) for v in zip(*(one[:3] for one in every), strict=True))
-        moved = light - sums[:, 4, None] * base
-        # Σ w ‖y - base‖² = Σ w ‖y - c‖² - 2 Σ w (y - base)·(base - c) - Σ w ‖base - c‖²
-        away = base - sketch.center
-        sums[:, 3] += np.maximum(sums[:, 5] - 2 * np.sum(moved * away, axis=1) - sums[:, 4] * np.sum(away**2, axis=1), 0)
-        return peak, heaviest, mean + moved, sums
+            self.peak, self.nearest, self.base = peak, heaviest, sketch.rows[heaviest].astype(np.float64)
+            return self._weighed(pairs)
+        mean, light, sums = (sum(v[1:], start=v[0]) for v in zip(*(one[:3] for one in every), strict=True))
+        if sums[:, 4].any():
+            moved = light - sums[:, 4, None] * self.base
+            # Σ w ‖y - base‖² = Σ w ‖y - c‖² - 2 Σ w (y - base)·(base - c) - Σ w ‖base - c‖²
+            away = self.base - sketch.center
+            sums[:, 3] += np.maximum(sums[:, 5] - 2 * np.sum(moved * away, axis=1) - sums[:, 4] * np.sum(away**2, axis=1), 0)
+            mean += moved
+        return peak, heaviest, mean, sums
 
     def _highest(self, every: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray]:
         """Of what each core found as highest log weight, and whose: the caller's lowest index among equals."""

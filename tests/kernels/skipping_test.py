@@ -214,7 +214,9 @@ def test_where_too_many_stand_the_query_is_given_up():
     samples = prepare(jnp.asarray(np.concatenate([DATA["a sphere about the query"], 50 * np.eye(D, dtype=np.float32)])))
     x, ones = np.zeros((70, D)), np.ones(70)
     found = Found.none(70, D)
-    posterior_by_sketch(sketch_of(samples), Queries(x, 0.5 * ones, 0.5 * ones, ones, np.full(70, -1)), np.arange(70), found, dense=0.5)
+    posterior_by_sketch(
+        sketch_of(samples), Queries(x, 0.5 * ones, 0.5 * ones, ones, np.full(70, -1)), np.arange(70), found, dense=np.full(70, 0.5)
+    )
     assert not found.answered.any()
     assert (found.standing == N).all()
     assert np.isnan(found.denoised).all()
@@ -234,7 +236,7 @@ def test_the_plan_says_why_in_words_and_figures():
     """Early dense, late by bounds; the shares are what was counted on the data."""
     rng = np.random.default_rng(0)
     own = sketch_of(prepare(jnp.asarray((rng.standard_normal((4000, 200)) * np.geomspace(10, 0.01, 200)).astype(np.float32))))
-    shares, costs = count_standing(own), Costs(bound=1.0, look=100.0, dense=10.0)
+    shares, costs = count_standing(own), Costs(bound=1.0, look=100.0, dense=10.0, halves=False)
     early, late = choose(own.n, costs, shares, 30.0), choose(own.n, costs, shares, 0.05)
     assert (early.way, early.cost) == ("dense", 1)
     assert str(early).startswith("dense: at σ/α = 30 bounds leave 100% of the 4,000 samples")
