@@ -17,8 +17,9 @@ from kernels.posterior.sketch import BASE, PRODUCTS, Block, Direction, Sketch
 
 SCORE_ERROR = 2e-5
 """Nats. Scores are as exact as that, or a query is left unanswered."""
-LEAST_SPREAD = 0.01
-"""Of the mean square distance from the data's centre: below it the posterior's variance would cancel, and a query is left unanswered."""
+LEAST_SPREAD = 0.002
+"""Of the mean square distance from the data's centre: below it float32 would show in the posterior's variance,
+and a query is left unanswered."""
 FAR = 4
 """Samples are moved to the centre before they are summed where ‖centre‖² exceeds so many times their mean square distance from it."""
 ROWS = 2048

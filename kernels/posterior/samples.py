@@ -116,7 +116,7 @@ def prepare(
         under tracing, where that cannot be known.
       shards: the devices of a `shard_map`, each with data of its own.
     """
-    center, norms, largest, ratio = statistics(data, counts, shards)
+    center, norms, largest, ratio = statistics(jax.lax.stop_gradient(data), counts, shards)
     if shift is None:
         shift = True if isinstance(ratio, jax.core.Tracer) else bool(ratio > SHIFTED_FROM)
     n = data.shape[0]

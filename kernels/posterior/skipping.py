@@ -12,14 +12,12 @@ from jaxtyping import Float, Int
 
 from kernels.posterior import native
 from kernels.posterior.cores import cores, on_every_core, share
-from kernels.posterior.found import Found, Queries, by_tiles, log_density_of, pieces, tile_width
+from kernels.posterior.found import TILES, Found, Queries, by_tiles, log_density_of, pieces, tile_width
 from kernels.posterior.sketch import PRODUCTS, Direction, Sketch
 
 HIDDEN = 1e-7
 """Share of a query's weight that a float32 result cannot show; less where the data are wide beside the velocity."""
 UNIT = 2.0**-24
-LEAST_DENSE = 32
-"""A dense pass for fewer queries costs as much: it waits for memory."""
 SURPRISE = 30.0
 """Nats by which a sample may outweigh all those with the highest bounds before weights are made anew, relative to its own."""
 ROOM = 0.08
@@ -159,7 +157,8 @@ class Bounds:
         answered = np.full(b, True)
         if dense is not None:
             answered = self._count <= dense * n
-            answered |= self._count[~answered].sum() <= dense[~answered].max(initial=0) * n * max((~answered).sum(), LEAST_DENSE)
+            many = (~answered).sum() + TILES[-1]  # a dense pass of few queries costs about half of one of many
+            answered |= self._count[~answered].sum() <= dense[~answered].max(initial=0) * n * many / 2
         standing = self._count
         if not whole and answered.any():
             self._again(answered, int(standing[answered].sum()))
