@@ -55,6 +55,7 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
+        """As tables and figures have it."""
         return f"{self.navigator}/{self.refiner}{', specialists' if self.specialists else ''}"
 
 
