@@ -30,7 +30,7 @@ from flowjax.intervals import Interval
 from flowjax.models import parameter_count
 from flowjax.models.trained import TrainedFlow, load_trained, save_staged
 from flowjax.reporting import analysis_figures
-from flowjax.reporting.page import Section
+from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir, plain
 from flowjax.schedules import uniform_timesteps
 from flowjax.verdict import Verdict, judge
@@ -55,6 +55,7 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
+        """As tables and figures have it."""
         return f"{self.navigator}/{self.refiner}{', specialists' if self.specialists else ''}"
 
 
@@ -137,7 +138,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         ),
         Section("Compared on the same noise", "Below 0: the first is better.", table=_compared(comparisons)),
         Section("All of them", "Means over seeds with 95 % intervals.", table=rows),
-        Section("What the paper says", _PAPER, table=[{"verdict": verdict.outcome, "why": verdict.why}]),
+        beside_the_paper(_PAPER, verdict),
     ]
     workdir.write_report("In which stage capacity counts", takeaway, sections, origin)
     return takeaway

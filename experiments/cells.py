@@ -24,8 +24,6 @@ class Cells:
 
     def __init__(self, workdir: WorkDir):
         self._folder = workdir.live(CELLS)
-        self.computed = 0
-        """How many were not there."""
 
     def __call__(self, depends_on: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """The value of a cell, in plain JSON values."""
@@ -39,7 +37,6 @@ class Cells:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             pass
         value = plain(compute())
-        self.computed += 1
         self._folder.mkdir(exist_ok=True)
         aside = file.with_suffix(".partial")
         aside.write_text(json.dumps({"depends_on": told, "value": value}, indent=2) + "\n", encoding="utf-8")

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.cells import Cells
+from experiments.trained import own_oracle, told_classes
 from flowjax import data
 from flowjax.fields import Field
 from flowjax.metrics.loss_by_t import ErrorsByTime, LossByTimeMeter
 from flowjax.models.trained import TrainedFlow
-from flowjax.oracle import Oracle
 from flowjax.reporting.workdir import WorkDir
 from flowjax.sweep import draw_pairs
 
@@ -37,8 +37,8 @@ class Errors:
         seed: int,
     ):
         self._cells, self._training, self._queried = Cells(workdir), training, queried
-        self._path, self._times, self._num_queries, self._seed = like.path, times, num_queries, seed
-        self._by_class = bool(like.num_classes) and training.labels is not None
+        self._times, self._num_queries, self._seed = times, num_queries, seed
+        self._like, self._by_class = like, told_classes(like, training)
         self._depends_on = {
             "oracle of": training.provenance["sha256"],
             "queries of": queried.provenance["sha256"],
@@ -52,8 +52,8 @@ class Errors:
     @functools.cached_property
     def _meter(self) -> LossByTimeMeter:
         labels = self._queried.labels if self._by_class else None
-        oracle = Oracle(self._training.data, self._training.labels if self._by_class else None, path=self._path)
-        return LossByTimeMeter(oracle, draw_pairs(self._queried.data, self._num_queries, self._seed, labels=labels), self._times)
+        pairs = draw_pairs(self._queried.data, self._num_queries, self._seed, labels=labels)
+        return LossByTimeMeter(own_oracle(self._like, self._training), pairs, self._times)
 
     def __call__(self, flow: TrainedFlow) -> ErrorsByTime:
         """The errors of one flow."""

@@ -30,7 +30,7 @@ from flowjax.fields import convert_interval, guided
 from flowjax.models.trained import TrainedFlow
 from flowjax.path import RectifiedFlow
 from flowjax.reporting import analysis_figures
-from flowjax.reporting.page import Section
+from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
 from flowjax.schedules import uniform_timesteps
 from flowjax.stages import Advice, TurningPoint
@@ -138,7 +138,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "On each seed the best is the one of the other seeds. " + settings.guidance_interval.evidence,
             table=[{"interval": name, "t": _name(own[name]), **part._asdict()} for name, part in regret.items()],
         ),
-        Section("What the paper says", _PAPER, table=[{"verdict": verdict.outcome, "why": verdict.why}]),
+        beside_the_paper(_PAPER, verdict),
     ]
     workdir.write_report("Where in time guidance pays", takeaway, sections, origin)
     return takeaway

@@ -20,13 +20,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.trained import MODELS, obtain, own_data, strength
+from experiments.trained import MODELS, obtain, own_data, own_oracle, own_turning_point, strength
 from flowjax import stages
 from flowjax.fields import OracleField
 from flowjax.hybrid import Hybrid, Memorized, checked_switches, hybrid_samples, memorized
-from flowjax.oracle import Oracle
 from flowjax.reporting import sampling_figures
-from flowjax.reporting.page import Section
+from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
 from flowjax.sampling import Solver, draw_labels, noise
 from flowjax.schedules import uniform_timesteps
@@ -45,9 +44,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     training, heldout = own_data(flow, config.data)
     if heldout is None:
         training, heldout = training.split(config.heldout_fraction, config.seed)
-    by_class = bool(flow.num_classes) and training.labels is not None
-    oracle = Oracle(training.data, training.labels if by_class else None, path=flow.path)
-    label = draw_labels(config.num_samples, flow.num_classes, seed=config.seed) if by_class else None
+    oracle = own_oracle(flow, training)
+    label = draw_labels(config.num_samples, flow.num_classes, seed=config.seed) if oracle.conditional else None
     found = hybrid_samples(
         OracleField(oracle),
         flow.field,
@@ -60,7 +58,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         progress=runner.progress("t_switch"),
     )
     seen = memorized(found, training.data, heldout.data)
-    target = stages.measure_turning_point(oracle, label="own" if by_class else None, seed=config.seed)
+    target = own_turning_point(oracle, config.seed)
     behaviour = stages.turning_point_of_curve(found.t_switch, seen.copies.astype(np.float64), seed=config.seed)
     identity = stages.turning_point_of_curve(found.t_switch, (seen.row == seen.own_row).astype(np.float64), seed=config.seed)
     verdict = _verdict(seen, target, behaviour, strength(flow)["enough"])
@@ -109,7 +107,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             workdir.save_figure("samples", sampling_figures.switches_figure(found, seen, training, config.show)),
             alt="Samples and their nearest training samples",
         ),
-        Section("What the paper says", _PAPER, table=[{"verdict": verdict.outcome, "why": verdict.why}]),
+        beside_the_paper(_PAPER, verdict),
         Section("In numbers", "All are in hybrid.csv.", table=rows),
     ]
     workdir.write_report("When following the oracle means copying", takeaway, drawn, origin)

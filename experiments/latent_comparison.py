@@ -42,7 +42,7 @@ from flowjax.metrics.waviness import Waviness, waviness
 from flowjax.models.autoencoder import FILE, TrainedEncoder, load_autoencoder
 from flowjax.models.trained import TrainedFlow, load_trained
 from flowjax.reporting import analysis_figures
-from flowjax.reporting.page import Section
+from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
 from flowjax.stages import TurningPoint
 from flowjax.verdict import Verdict, judge
@@ -134,7 +134,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             alt="Spectrum of each latent space",
         ),
         Section("In numbers", "Effective dimensions: (Σ λ)² / Σ λ².", table=rows),
-        Section("What the paper says", _PAPER, table=[{"verdict": verdict.outcome, "why": verdict.why}]),
+        beside_the_paper(_PAPER, verdict),
     ]
     workdir.write_report("Smooth and wavy latent spaces", takeaway, sections, origin)
     return takeaway

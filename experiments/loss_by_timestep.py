@@ -30,7 +30,7 @@ from flowjax.metrics.loss_by_t import ErrorsByTime, Reduction, reduction
 from flowjax.models import parameter_count
 from flowjax.models.trained import TrainedFlow, load_trained
 from flowjax.reporting import analysis_figures
-from flowjax.reporting.page import Section
+from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
 from flowjax.verdict import Verdict, judge
 
@@ -125,7 +125,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     drawn += [
         Section("In numbers", "Reductions of the mean squared error; relative: as a share of the first model's.", table=rows),
         Section("The models", "Only the last is measured by its samples.", table=table),
-        Section("What the paper says", _PAPER, table=[{"verdict": verdict.outcome, "why": verdict.why}]),
+        beside_the_paper(_PAPER, verdict),
     ]
     workdir.write_report("Where capacity and training time pay", takeaway, drawn, origin)
     return takeaway

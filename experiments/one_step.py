@@ -19,12 +19,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.trained import MODELS, obtain, own_data, strength
-from flowjax import data, stages
+from experiments.trained import MODELS, obtain, own_data, own_oracle, own_turning_point, strength
+from flowjax import data
 from flowjax.fields import Field, OracleField
-from flowjax.oracle import Oracle
 from flowjax.reporting import sampling_figures
-from flowjax.reporting.page import Section
+from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.strip import strip_figure
 from flowjax.reporting.workdir import WorkDir
 from flowjax.sampling import Solver, Trajectory, draw_labels, in_batches, noise, trajectory
@@ -48,9 +47,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     solver = Solver(config.solver)
     flow = obtain(config.model, workdir)
     training, _ = own_data(flow, config.data)
-    by_class = bool(flow.num_classes) and training.labels is not None
-    oracle = Oracle(training.data, training.labels if by_class else None, path=flow.path)
-    label = draw_labels(config.num_samples, flow.num_classes, seed=config.seed) if by_class else None
+    oracle = own_oracle(flow, training)
+    label = draw_labels(config.num_samples, flow.num_classes, seed=config.seed) if oracle.conditional else None
     t = uniform_timesteps(config.num_steps) * flow.path.t_max
 
     def followed(field: Field) -> Trajectory:
@@ -65,7 +63,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     runs = {"along the model": followed(flow.field), "along the oracle": followed(OracleField(oracle))}
     shares = {name: settling(one.one_step, one.x[-1]) for name, one in runs.items()}  # type: ignore[arg-type]
     settled = {name: _settled(t, found, config) for name, found in shares.items()}
-    turn = stages.measure_turning_point(oracle, label="own" if by_class else None, seed=config.seed)
+    turn = own_turning_point(oracle, config.seed)
     first = {name: _from_the_mean(np.asarray(one.one_step[0]), label, training) for name, one in runs.items()}
     verdict = _verdict(settled["along the model"], first["along the model"], strength(flow)["enough"])
 
@@ -122,7 +120,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     table = [{"run": name, "part": part, **at._asdict()} for name, parts in settled.items() for part, at in parts.items()]
     sections += [
         Section("Settled at", f"The t from which on {config.level:.0%} of the way is done, with 95 % intervals.", table=table),
-        Section("What the paper says", _PAPER, table=[{"verdict": verdict.outcome, "why": verdict.why}]),
+        beside_the_paper(_PAPER, verdict),
     ]
     workdir.write_report("When layout and details are decided", takeaway, sections, origin)
     return takeaway

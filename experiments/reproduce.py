@@ -26,7 +26,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.configs.reproduce import PRESETS
+from experiments.configs.model import PRESETS
 from experiments.findings import FINDINGS, MODEL, Experiment, Finding
 from flowjax.exits import Exit
 from flowjax.reporting.page import Section

@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 
 from experiments.cells import Cells
 from experiments.sample_quality import Quality
+from experiments.trained import own_oracle, own_turning_point, told_classes
 from flowjax import data, stages
 from flowjax.fields import Field
 from flowjax.models.trained import TrainedFlow
-from flowjax.oracle import Oracle
 from flowjax.reporting.workdir import WorkDir
 from flowjax.sampling import Solver, draw_labels, in_batches, noise, sample
 from flowjax.stages import Advice, TurningPoint
@@ -76,12 +76,7 @@ def check(config: ConfigDict) -> None:
 
 def turn_and_advice(flow: TrainedFlow, training: data.DataSet, workdir: WorkDir, seed: int) -> tuple[TurningPoint, Advice]:
     """Where the data that a flow was trained on turn, for the classes that it is told, and what follows; measured once."""
-    by_class = bool(flow.num_classes) and training.labels is not None
-
-    def measure() -> dict[str, Any]:
-        oracle = Oracle(training.data, training.labels if by_class else None, path=flow.path)
-        return dataclasses.asdict(stages.measure_turning_point(oracle, label="own" if by_class else None, seed=seed))
-
+    by_class = told_classes(flow, training)
     depends_on = {"turning point of": training.provenance["sha256"], "by class": by_class, "path": repr(flow.path), "seed": seed}
-    turn = TurningPoint(**Cells(workdir)(depends_on, measure))
+    turn = TurningPoint(**Cells(workdir)(depends_on, lambda: dataclasses.asdict(own_turning_point(own_oracle(flow, training), seed))))
     return turn, stages.advice(turn.measured, stages.covariance_spectrum(training.data), share=None, path=flow.path)

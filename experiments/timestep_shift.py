@@ -26,7 +26,7 @@ from experiments.trained import MODELS, obtain, own_data, strength
 from flowjax.contest import Contest, percent
 from flowjax.intervals import Interval
 from flowjax.reporting import analysis_figures
-from flowjax.reporting.page import Section
+from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
 from flowjax.schedules import shift, uniform_timesteps
 from flowjax.verdict import Verdict, judge
@@ -91,7 +91,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "On each seed the best is the one of the other seeds. " + settings.shift.evidence,
             table=[{"steps": n, **_flat(result)} for n, result in results.items()],
         ),
-        Section("What the paper says", _PAPER, table=[{"verdict": verdict.outcome, "why": verdict.why}]),
+        beside_the_paper(_PAPER, verdict),
     ]
     workdir.write_report("Which timestep shift samples best", takeaway, sections, origin)
     return takeaway

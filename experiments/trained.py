@@ -8,9 +8,11 @@ from ml_collections import ConfigDict
 from experiments import runner, train
 from experiments.configs import train as presets
 from experiments.data_flags import load_data
-from flowjax import data
+from flowjax import data, stages
 from flowjax.models.trained import TrainedFlow, load_trained
+from flowjax.oracle import Oracle
 from flowjax.reporting.workdir import WorkDir
+from flowjax.stages import TurningPoint
 
 MODELS = "models"
 """The live folder of a run in which models are trained once, and kept."""
@@ -86,6 +88,21 @@ def own_data(flow: TrainedFlow, block: ConfigDict) -> tuple[data.DataSet, data.D
     if flow.num_classes and (found[0].num_classes or 0) > flow.num_classes:
         raise ValueError(f"{flow.source} knows {flow.num_classes} classes, and {found[0].name} has {found[0].num_classes}")
     return found
+
+
+def told_classes(flow: TrainedFlow, training: data.DataSet) -> bool:
+    """Whether a flow is told the classes of its samples, and so is their oracle."""
+    return bool(flow.num_classes) and training.labels is not None
+
+
+def own_oracle(flow: TrainedFlow, training: data.DataSet) -> Oracle:
+    """The oracle of what a flow was trained on, by class where the flow is told classes."""
+    return Oracle(training.data, training.labels if told_classes(flow, training) else None, path=flow.path)
+
+
+def own_turning_point(oracle: Oracle, seed: int) -> TurningPoint:
+    """Where it turns, for the classes that the flow is told."""
+    return stages.measure_turning_point(oracle, label="own" if oracle.conditional else None, seed=seed)
 
 
 def strength(flow: TrainedFlow) -> dict[str, Any]:

@@ -70,6 +70,7 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
+        """Of all three."""
         return sum(self)
 
 

@@ -18,7 +18,7 @@ import jaxtyping
 # Before the packages are imported: every annotated function is checked at each call (under jit: when it is traced).
 jaxtyping.install_import_hook(["flowjax", "kernels", "experiments"], f"{__name__}.checked")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import beartype
@@ -41,6 +41,24 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     sharding. Their annotations describe the real thing.
     """
     return function if function.__name__ == "__init__" else beartype.beartype(function)
+
+
+EXACT = ("tests/kernels/", "tests/flowjax/oracle")
+"""Where numbers are held to rounding: programs are compiled there as users have them."""
+INTERPRETED = "tests/kernels/pallas_tpu_test.py"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_fast_where_nothing_is_exact(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Elsewhere LLVM's optimisations are left out: most tests compile far longer than they compute."""
+    if request.node.nodeid.startswith(EXACT) and request.node.nodeid != INTERPRETED:
+        yield
+        return
+    for left_out in (True, False):
+        jax.config.update("jax_disable_most_optimizations", left_out)
+        jax.clear_caches()
+        if left_out:
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -9,15 +9,11 @@ imagenet_vavae  ... :imagenet_vavae --config.small.path=B.pt --config.large.path
 
 from ml_collections import ConfigDict
 
-from experiments.configs.data import preset_among
 from experiments.configs.scores import scores_config
-
-PRESETS = ("digits", "fashion_mnist", "imagenet_vavae")
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
     """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
-    preset_among(preset, PRESETS)
     config = scores_config(preset)
     small, large = {"fashion_mnist": ("Na/4", "Mi/4"), "imagenet_vavae": ("B/1", "XL/1")}.get(preset, ("Na/2", "Mi/2"))
     # path: a checkpoint of all t; "": trained here, as `model` says, of this size.

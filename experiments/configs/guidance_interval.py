@@ -9,15 +9,11 @@ imagenet_vavae  ... :imagenet_vavae --config.model.path=CHECKPOINT --config.data
 
 from ml_collections import ConfigDict
 
-from experiments.configs.data import preset_among
 from experiments.configs.scores import scores_config
-
-PRESETS = ("digits", "fashion_mnist", "imagenet_vavae")
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
     """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
-    preset_among(preset, PRESETS)
     config = scores_config(preset)
     config.scale = 2.5  # w, on all channels
     # Where the intervals of the map begin and end; those of the table.

@@ -9,20 +9,12 @@ imagenet_vavae  ... :imagenet_vavae --config.model.path=CHECKPOINT --config.data
 
 from ml_collections import ConfigDict
 
-from experiments.configs.data import data_config, preset_among
-from experiments.configs.model import model_config
-
-PRESETS = ("digits", "fashion_mnist", "imagenet_vavae")
+from experiments.configs.model import flow_config
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
     """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
-    preset_among(preset, PRESETS)
-    config = ConfigDict()
-    config.model = model_config("imagenet_vavae_b1" if preset == "imagenet_vavae" else preset)
-    config.data = data_config()  # what the model was trained on, where nothing is given
-    if preset == "imagenet_vavae":
-        config.data.update(source="latents", flips=True)
+    config = flow_config(preset)
     config.num_samples = 500  # for each t_switch, of the same noise
     config.num_steps = 50
     config.solver = "euler"  # or heun, midpoint, dopri5

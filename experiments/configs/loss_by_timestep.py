@@ -9,23 +9,15 @@ imagenet_vavae  ... :imagenet_vavae --config.checkpoints="('B.pt@80000', 'XL.pt@
 
 from ml_collections import ConfigDict
 
-from experiments.configs.data import data_config, preset_among
-from experiments.configs.model import model_config
-
-PRESETS = ("digits", "fashion_mnist", "imagenet_vavae")
+from experiments.configs.model import flow_config
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
     """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
-    preset_among(preset, PRESETS)
-    config = ConfigDict()
-    config.checkpoints = ()  # models that are there, each PATH or PATH@STEPS; (): trained here, as the next three keys say
-    config.model = model_config("imagenet_vavae_b1" if preset == "imagenet_vavae" else preset)
+    config = flow_config(preset)
+    config.checkpoints = ()  # models that are there, each PATH or PATH@STEPS; (): trained here, as `model` and the next two keys say
     config.sizes = {"fashion_mnist": ("Na/4", "Mi/4"), "imagenet_vavae": ("B/1", "XL/1")}.get(preset, ("Pi/2", "Na/2", "Mi/2"))
     config.steps = {"fashion_mnist": (3500, 14_000), "imagenet_vavae": (125_000, 1_000_000)}.get(preset, (300, 1200))
-    config.data = data_config()  # what the models were trained on, where nothing is given
-    if preset == "imagenet_vavae":
-        config.data.update(source="latents", flips=True)
     config.heldout_fraction = 0.1  # of data that a checkpoint does not split itself
     config.num_queries = 512  # of training samples, and of held-out ones
     config.num_t = 20

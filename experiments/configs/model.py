@@ -1,6 +1,27 @@
-"""The `model` block of every configuration that samples from a trained model."""
+"""The `model` block of every configuration that looks at a trained model, and the `data` block that goes with it."""
 
 from ml_collections import ConfigDict
+
+from experiments.configs.data import data_config, preset_among
+
+PRESETS = ("digits", "fashion_mnist", "imagenet_vavae")
+"""Of every configuration that looks at a trained flow."""
+
+
+def flow_config(preset: str) -> ConfigDict:
+    """What such a configuration begins with: the `model`, and the `data` that it was trained on.
+
+    Raises:
+      ValueError: no such preset.
+    """
+    preset_among(preset, PRESETS)
+    imagenet = preset == "imagenet_vavae"
+    config = ConfigDict()
+    config.model = model_config("imagenet_vavae_b1" if imagenet else preset)
+    config.data = data_config()  # what the model was trained on, where nothing is given
+    if imagenet:
+        config.data.update(source="latents", flips=True)
+    return config
 
 
 def model_config(preset: str = "digits") -> ConfigDict:

@@ -10,8 +10,7 @@ imagenet_vavae  ... :imagenet_vavae --config.model=CHECKPOINT --config.data=FOLD
 from ml_collections import ConfigDict
 
 from experiments.configs.data import preset_among
-
-PRESETS = ("digits", "fashion_mnist", "imagenet_vavae")
+from experiments.configs.model import PRESETS
 
 
 def get_config(preset: str = "digits") -> ConfigDict:

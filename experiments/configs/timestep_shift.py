@@ -9,15 +9,11 @@ imagenet_vavae  ... :imagenet_vavae --config.model.path=CHECKPOINT --config.data
 
 from ml_collections import ConfigDict
 
-from experiments.configs.data import preset_among
 from experiments.configs.scores import scores_config
-
-PRESETS = ("digits", "fashion_mnist", "imagenet_vavae")
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
     """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
-    preset_among(preset, PRESETS)
     config = scores_config(preset)
     config.shifts = (0.1, 0.25, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)  # and 1, and what is advised
     config.num_steps = (50,) if preset == "imagenet_vavae" else (10, 25)  # numbers of steps, each a series of its own

@@ -25,7 +25,8 @@ class Encoder(Protocol):
     """
 
     @property
-    def settings(self) -> Mapping[str, Any]: ...
+    def settings(self) -> Mapping[str, Any]:
+        """What names it, in plain JSON values."""
 
     def encode(self, images: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         """Latents of images in the model's values ([-1, 1] for 8-bit images), float32; jitted by the caller."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowjax.reporting import tables
+from flowjax.verdict import Verdict
 
 _MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 _SVG_LIMIT = 500_000  # bytes; a figure of more is embedded as the .png beside it
@@ -38,6 +39,11 @@ class Section:
     def __post_init__(self) -> None:
         if self.figure is not None and not self.alt:
             raise ValueError(f"section {self.heading!r}: a figure needs an alt text")
+
+
+def beside_the_paper(paper: str, verdict: Verdict) -> Section:
+    """The part of a report that sets what the paper says beside what was found."""
+    return Section("What the paper says", paper, table=[{"verdict": verdict.outcome, "why": verdict.why}])
 
 
 def write_report(

@@ -71,10 +71,12 @@ class Planned:
 
     @property
     def seconds(self) -> float:
+        """Below which a step cannot take: the largest of `least`."""
         return max(self.least.values())
 
     @property
     def bound(self) -> str:
+        """What bounds it: `compute`, `memory` or `network`."""
         return max(self.least, key=lambda name: self.least[name])
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 
 from kernels.double import float64_scope
 from kernels.posterior import BlockSizes, posterior, prepare
@@ -88,7 +89,9 @@ def test_lowers_for_cuda(precision, dtype):
 
     samples = prepare(jnp.asarray(normal(5000, 784, dtype)))
     x, t, label = jnp.ones((100, 784)), jnp.full(100, 0.5), jnp.zeros(100, jnp.int32)
-    text = jax.jit(program).trace(x, t, label, samples).lower(lowering_platforms=("cuda",)).as_text()
+    gpu = AbstractDevice("NVIDIA H100", None, "cuda")  # which jax 0.12 wants to be told
+    with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=gpu)):
+        text = jax.jit(program).trace(x, t, label, samples).lower(lowering_platforms=("cuda",)).as_text()
     assert "products_kernel" in text
     assert "sums_kernel" in text
 
