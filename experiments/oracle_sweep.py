@@ -14,6 +14,7 @@ configuration can be set with --config.KEY=VALUE; the keys and presets stand in 
 """
 
 import dataclasses
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from experiments import oracle_grid, runner
+from experiments import hosts, oracle_grid, runner
 from experiments.data_flags import load_beside, load_data
 from flowjax import data, peers, stages
 from flowjax.distinct import distinct
@@ -36,6 +37,7 @@ from flowjax.reporting.page import Section
 from flowjax.reporting.strip import strip_figure
 from flowjax.reporting.workdir import WorkDir
 from flowjax.sweep import COLUMNS, Pairs, Sweep, draw_pairs, sweep
+from flowjax.training.watchdog import Watchdog
 from flowjax.verdict import Verdict, judge
 from kernels.posterior.sharded import QUERIES, SAMPLES
 
@@ -65,7 +67,15 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     )
     made_by = {"config": config.to_dict(), "data": samples.provenance["sha256"], "queried": queried.provenance["sha256"]}
     partial = peers.together(lambda: PartialSweep(workdir.live("partial"), made_by))
-    swept = sweep(oracle, pairs, times, keep=config.strip_samples, progress=_progress, partial=partial)
+    swept = sweep(
+        oracle,
+        pairs,
+        times,
+        keep=config.strip_samples,
+        progress=lambda left: _progress(list(left), len(times)),
+        partial=partial,
+        watchdog=Watchdog(hosts.step_timeout()),
+    )
     if not peers.is_first():  # which reports
         return ""
     curves = {name: mean_curve(values, 1.0 if name == "top1_weight" else np.inf) for name, values in swept.columns.items()}
@@ -116,8 +126,13 @@ def _mesh() -> Mesh | None:
     return jax.make_mesh((jax.device_count(), 1), (SAMPLES, QUERIES), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def _progress(times: Iterable[int]) -> Iterable[int]:
-    return runner.progress("t")(times) if peers.is_first() else times
+def _progress(times: list[int], total: int) -> Iterable[int]:
+    """Of the times that are left."""
+    if not peers.is_first():
+        return times
+    if len(times) < total:
+        print(f"goes on: {total - len(times)} of {total} times are done", file=sys.stderr, flush=True)
+    return runner.progress("t")(times)
 
 
 def _load(config: ConfigDict) -> tuple[data.DataSet, data.DataSet]:
