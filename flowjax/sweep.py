@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from flowjax import peers
+from flowjax.data.record import Rows
 from flowjax.oracle import Oracle
 from flowjax.partial_sweep import PartialSweep
 from flowjax.training.preemption import Preemption, Stopped
@@ -34,7 +35,7 @@ class Pairs:
 
 
 def draw_pairs(
-    samples: ArrayLike,
+    samples: ArrayLike | Rows,
     num_queries: int,
     seed: int,
     *,
@@ -45,7 +46,7 @@ def draw_pairs(
     """`num_queries` pairs: x_1 drawn uniformly from the samples, x_0 ~ N(0, I).
 
     Args:
-      samples: `[M, *shape]`.
+      samples: `[M, *shape]`, of which those that are drawn are read.
       seed: of both draws.
       labels: `[M]`: keep each sample's label, to condition on; None: do not condition.
       counts: `[M]`: draw in proportion to these instead of uniformly.
@@ -56,13 +57,14 @@ def draw_pairs(
     """
     if num_queries < 1:
         raise ValueError(f"num_queries = {num_queries}: expected at least 1")
-    samples = np.asarray(samples)
+    samples = samples if isinstance(samples, Rows) and not isinstance(samples, jax.Array) else np.asarray(samples)
+    total = samples.shape[0]
     rng = np.random.default_rng(seed)
     if exhaust:
-        index = np.concatenate([rng.permutation(len(samples)) for _ in range(-(-num_queries // len(samples)))])[:num_queries]
+        index = np.concatenate([rng.permutation(total) for _ in range(-(-num_queries // total))])[:num_queries]
     else:
         weights = None if counts is None else np.asarray(counts, np.float64)
-        index = rng.choice(len(samples), num_queries, p=None if weights is None else weights / weights.sum())
+        index = rng.choice(total, num_queries, p=None if weights is None else weights / weights.sum())
     x_1 = samples[index].astype(np.float32)
     x_0 = rng.standard_normal(x_1.shape, np.float32)
     return Pairs(jnp.asarray(x_0), jnp.asarray(x_1), None if labels is None else jnp.asarray(np.asarray(labels)[index], jnp.int32))
