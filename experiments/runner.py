@@ -124,6 +124,7 @@ def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several:
             raise ValueError(
                 f"--workdir={options.workdir}: expected a folder; mount the bucket, and give a folder in it (launch/README.md)"
             )
+        hosts.check_bucket(root)
         if several:
             hosts.connect()
             hosts.check_alike(config.to_dict(), root, versions())

@@ -179,6 +179,8 @@ def test_a_small_grid_finds_the_prediction_within_eight_per_cent(tmp_path: pathl
         ((f"--config={CONFIGS}:arrays",), "config.data.path"),
         (("--config.query=/nowhere/q.npy",), "/nowhere/q.npy"),
         (("--workdir=/proc/nothing",), "/proc/nothing"),
+        (("--workdir=gs://bucket/run",), "gs://bucket/run: expected a folder"),
+        (("--workdir=/bucket/runs/a",), "no bucket is mounted at /bucket"),
     ],
 )
 def test_what_a_user_gets_wrong_ends_in_one_line_that_names_it(
