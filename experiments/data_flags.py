@@ -53,4 +53,5 @@ def load_beside(block: ConfigDict, records: data.Records, path: str) -> data.Dat
 
 
 def loaded(records: data.Records, block: ConfigDict) -> data.DataSet:
+    """Records in memory, as a block says: with mirror images or without, in its dtype."""
     return records.load(flips=block.flips, dtype=block.dtype, progress=runner.progress("reading"))
