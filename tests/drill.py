@@ -98,7 +98,7 @@ class Sweeping:
     binary, faults, writes = "oracle_sweep", (*FAULTS, "freeze"), (0, 500)
 
     def arguments(self, faults: int) -> tuple[str, ...]:
-        return ("--config.num_queries=64", "--config.strip_samples=1", f"--config.num_t={12 * (faults + 1)}")
+        return ("--config.num_queries=16", "--config.strip_samples=1", f"--config.num_t={2 * EVERY * (faults + 1)}")
 
     def saved(self, folder: pathlib.Path) -> list[pathlib.Path]:
         return sorted((folder / "partial").glob("*.npz"))
