@@ -2,7 +2,7 @@
 #   make demo        the oracle sweep on real digits, and where its report lies
 #   make test        every test not marked slow
 #   make test-slow   the rest
-#   make drill       DRILL_FAULTS faults to a training job of several processes; the last line says what was lost
+#   make drill       DRILL_FAULTS faults to jobs of several processes; the last line says what was lost
 #   make launch-dry  render what is submitted to a cloud, and check it; submits nothing
 #   make lint        ruff and mypy
 #   make clean       remove .venv and what the demo wrote

@@ -40,18 +40,18 @@ def open_data(block: ConfigDict) -> data.Records:
 
 def load_data(block: ConfigDict) -> data.DataSet:
     """The same, in memory: for the oracle."""
-    return _loaded(open_data(block), block)
+    return loaded(open_data(block), block)
 
 
-def load_beside(block: ConfigDict, path: str) -> tuple[data.DataSet, data.DataSet]:
-    """The data of a block, and other samples of their kind at `path`, in memory. Latents there are normalised as the data are."""
-    records = open_data(block)
+def load_beside(block: ConfigDict, records: data.Records, path: str) -> data.DataSet:
+    """Samples at `path` of the kind of `records`, which a block names, in memory. Latents there are normalised as the records are."""
     changes = {"source": "", "path": path, "labels": "", "classes": (), "max_samples": 0}
     if "stats" not in records.provenance:
-        return _loaded(records, block), load_data(ConfigDict(block.to_dict() | changes))
+        return load_data(ConfigDict(block.to_dict() | changes))
     beside = open_data(ConfigDict(block.to_dict() | changes | {"stats": "", "multiplier": 0.0, "normalize": "none"}))
-    return _loaded(records, block), _loaded(dataclasses.replace(beside, normalization=records.normalization), block)
+    return loaded(dataclasses.replace(beside, normalization=records.normalization), block)
 
 
-def _loaded(records: data.Records, block: ConfigDict) -> data.DataSet:
+def loaded(records: data.Records, block: ConfigDict) -> data.DataSet:
+    """Records in memory, as a block says: with mirror images or without, in its dtype."""
     return records.load(flips=block.flips, dtype=block.dtype, progress=runner.progress("reading"))

@@ -23,6 +23,8 @@ from flowjax import peers
 from flowjax.exits import Exit
 
 ROOT = pathlib.Path(__file__).parents[1]
+BUCKET = pathlib.Path("/bucket")
+"""Where launch/ mounts the bucket."""
 _LOST = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination", "heartbeat", "Socket closed", "onnection", "ABORTED", "CANCELLED")
 _GRACE = 2.0  # seconds for the others to say what they have to say, before the coordinator goes
 
@@ -99,6 +101,16 @@ def _await(address: str, seconds: float) -> None:
                 why = error.strerror or error
                 raise LostPeer(f"process 0 was not to be reached at {address} within {seconds} s: {why}") from error
             time.sleep(0.2)
+
+
+def check_bucket(workdir: pathlib.Path) -> None:
+    """That a folder which is to lie in the bucket does: a run would write to a disk that goes with its host.
+
+    Raises:
+      ValueError: nothing is mounted there.
+    """
+    if BUCKET in workdir.parents and not BUCKET.is_mount() and not (BUCKET.is_dir() and any(BUCKET.iterdir())):
+        raise ValueError(f"--workdir={workdir}: no bucket is mounted at {BUCKET}: is its name right, and may this host use it?")
 
 
 def check_alike(config: Mapping[str, Any], workdir: pathlib.Path, versions: Mapping[str, str]) -> None:

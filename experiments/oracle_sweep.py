@@ -14,6 +14,7 @@ configuration can be set with --config.KEY=VALUE; the keys and presets stand in 
 """
 
 import dataclasses
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,9 +24,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from experiments import oracle_grid, runner
-from experiments.data_flags import load_beside, load_data
+from experiments import hosts, oracle_grid, runner
+from experiments.data_flags import load_beside, loaded, open_data
 from flowjax import data, peers, stages
+from flowjax.data.dealt import Dealt
 from flowjax.distinct import distinct
 from flowjax.intervals import Curve, mean_curve
 from flowjax.oracle import Oracle
@@ -36,12 +38,15 @@ from flowjax.reporting.page import Section
 from flowjax.reporting.strip import strip_figure
 from flowjax.reporting.workdir import WorkDir
 from flowjax.sweep import COLUMNS, Pairs, Sweep, draw_pairs, sweep
+from flowjax.training.watchdog import Watchdog
+from flowjax.turning_point import time_of_ratio
 from flowjax.verdict import Verdict, judge
 from kernels.posterior.sharded import QUERIES, SAMPLES
 
 LIVE = ("partial",)
 SEVERAL = True
 """It can run as several processes."""
+Samples = data.DataSet | Dealt
 SETTLED = 0.9
 """The weight at which the likeliest sample counts as the only one."""
 
@@ -55,24 +60,33 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     started = time.perf_counter()
     path = path_by_name(config.path)
     times = _times(config)
-    samples, queried = peers.together(lambda: _load(config))
-    peers.check_same({"data": samples.provenance, "queried": queried.provenance})
+    records = peers.together(lambda: open_data(config.data))
+    peers.check_same({"data": records.fingerprint()})
+    samples, queried = _load(config, records)
+    peers.check_same({"queried": queried.provenance})
     by_class = config.by_class and samples.labels is not None
-    values, labels, counts = distinct(samples.data, samples.labels if by_class else None)
-    oracle = Oracle(values, labels, path=path, counts=counts, mesh=_mesh())
+    oracle = _oracle(samples, by_class, path)
     pairs = draw_pairs(
         queried.data, config.num_queries, config.seed, labels=queried.labels if by_class else None, exhaust=config.query != "train"
     )
     made_by = {"config": config.to_dict(), "data": samples.provenance["sha256"], "queried": queried.provenance["sha256"]}
     partial = peers.together(lambda: PartialSweep(workdir.live("partial"), made_by))
-    swept = sweep(oracle, pairs, times, keep=config.strip_samples, progress=_progress, partial=partial)
+    swept = sweep(
+        oracle,
+        pairs,
+        times,
+        keep=config.strip_samples,
+        progress=lambda left: _progress(list(left), len(times)),
+        partial=partial,
+        watchdog=Watchdog(hosts.step_timeout()),
+    )
+    predicted = _predict(samples, by_class, path)
     if not peers.is_first():  # which reports
         return ""
     curves = {name: mean_curve(values, 1.0 if name == "top1_weight" else np.inf) for name, values in swept.columns.items()}
     top1 = swept.columns["top1_weight"]
     found = stages.turning_point_of_curve(times, top1, seed=config.seed)
-    predicted = _predict(samples, by_class, path)
-    settings = stages.advice(found.measured, stages.covariance_spectrum(samples.data), share=None, path=path)
+    settings = stages.advice(found.measured, stages.covariance_spectrum(_own(samples).data), share=None, path=path)
     classes = _classes(config, samples, pairs, top1, times, path) if by_class else []
 
     takeaway = _takeaway(samples, by_class, found, config)
@@ -116,21 +130,57 @@ def _mesh() -> Mesh | None:
     return jax.make_mesh((jax.device_count(), 1), (SAMPLES, QUERIES), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def _progress(times: Iterable[int]) -> Iterable[int]:
-    return runner.progress("t")(times) if peers.is_first() else times
+def _progress(times: list[int], total: int) -> Iterable[int]:
+    """Of the times that are left."""
+    if not peers.is_first():
+        return times
+    if len(times) < total:
+        print(f"goes on: {total - len(times)} of {total} times are done", file=sys.stderr, flush=True)
+    return runner.progress("t")(times)
 
 
-def _load(config: ConfigDict) -> tuple[data.DataSet, data.DataSet]:
+def _load(config: ConfigDict, records: data.Records) -> tuple[Samples, Samples]:
     """The oracle's data set, and the one whose samples are noised."""
-    if config.query in ("train", "heldout"):
-        whole = load_data(config.data)
-        return (whole, whole) if config.query == "train" else whole.split(config.heldout_fraction, config.seed)
-    whole, queried = load_beside(config.data, config.query)
+    if not peers.several():
+        return _load_whole(config, records)
+    heldout = (config.heldout_fraction, config.seed) if config.query == "heldout" else None
+    mesh = _mesh()
+    assert mesh is not None
+    dealt = Dealt(records, mesh, flips=config.data.flips, dtype=config.data.dtype, heldout=heldout)
+    if config.query == "train":
+        return dealt, dealt
+    return dealt, peers.together(lambda: dealt.heldout() if heldout else _beside(config, records, dealt))
+
+
+def _load_whole(config: ConfigDict, records: data.Records) -> tuple[data.DataSet, data.DataSet]:
+    """Both, in the memory of one process."""
+    whole = loaded(records, config.data)
+    if config.query == "train":
+        return whole, whole
+    return whole.split(config.heldout_fraction, config.seed) if config.query == "heldout" else (whole, _beside(config, records, whole))
+
+
+def _beside(config: ConfigDict, records: data.Records, whole: Samples) -> data.DataSet:
+    """Samples from elsewhere, to be noised."""
+    queried = load_beside(config.data, records, config.query)
     if queried.shape != whole.shape:
         raise ValueError(f"query: {config.query} holds samples of shape {queried.shape}, the data {whole.shape}")
     if config.by_class and whole.labels is not None and queried.labels is None:
         raise ValueError(f"query: {config.query} has no labels to condition on; give an .npz with labels, or --config.by_class=False")
-    return whole, queried
+    return queried
+
+
+def _own(samples: Samples) -> data.DataSet:
+    """Those that this process holds: all, or its share."""
+    return samples.own if isinstance(samples, Dealt) else samples
+
+
+def _oracle(samples: Samples, by_class: bool, path: Path) -> Oracle:
+    """The oracle of the distinct samples, each as often as it is there."""
+    if isinstance(samples, Dealt):
+        return Oracle(samples.sharded(by_class=by_class), path=path)
+    values, labels, counts = distinct(samples.data, samples.labels if by_class else None)
+    return Oracle(values, labels, path=path, counts=counts, mesh=_mesh())
 
 
 def _times(config: ConfigDict) -> np.ndarray:
@@ -141,17 +191,22 @@ def _times(config: ConfigDict) -> np.ndarray:
     return np.linspace(config.t_min, config.t_max, config.num_t)
 
 
-def _predict(samples: data.DataSet, by_class: bool, path: Path) -> dict[str, float]:
-    labels = samples.labels if by_class else None
+def _predict(samples: Samples, by_class: bool, path: Path) -> dict[str, float]:
+    """Called by all processes: each compares the queries with its own samples. The spectrum is that of the samples of each."""
+    own = _own(samples)
+    labels = own.labels if by_class else None
     if labels is None:
-        spectrum = stages.predict_turning_point(stages.covariance_spectrum(samples.data), samples.n, path)
+        spectrum = stages.predict_turning_point(stages.covariance_spectrum(own.data), samples.n, path)
     else:
-        spectrum = stages.predict_turning_point_by_class(samples.data, labels, path)[0]
-    return {"from the data": stages.predict_turning_point_from_data(samples.data, labels, path), "from the spectrum": spectrum}
+        assert samples.labels is not None
+        spectrum = stages.predict_turning_point_by_class(own.data, labels, path, sizes=np.bincount(samples.labels))[0]
+    if not isinstance(samples, Dealt):
+        return {"from the data": stages.predict_turning_point_from_data(own.data, labels, path), "from the spectrum": spectrum}
+    return {"from the data": time_of_ratio(float(np.median(samples.thresholds(by_class=by_class))), path), "from the spectrum": spectrum}
 
 
 def _classes(
-    config: ConfigDict, samples: data.DataSet, pairs: Pairs, top1: np.ndarray, times: np.ndarray, path: Path
+    config: ConfigDict, samples: Samples, pairs: Pairs, top1: np.ndarray, times: np.ndarray, path: Path
 ) -> list[figures.ClassPoint]:
     """The turning point of each class that has queries, measured on its own ones and predicted from its own samples."""
     assert pairs.labels is not None
@@ -161,7 +216,7 @@ def _classes(
         found = stages.turning_point_of_curve(times, top1[:, of_query == label], seed=config.seed)
         interval = None if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
         name = str(label) if samples.class_names is None else samples.class_names[label]
-        own = samples.data[samples.labels == label]
+        own = samples.data[np.flatnonzero(samples.labels == label)]
         points.append(figures.ClassPoint(name, found.measured, interval, stages.predict_turning_point_from_data(own, path=path)))
     return points
 
@@ -179,7 +234,7 @@ def _row(t: float, curves: Mapping[str, Curve], i: int) -> dict[str, float]:
     return row
 
 
-def _takeaway(samples: data.DataSet, by_class: bool, found: stages.TurningPoint, config: ConfigDict) -> str:
+def _takeaway(samples: Samples, by_class: bool, found: stages.TurningPoint, config: ConfigDict) -> str:
     subject = f"{samples.name} (N = {samples.n:,}, D = {samples.d:,}{', by class' if by_class else ''})"
     if found.measured is None:
         return f"On {subject} no turning point was found: {found.reason}."
@@ -223,7 +278,7 @@ def _advice(settings: stages.Advice) -> dict[str, Any]:
 
 def _figures(
     workdir: WorkDir,
-    samples: data.DataSet,
+    samples: Samples,
     swept: Sweep,
     times: np.ndarray,
     curves: Mapping[str, Curve],
@@ -272,7 +327,7 @@ def _figures(
 
 
 def _tables(
-    samples: data.DataSet,
+    samples: Samples,
     found: stages.TurningPoint,
     predicted: Mapping[str, float],
     settings: stages.Advice,

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import jax
 import numpy as np
@@ -30,6 +30,7 @@ from experiments import hosts
 from flowjax import exits, peers
 from flowjax.exits import Exit
 from flowjax.reporting.workdir import OthersWorkDir, WorkDir, open_workdir
+from flowjax.training.preemption import Stopped
 
 Run = Callable[[ConfigDict, WorkDir], str]
 
@@ -123,6 +124,7 @@ def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several:
             raise ValueError(
                 f"--workdir={options.workdir}: expected a folder; mount the bucket, and give a folder in it (launch/README.md)"
             )
+        hosts.check_bucket(root)
         if several:
             hosts.connect()
             hosts.check_alike(config.to_dict(), root, versions())
@@ -157,16 +159,19 @@ def run_within(folder: pathlib.Path, name: str, config: ConfigDict, run: Run, li
     return root
 
 
-def _say(what: str) -> None:
+def _say(what: str, stream: TextIO | None = None) -> None:
     """Once for all processes."""
     if peers.is_first():
-        print(what)
+        print(what, file=stream, flush=True)
 
 
 def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
     """Do some work; what a user can cause ends the process in one line. One of several that fails does not wait for the others."""
     try:
         work()
+    except Stopped as stopped:
+        _say(str(stopped), sys.stderr)
+        raise
     except KeyboardInterrupt:
         fail(name, f"interrupted{stands}", Exit.INTERRUPTED)
     except Exception as error:

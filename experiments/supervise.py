@@ -8,6 +8,7 @@ left of it is killed and all are started again, --max_restarts times. A job that
 passed on; the supervisor then ends with the job. What the statuses mean stands in flowjax/exits.py: the policy of launch/jobset.yaml.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -117,7 +118,8 @@ class Supervisor:
     def _signal(self, which: int) -> None:
         for process in self.running:
             if process.poll() is None:
-                process.send_signal(which)
+                with contextlib.suppress(ProcessLookupError):  # it ended in between
+                    process.send_signal(which)
 
 
 class _Group(subprocess.Popen):

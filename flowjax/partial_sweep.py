@@ -4,8 +4,8 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -28,12 +28,19 @@ class PartialSweep:
     def __init__(self, folder: pathlib.Path, meta: Mapping[str, Any]):
         self._folder, self._meta = folder, json.loads(json.dumps(meta))
         if (folder / _META).exists():
-            earlier = json.loads((folder / _META).read_text(encoding="utf-8"))
-            for key, asked, found in peers.differences(self._meta, earlier):
+            for key, asked, found in peers.differences(self._meta, self._earlier()):
                 raise ValueError(
                     f"{key} = {asked!r}, but {folder} holds part of a sweep of another configuration, with {found!r}: "
                     "resume with the same, pass --overwrite, or give another --workdir"
                 )
+
+    def _earlier(self) -> Any:
+        try:
+            return json.loads((self._folder / _META).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{self._folder / _META} is damaged, and no longer says whose sweep this is part of: pass --overwrite, or another --workdir"
+            ) from error
 
     def known(self) -> list[int]:
         """The times that are done and can be read."""
@@ -43,7 +50,7 @@ class PartialSweep:
     def _readable(self, index: int) -> bool:
         try:
             self.read(index)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):  # a flipped bit makes anything of a zip file
             return False
         return True
 
@@ -56,15 +63,20 @@ class PartialSweep:
         """Keep what was found at a time."""
         if not peers.is_first():
             return
-        if not self._folder.is_dir():
-            self._folder.mkdir(parents=True)
-            (self._folder / _META).write_text(json.dumps(self._meta, indent=2) + "\n", encoding="utf-8")
-        aside = self._file(index).with_suffix(".partial")
-        with open(aside, "wb") as file:
-            np.savez(file, allow_pickle=False, **found)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self._file(index))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not (self._folder / _META).exists():
+            _write_whole(self._folder / _META, lambda file: file.write(json.dumps(self._meta, indent=2).encode() + b"\n"))
+        _write_whole(self._file(index), lambda file: np.savez(file, allow_pickle=False, **found))
 
     def _file(self, index: int) -> pathlib.Path:
         return self._folder / f"{index:05d}.npz"
+
+
+def _write_whole(path: pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
+    """The file is there whole or not at all, whenever the process dies."""
+    aside = path.with_suffix(".partial")
+    with open(aside, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

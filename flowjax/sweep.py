@@ -1,5 +1,6 @@
 """An oracle followed through time: the same pairs of noise and data at every t, and what the posterior says of each."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable
 
@@ -10,9 +11,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from flowjax import peers
+from flowjax.data.record import Rows
 from flowjax.oracle import Oracle
 from flowjax.partial_sweep import PartialSweep
+from flowjax.training.preemption import Preemption, Stopped
+from flowjax.training.watchdog import Watchdog
 
+AT_ONCE = 4096
+"""Queries that the oracle is asked together."""
 COLUMNS = ("top1_weight", "cfm_gap", "monte_carlo_gap", "entropy", "effective_samples")
 """What a sweep keeps for each pair and t: fields of `OracleOutput`, and `monte_carlo_gap` = ‖u_cond - u*‖² of the pair itself."""
 
@@ -29,7 +35,7 @@ class Pairs:
 
 
 def draw_pairs(
-    samples: ArrayLike,
+    samples: ArrayLike | Rows,
     num_queries: int,
     seed: int,
     *,
@@ -40,7 +46,7 @@ def draw_pairs(
     """`num_queries` pairs: x_1 drawn uniformly from the samples, x_0 ~ N(0, I).
 
     Args:
-      samples: `[M, *shape]`.
+      samples: `[M, *shape]`, of which those that are drawn are read.
       seed: of both draws.
       labels: `[M]`: keep each sample's label, to condition on; None: do not condition.
       counts: `[M]`: draw in proportion to these instead of uniformly.
@@ -51,13 +57,14 @@ def draw_pairs(
     """
     if num_queries < 1:
         raise ValueError(f"num_queries = {num_queries}: expected at least 1")
-    samples = np.asarray(samples)
+    samples = samples if isinstance(samples, Rows) and not isinstance(samples, jax.Array) else np.asarray(samples)
+    total = samples.shape[0]
     rng = np.random.default_rng(seed)
     if exhaust:
-        index = np.concatenate([rng.permutation(len(samples)) for _ in range(-(-num_queries // len(samples)))])[:num_queries]
+        index = np.concatenate([rng.permutation(total) for _ in range(-(-num_queries // total))])[:num_queries]
     else:
         weights = None if counts is None else np.asarray(counts, np.float64)
-        index = rng.choice(len(samples), num_queries, p=None if weights is None else weights / weights.sum())
+        index = rng.choice(total, num_queries, p=None if weights is None else weights / weights.sum())
     x_1 = samples[index].astype(np.float32)
     x_0 = rng.standard_normal(x_1.shape, np.float32)
     return Pairs(jnp.asarray(x_0), jnp.asarray(x_1), None if labels is None else jnp.asarray(np.asarray(labels)[index], jnp.int32))
@@ -84,35 +91,58 @@ def sweep(
     keep: int = 0,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     partial: PartialSweep | None = None,
+    watchdog: Watchdog | None = None,
 ) -> Sweep:
     """Follow every pair through t.
 
-    The oracle is called for each t, so that a long sweep can report its progress, and that late in time it can skip samples. One that is
-    dealt over several processes is called by all of them.
+    The oracle is called for each t, so that a long sweep can report its progress, and that late in time it can skip samples; and for
+    `AT_ONCE` pairs at a time. One that is dealt over several processes is called by all of them.
 
     Args:
       t: `[T]` times in [0, 1).
       keep: K, the number of pairs whose queries and one-step predictions are kept.
       progress: wraps the iterator over the t that are left to do (`tqdm.tqdm`, for one).
-      partial: keeps what is found as it comes, and knows what was found before.
+      partial: keeps what is found as it comes, and knows what was found before. With it SIGTERM, to any process, ends the sweep on all of
+        them when the t at work is done.
+      watchdog: hears of every call to the oracle.
+
+    Raises:
+      Stopped: SIGTERM came, and what was found is kept. It ends the process with the status `Exit.STOPPED`.
     """
     times = [float(time) for time in np.asarray(t)]
     known = [] if partial is None else peers.of_first(partial.known)
     found = {index: partial.read(index) for index in known} if partial is not None else {}
-    for index in progress([index for index in range(len(times)) if index not in found]):
-        row, (x_t, one_step) = _at(oracle, pairs, jnp.float32(times[index]))
-        columns = {name: np.asarray(row[name], np.float64) for name in COLUMNS}
-        found[index] = columns | {"x_t": np.asarray(x_t[:keep]), "one_step": np.asarray(one_step[:keep])}
-        if partial is not None:
-            partial.write(index, found[index])
+    with contextlib.ExitStack() as stack:
+        guard = stack.enter_context(watchdog or Watchdog())
+        preemption = stack.enter_context(Preemption(enabled=partial is not None))
+        guard.beat()
+        for index in progress([index for index in range(len(times)) if index not in found]):
+            found[index] = _at(oracle, pairs, jnp.float32(times[index]), keep, guard)
+            if partial is not None:
+                peers.together(lambda index=index: partial.write(index, found[index]))  # type: ignore[misc]
+            if preemption.asked(index + 1):
+                raise Stopped(f"t = {times[index]:.4g}")
     in_order = [found[index] for index in range(len(times))]
     columns = {name: np.stack([part[name] for part in in_order]) for name in COLUMNS}
     return Sweep(columns, *(np.stack([part[name] for part in in_order], axis=1) for name in ("x_t", "one_step")))
 
 
-def _at(oracle: Oracle, pairs: Pairs, t: Float[Array, ""]) -> tuple[dict[str, Float[Array, " Q"]], tuple[Array, Array]]:
+def _at(oracle: Oracle, pairs: Pairs, t: Float[Array, ""], keep: int, guard: Watchdog) -> dict[str, np.ndarray]:
+    """`COLUMNS` of every pair at one t, float64; x_t and the one-step prediction of the first ones."""
+    total = len(pairs.x_0)
+    size = -(-total // -(-total // AT_ONCE))
+    parts = []
+    for start in range(0, total, size):
+        rows = np.minimum(np.arange(start, start + size), total - 1)  # all parts have one shape: one program
+        parts.append(_of_some(oracle, jax.tree.map(lambda v: v[rows], pairs), t, max(keep - start, 0)))  # noqa: B023
+        guard.beat()
+    return {name: np.concatenate([part[name] for part in parts])[:total] for name in parts[0]}
+
+
+def _of_some(oracle: Oracle, pairs: Pairs, t: Float[Array, ""], keep: int) -> dict[str, np.ndarray]:
     x_t = oracle.path.interpolate(pairs.x_0, pairs.x_1, t)
     out = peers.whole(oracle(x_t, t, pairs.labels))
     off = out.velocity - oracle.path.conditional_velocity(pairs.x_0, pairs.x_1, t)
-    known = {name: getattr(out, name) for name in COLUMNS if name != "monte_carlo_gap"}
-    return known | {"monte_carlo_gap": jnp.sum(off.reshape(len(off), -1) ** 2, axis=1)}, (x_t, x_t + (1 - t) * out.velocity)
+    gap = jnp.sum(off.reshape(len(off), -1) ** 2, axis=1)
+    columns = {name: np.asarray(gap if name == "monte_carlo_gap" else getattr(out, name), np.float64) for name in COLUMNS}
+    return columns | {"x_t": np.asarray(x_t[:keep]), "one_step": np.asarray((x_t + (1 - t) * out.velocity)[:keep])}

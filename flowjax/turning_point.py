@@ -64,7 +64,7 @@ def predict_turning_point_from_data(
 
 
 def condensation_thresholds(
-    data: ArrayLike, labels: ArrayLike | None = None, *, num_queries: int = 512, seed: int = 0
+    data: ArrayLike, labels: ArrayLike | None = None, *, num_queries: int = 512, seed: int = 0, queries: np.ndarray | None = None
 ) -> Float[np.ndarray, " Q"]:
     """The thresholds ρ* of `predict_turning_point_from_data`: the empirical law of the α/σ at which a query finds its own sample.
 
@@ -74,10 +74,10 @@ def condensation_thresholds(
     Distances come from float32 products of centred data, and from float64 differences for pairs so near that the former would
     be wrong by more than a part in a thousand. Working memory is about 200 MB beside the data, whatever N is.
 
-    Args, Raises: as `predict_turning_point_from_data`.
+    Args, Raises: as `predict_turning_point_from_data`; queries: `[num_queries]`, which samples these are, instead of drawing them.
 
     Returns:
-      `[num_queries]` float64, >= 0.
+      `[num_queries]` float64, >= 0. Of samples in several parts, each with the queries' own: the greatest over the parts.
     """
     if num_queries < 1:
         raise ValueError(f"num_queries = {num_queries}: expected at least 1")
@@ -85,8 +85,9 @@ def condensation_thresholds(
     classes = _checked_labels(labels, len(rows))
     first, counts, group = _distinct(rows, classes)
     rng = np.random.default_rng(seed)
-    passes = -(-num_queries // len(rows))
-    own = group[np.concatenate([rng.permutation(len(rows)) for _ in range(passes)])[:num_queries]]
+    if queries is None:
+        queries = np.concatenate([rng.permutation(len(rows)) for _ in range(-(-num_queries // len(rows)))])[:num_queries]
+    own = group[queries]
     noise = rng.standard_normal((num_queries, rows.shape[1]), dtype=np.float32)
     mean = rows.mean(0, dtype=np.float64)
 
@@ -94,9 +95,9 @@ def condensation_thresholds(
     class_of_distinct = classes[first]
     for label in np.unique(class_of_distinct[own]):
         members = np.flatnonzero(class_of_distinct == label)
-        queries = np.flatnonzero(class_of_distinct[own] == label)
+        among = np.flatnonzero(class_of_distinct[own] == label)
         # Few queries at a time, so that blocks stay long enough for BLAS.
-        for chunk in np.array_split(queries, -(-len(queries) // 1024)):
+        for chunk in np.array_split(among, -(-len(among) // 1024)):
             thresholds[chunk] = _largest_threshold(
                 rows, mean, first[members], counts[members], first[own[chunk]], counts[own[chunk]], noise[chunk]
             )
@@ -288,7 +289,9 @@ def predict_turning_point(eigenvalues: ArrayLike, n: int, path: Path | None = No
     return time_of_ratio(_condensed_at([(checked_eigenvalues(eigenvalues), _checked_size(n))]), path or RectifiedFlow())
 
 
-def predict_turning_point_by_class(data: ArrayLike, labels: ArrayLike, path: Path | None = None) -> tuple[float, dict[int, float]]:
+def predict_turning_point_by_class(
+    data: ArrayLike, labels: ArrayLike, path: Path | None = None, *, sizes: np.ndarray | None = None
+) -> tuple[float, dict[int, float]]:
     """The spectral prediction for a class-conditional oracle, from within-class spectra and sizes.
 
     A query of class c competes with its n_c - 1 fellows only: `Σ_c (n_c / N) E_c[(1 - p)^(n_c - 1)] = ½`.
@@ -297,6 +300,7 @@ def predict_turning_point_by_class(data: ArrayLike, labels: ArrayLike, path: Pat
       data: `[N, *shape]`, real.
       labels: `[N]` integers.
       path: the probability path; rectified flow by default.
+      sizes: of the classes, by label, where `data` are some of their samples only.
 
     Returns:
       The turning point pooled over queries, and that of each class by its label.
@@ -309,7 +313,7 @@ def predict_turning_point_by_class(data: ArrayLike, labels: ArrayLike, path: Pat
     spectra = {}
     for label in np.unique(classes):
         members = rows[classes == label]
-        spectra[int(label)] = (checked_eigenvalues(covariance_spectrum(members)), len(members))
+        spectra[int(label)] = (checked_eigenvalues(covariance_spectrum(members)), len(members) if sizes is None else int(sizes[label]))
     path = path or RectifiedFlow()
     return time_of_ratio(_condensed_at(list(spectra.values())), path), {
         label: time_of_ratio(_condensed_at([spectrum]), path) for label, spectrum in spectra.items()

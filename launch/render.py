@@ -55,6 +55,7 @@ def _slices() -> dict[str, Slice]:
 
 
 SLICES = _slices()
+SUPERVISE = ("python", "-m", "experiments.supervise")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,7 @@ def queued(job: Job) -> list[str]:
     ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", job.name, "--zone=ZONE", "--worker=all"]
     mount = f"sudo mkdir -p /bucket && sudo gcsfuse --implicit-dirs {job.bucket} /bucket"
     container = ["sudo", "docker", "run", "--rm", "--privileged", "--net=host", "-v", "/bucket:/bucket", job.image]
-    supervised = shlex.join([*container, "python", "-m", "experiments.supervise", "--", *job.full_command])
+    supervised = shlex.join([*container, *SUPERVISE, "--", *job.full_command])
     delete = ["gcloud", "compute", "tpus", "queued-resources", "delete", job.name, "--zone=ZONE", "--force"]
     return [shlex.join(create), shlex.join([*ssh, f"--command={mount}"]), shlex.join([*ssh, f"--command={supervised}"]), shlex.join(delete)]
 
@@ -145,6 +146,7 @@ def check(job: Job) -> None:
             raise ValueError(wrong)
         for container in replicated["template"]["spec"]["template"]["spec"]["containers"]:
             check_command(container["command"])
+    check_command(SUPERVISE)
 
 
 def check_command(command: Sequence[str]) -> None:
@@ -156,7 +158,7 @@ def check_command(command: Sequence[str]) -> None:
         check=False,
         cwd=HERE.parent,
     )
-    if "error: " in asked.stderr:
+    if "rror: " in asked.stderr:  # error: ..., ImportError: ...
         raise ValueError(asked.stderr.strip().splitlines()[-1])
     for part in command[3:]:
         flag = part.removeprefix("--").partition("=")[0]

@@ -1,14 +1,16 @@
-"""Faults for a training job under its supervisor: does it come to its end, and is anything lost?
+"""Faults for jobs under their supervisor: do they come to their end, and is anything lost?
 
     python -m tests.drill --faults=50 --seed=0            # make drill DRILL_FAULTS=50; in CI: tests/experiments/drill_test.py
 
-Several processes of two CPU devices each train the smallest model; one fault after the other happens to them, a few steps after they have
-gone on from the one before. At the end their parameters are compared with those of a run that nothing happened to.
+Four processes of two CPU devices each train the smallest model, and then others sweep an oracle; one fault after the other happens to them,
+a little after they have gone on from the one before. At the end the parameters, and the table, are compared with those of a run that
+nothing happened to.
 """
 
 import argparse
 import collections
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -23,78 +25,159 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from experiments.supervise import Supervisor
 from flowjax.training.metrics import read_metrics
 from flowjax.training.seal import FILE as SEAL
 from tests.binary import Binary, Place, Running
 
-EVERY = 4  # steps between two checkpoints
 PATIENCE = 240.0  # seconds, on however busy a machine
-TRAINING = (
-    "--config.task=classifier",
-    "--config.batch_size=16",
-    "--config.optimizer.warmup=5",
-    "--config.log_every=1",
-    f"--config.checkpoint_every={EVERY}",
-    "--config.evaluate_every=0",
-    "--heartbeat_timeout_seconds=10",
-    "--resume",
-)
+EVERY = 4  # steps between two checkpoints
+FAULTS = ("sigterm", "kill_a_worker", "kill_the_coordinator", "corrupt_the_newest", "fill_the_disk")
+
+
+class Kind(Protocol):
+    """What the jobs do."""
+
+    binary: str
+    faults: tuple[str, ...]
+    """That can happen to it."""
+    writes: tuple[int, int]
+    """A process that must write, and a size in bytes of its files that is too little."""
+
+    def arguments(self, faults: int) -> tuple[str, ...]:
+        """For a run that is long enough for so many faults."""
+
+    def saved(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        """What is whole on disk, the newest last."""
+
+    def amount(self, saved: Sequence[pathlib.Path]) -> int:
+        """How much of the run it holds."""
+
+    def goes_on_from(self, said: str) -> int | None:
+        """The amount from which an attempt went on; None: it has not yet."""
+
+    def advanced(self, folder: pathlib.Path, began: int, since: float) -> int:
+        """How much further the attempt that began so, and then, has come."""
+
+    def digest(self, folder: pathlib.Path) -> str:
+        """Of what the run ends with."""
+
+
+class Training:
+    """Of the smallest model; what is saved are checkpoints, their amount is the step."""
+
+    binary, faults, writes = "train", (*FAULTS, "kill_in_a_save", "freeze"), (-1, 100_000)
+
+    def arguments(self, faults: int) -> tuple[str, ...]:
+        small = ("--config.task=classifier", "--config.batch_size=16", "--config.optimizer.warmup=5", "--config.evaluate_every=0")
+        return (*small, "--config.log_every=1", f"--config.checkpoint_every={EVERY}", f"--config.steps={2 * EVERY * (faults + 1)}")
+
+    def saved(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        seals = (folder / "checkpoints").glob(f"*/{SEAL}")
+        return sorted((seal.parent for seal in seals if seal.parent.name.isdigit()), key=lambda kept: int(kept.name))
+
+    def amount(self, saved: Sequence[pathlib.Path]) -> int:
+        return max((int(kept.name) for kept in saved), default=0)
+
+    def goes_on_from(self, said: str) -> int | None:
+        gone_on = re.search(r"goes on from the checkpoint at step (\d+)", said)
+        return int(gone_on[1]) if gone_on else None
+
+    def advanced(self, folder: pathlib.Path, began: int, since: float) -> int:
+        return sum(line["step"] > began for line in read_metrics(folder / "metrics.jsonl"))
+
+    def digest(self, folder: pathlib.Path) -> str:
+        return str(json.loads((folder / "summary.json").read_text())["params_digest"])
+
+
+class Sweeping:
+    """An oracle, through many t; what is saved are files, one for each t, and their number is the amount."""
+
+    binary, faults, writes = "oracle_sweep", (*FAULTS, "freeze"), (0, 500)
+
+    def arguments(self, faults: int) -> tuple[str, ...]:
+        return ("--config.num_queries=16", "--config.strip_samples=1", f"--config.num_t={2 * EVERY * (faults + 1)}")
+
+    def saved(self, folder: pathlib.Path) -> list[pathlib.Path]:
+        return sorted((folder / "partial").glob("*.npz"))
+
+    def amount(self, saved: Sequence[pathlib.Path]) -> int:
+        return len(saved)
+
+    def goes_on_from(self, said: str) -> int | None:
+        gone_on = re.search(r"goes on: (\d+) of \d+ times are done", said)
+        return int(gone_on[1]) if gone_on else None
+
+    def advanced(self, folder: pathlib.Path, began: int, since: float) -> int:
+        return sum(file.stat().st_mtime > since for file in self.saved(folder))
+
+    def digest(self, folder: pathlib.Path) -> str:
+        return hashlib.sha256((folder / "sweep.csv").read_bytes()).hexdigest()
 
 
 class Drill:
-    """A job, and what can happen to it."""
+    """Jobs of a kind, and what can happen to them."""
 
-    def __init__(self, root: pathlib.Path, *, processes: int = 2, steps: int, seed: int = 0, say: Callable[[str], None] = print):
-        self._root, self._processes, self._steps, self._say = root, processes, steps, say
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / "cache"))  # each attempt compiles the same step
-        self._binary = Binary("train", root)
-        self._place = Place(devices=2)
+    def __init__(
+        self,
+        root: pathlib.Path,
+        kind: Kind,
+        faults: Sequence[str],
+        *,
+        processes: int = 4,
+        seed: int = 0,
+        say: Callable[[str], None] = print,
+    ):
+        root.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / "cache"))  # each attempt compiles the same programs
+        self._root, self._kind, self._faults, self._processes, self._say = root, kind, faults, processes, say
+        self._binary = Binary(kind.binary, root)
         self._draws = random.Random(seed)
         self._attempts: list[list[Running]] = []
+        self._since = 0.0
         self._between: Callable[[], None] = lambda: None
+        self._damaged: pathlib.Path | None = None
         self._told: list[str] = []
         self.lost = 0
-        """Steps between the last whole checkpoint at a fault and that from which the job went on."""
+        """Of what was whole on disk at a fault, and was not damaged by it: how much the job did not go on from."""
         self.waited: list[float] = []
         """Seconds from each fault to the next step."""
 
     def undisturbed(self) -> str:
-        """The digest of the parameters of a run that nothing happens to."""
-        supervisor = self._supervisor("undisturbed")
-        assert supervisor.run() == 0, self._said()
-        return self._digest("undisturbed")
+        """The digest of what a run ends with that nothing happens to."""
+        assert self._supervisor("undisturbed").run() == 0, self._said()
+        return self._kind.digest(self._root / "undisturbed" / "run")
 
-    def disturbed(self, faults: Sequence[str]) -> str:
-        """The digest of those of a run to which the faults happen, in their order."""
+    def disturbed(self) -> str:
+        """That of a run to which the faults happen, in their order."""
         with self._disk("disturbed") as folder:
             supervisor = self._supervisor("disturbed")
             status: list[int] = []
             thread = threading.Thread(target=lambda: status.append(supervisor.run()), daemon=True)
             thread.start()
-            self._until(lambda: bool(self._saved(folder)), thread)
-            for fault in faults:
+            self._until(lambda: bool(self._kind.saved(folder)), thread)
+            for fault in self._faults:
                 wanted = self._draws.randint(1, EVERY + 2)
-                self._until(lambda: len(self._steps_done(folder)) >= wanted, thread)  # noqa: B023
+                self._until(lambda: self._advanced(folder) >= wanted, thread)  # noqa: B023
                 self._happens(fault, folder, thread)
-            thread.join(PATIENCE + 3 * self._steps)
+            thread.join(PATIENCE + 20 * len(self._faults))
             assert status == [0], (status, self._told[-3:], self._said())
-            return self._digest("disturbed")
+            return self._kind.digest(folder)
 
     def _happens(self, fault: str, folder: pathlib.Path, thread: threading.Thread) -> None:
         job, before = self._attempts[-1], len(self._attempts)
-        saved = self._saved(folder)
+        saved = self._kind.saved(folder)
+        self._damaged = None
         getattr(self, f"_{fault}")(job, folder)
         began = time.monotonic()
         self._until(lambda: len(self._attempts) > before, thread)
-        self._until(lambda: len(self._steps_done(folder)) >= 1, thread)
-        # By now a damaged one has been set aside: what it held is not counted as lost.
-        kept = max((step for step in saved if (folder / "checkpoints" / str(step)).exists()), default=0)
+        self._until(lambda: self._advanced(folder) >= 1, thread)
         self.waited.append(time.monotonic() - began)
-        gone_on = re.search(r"goes on from the checkpoint at step (\d+)", self._attempts[-1][0].text)
-        self.lost += max(kept - int(gone_on[1] if gone_on else 0), 0)
-        self._say(f"{fault}: {self._told[-1]}; {self.waited[-1]:.1f} s to the next step, from step {gone_on[1] if gone_on else 0}")
+        gone_on = self._kind.goes_on_from(self._attempts[-1][0].text) or 0
+        self.lost += max(self._kind.amount([kept for kept in saved if kept != self._damaged]) - gone_on, 0)
+        self._say(f"{self._kind.binary}: {fault}: {self._told[-1]}; {self.waited[-1]:.1f} s to the next step, from {gone_on}")
 
     # What can happen.
 
@@ -118,21 +201,23 @@ class Drill:
 
     def _corrupt_the_newest(self, job: list[Running], folder: pathlib.Path) -> None:
         def corrupt() -> None:
-            newest = folder / "checkpoints" / str(max(self._saved(folder)))
-            largest = max((file for file in newest.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+            self._damaged = self._kind.saved(folder)[-1]
+            files = [self._damaged, *self._damaged.rglob("*")]
+            largest = max((file for file in files if file.is_file()), key=lambda file: file.stat().st_size)
             content = bytearray(largest.read_bytes())
             content[len(content) // 2] ^= 1
             largest.write_bytes(content)
 
-        self._until(lambda: len(self._saved(folder)) >= 2)
+        self._until(lambda: len(self._kind.saved(folder)) >= 2)
         self._between = corrupt
         job[0].send_signal(signal.SIGKILL)
 
     def _fill_the_disk(self, job: list[Running], folder: pathlib.Path) -> None:
-        if not os.path.ismount(folder):  # where none can be mounted: a process that can write no large file
-            resource.prlimit(job[-1].pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        if not os.path.ismount(folder.parent):  # where none can be mounted: a process that can write no large file
+            which, size = self._kind.writes
+            resource.prlimit(job[which].pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
             return
-        filler = folder.parent / "disturbed" / "filler"
+        filler = folder.parent / "filler"
         with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
@@ -142,13 +227,21 @@ class Drill:
 
     def _supervisor(self, name: str) -> Supervisor:
         self._attempts = []
-        arguments = (*TRAINING, f"--config.steps={self._steps}", f"--workdir={self._root / name / 'run'}")
+        arguments = (
+            *self._kind.arguments(len(self._faults)),
+            f"--workdir={self._root / name / 'run'}",
+            "--heartbeat_timeout_seconds=10",
+            "--resume",
+        )
 
         def start(index: int, told: Sequence[str]) -> Running:
-            process = self._binary.start(*arguments, *told, place=self._place)
+            began = time.time()
+            process = self._binary.start(*arguments, *told, place=Place(devices=2))
             if index == 0:
-                self._attempts.append([])
-            self._attempts[-1].append(process)
+                self._since = began
+                self._attempts.append([process])
+            else:
+                self._attempts[-1].append(process)
             return process
 
         def between() -> None:
@@ -171,21 +264,12 @@ class Drill:
             if mounted:
                 subprocess.run(["umount", "-l", str(self._root / name)], check=True)
 
-    def _steps_done(self, folder: pathlib.Path) -> list[int]:
-        """Those that the attempt which runs now has done itself."""
-        job = self._attempts[-1]
-        gone_on = re.search(r"goes on from the checkpoint at step (\d+)", job[0].text)
+    def _advanced(self, folder: pathlib.Path) -> int:
+        """How far the attempt that runs now has come by itself."""
+        gone_on = self._kind.goes_on_from(self._attempts[-1][0].text)
         if len(self._attempts) > 1 and gone_on is None:
-            return []
-        first = int(gone_on[1]) if gone_on else 0
-        return [line["step"] for line in read_metrics(folder / "metrics.jsonl") if line["step"] > first]
-
-    def _saved(self, folder: pathlib.Path) -> list[int]:
-        """The checkpoints that are whole."""
-        return [int(seal.parent.name) for seal in (folder / "checkpoints").glob(f"*/{SEAL}") if seal.parent.name.isdigit()]
-
-    def _digest(self, name: str) -> str:
-        return str(json.loads((self._root / name / "run" / "summary.json").read_text())["params_digest"])
+            return 0
+        return self._kind.advanced(folder, gone_on or 0, self._since)
 
     def _until(self, condition: Callable[[], bool], thread: threading.Thread | None = None) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -198,33 +282,33 @@ class Drill:
         return [process.text[-2000:] for process in self._attempts[-1]]
 
 
-FAULTS = tuple(name[1:] for name in ("_sigterm", "_kill_a_worker", "_kill_the_coordinator", "_corrupt_the_newest", "_fill_the_disk"))
-RANDOM = (*FAULTS, "kill_in_a_save", "freeze")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=50)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     draws = random.Random(options.seed)
-    faults = [draws.choice(RANDOM) for _ in range(options.faults)]
     root = pathlib.Path(tempfile.mkdtemp(prefix="drill_"))
-    drill = Drill(root, processes=options.processes, steps=2 * EVERY * (options.faults + 1), seed=options.seed)
+    happened: collections.Counter[str] = collections.Counter()
+    waited, lost, same = [], 0, True
     try:
-        wanted = drill.undisturbed()
-        same = drill.disturbed(faults) == wanted
+        for kind, count in ((Training(), -(-options.faults // 2)), (Sweeping(), options.faults // 2)):
+            faults = [draws.choice(kind.faults) for _ in range(count)]
+            drill = Drill(root / kind.binary, kind, faults, processes=options.processes, seed=options.seed)
+            same &= drill.undisturbed() == drill.disturbed()
+            happened.update(faults)
+            waited += drill.waited
+            lost += drill.lost
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    kinds = ", ".join(f"{count} x {name}" for name, count in sorted(collections.Counter(faults).items()))
-    mean = sum(drill.waited) / len(drill.waited)
-    print(f"{kinds}; from a fault to the next step {mean:.1f} s on average, {max(drill.waited):.1f} s at most")
+    kinds = ", ".join(f"{count} x {name}" for name, count in sorted(happened.items()))
+    print(f"{kinds}; from a fault to the next step {sum(waited) / len(waited):.1f} s on average, {max(waited):.1f} s at most")
     print(
-        f"drill: {len(drill.waited)} faults survived, {drill.lost} steps lost beyond the last whole checkpoint, "
-        f"final parameters {'equal to' if same else 'DIFFERENT from'} those of an undisturbed run"
+        f"drill: {len(waited)} faults survived, {lost} steps lost beyond what was whole on disk, "
+        f"final parameters and table {'equal to' if same else 'DIFFERENT from'} those of undisturbed runs"
     )
-    return 0 if same and not drill.lost else 1
+    return 0 if same and not lost else 1
 
 
 if __name__ == "__main__":

@@ -109,18 +109,7 @@ class DataSet(SampleSet):
         Raises:
           ValueError: `heldout_fraction` outside (0, 1), or so small that nothing would be held out.
         """
-        if not 0 < heldout_fraction < 1:
-            raise ValueError(f"heldout_fraction={heldout_fraction}: give a share between 0 and 1, neither included")
-        rng = np.random.default_rng(seed)
-        heldout = np.zeros(self.n, bool)
-        groups = np.zeros(self.n, np.int32) if self.labels is None else self.labels
-        for group in np.unique(groups):
-            members = rng.permutation(np.flatnonzero(groups == group))
-            heldout[members[: min(round(heldout_fraction * len(members)), len(members) - 1)]] = True
-        if not heldout.any():
-            raise ValueError(
-                f"heldout_fraction={heldout_fraction} holds out none of the {self.n} samples of {self.name}: give a larger one"
-            )
+        heldout = heldout_rows(self.name, self.n, self.labels, heldout_fraction, seed)
         return self._part("train", ~heldout, heldout_fraction, seed), self._part("heldout", heldout, heldout_fraction, seed)
 
     def _part(self, part: str, rows: np.ndarray, heldout_fraction: float, seed: int) -> "DataSet":
@@ -164,11 +153,35 @@ def checked_labels(name: str, labels: np.ndarray | None, n: int, class_names: tu
     return labels
 
 
+def heldout_rows(name: str, n: int, labels: np.ndarray | None, heldout_fraction: float, seed: int) -> np.ndarray:
+    """Which of n samples `DataSet.split` holds out, `[n]` bool; it raises this function's errors, which begin with `name`."""
+    if not 0 < heldout_fraction < 1:
+        raise ValueError(f"heldout_fraction={heldout_fraction}: give a share between 0 and 1, neither included")
+    rng = np.random.default_rng(seed)
+    heldout = np.zeros(n, bool)
+    groups = np.zeros(n, np.int32) if labels is None else labels
+    for group in np.unique(groups):
+        members = rng.permutation(np.flatnonzero(groups == group))
+        heldout[members[: min(round(heldout_fraction * len(members)), len(members) - 1)]] = True
+    if not heldout.any():
+        raise ValueError(f"heldout_fraction={heldout_fraction} holds out none of the {n} samples of {name}: give a larger one")
+    return heldout
+
+
+def row_digests(data: np.ndarray) -> np.ndarray:
+    """`[N]` of 16 bytes each: equal for equal rows, -0.0 being 0.0."""
+    return np.array([_digest(np.ascontiguousarray(row, "<f4")) for row in data], "V16")
+
+
+def _digest(values: np.ndarray) -> bytes:
+    return hashlib.blake2b((values + 0).tobytes(), digest_size=16).digest()  # + 0: -0.0 equals 0.0, and its bytes do not
+
+
 def _fingerprint(data: np.ndarray) -> tuple[str, int]:
     """SHA-256 of the array in hexadecimal, and how many rows repeat an earlier one."""
     whole, rows = hashlib.sha256(), set()
     for row in data:
         values = np.ascontiguousarray(row, "<f4")
         whole.update(values.tobytes())
-        rows.add(hashlib.blake2b((values + 0).tobytes(), digest_size=16).digest())  # + 0: -0.0 equals 0.0, and its bytes do not
+        rows.add(_digest(values))
     return whole.hexdigest(), len(data) - len(rows)

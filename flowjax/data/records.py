@@ -143,6 +143,7 @@ class Records(SampleSet):
         index: Int[np.ndarray, " M"] | None = None,
         *,
         flips: bool = False,
+        mirror: Bool[np.ndarray, " M"] | None = None,
         dtype: str = "float32",
         threads: int = 4,
         progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
@@ -152,6 +153,7 @@ class Records(SampleSet):
         Args:
           index: `[M]`, those samples only: on each of several processes, `rows_of_process(n, mesh)`. None: all.
           flips: the mirror images too, after the samples: training that mirrors at random has 2N samples.
+          mirror: `[M]`, which of `index` to read mirrored, where not all are wanted both ways.
           dtype: "float32", or "bfloat16", which takes half the memory; the oracle is exact about the rounded values.
           threads: that read and normalise.
           progress: wraps the blocks, for a progress bar.
@@ -163,7 +165,7 @@ class Records(SampleSet):
             raise ValueError(f"dtype={dtype!r}: expected {' or '.join(KEPT_DTYPES)}")
         index = np.arange(self.n) if index is None else np.asarray(index)
         whole = np.concatenate([index, index]) if flips else index
-        mirror = np.arange(len(whole)) >= len(index)
+        mirror = np.arange(len(whole)) >= len(index) if mirror is None else mirror
         data = np.empty((len(whole), *self.shape), KEPT_DTYPES[dtype])
         size = max(1, BLOCK_BYTES // (self.d * self.rows.dtype.itemsize))
 

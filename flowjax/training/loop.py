@@ -79,7 +79,7 @@ def train(
       seed: of the initial parameters and of all draws.
       constants: arrays that the task's loss needs besides parameters.
       writer, progress: made when the first step is known.
-      watchdog: hears of every step, and of evaluations before and after.
+      watchdog: hears of every step; an evaluation counts with the step that follows, and so does what comes before the first one.
 
     Raises:
       Diverged: with the step, the seed of its batch and the last good checkpoint.
@@ -92,6 +92,7 @@ def train(
     with contextlib.ExitStack() as stack:
         stack.push(saver)
         guard = stack.enter_context(watchdog or Watchdog())
+        guard.beat()  # reading a checkpoint and compiling count as a step
         preemption = stack.enter_context(Preemption(enabled=checkpointer is not None))
         restored = saver.restore(trainer)
         state = trainer.init(seed) if restored is None else restored.state
@@ -123,9 +124,7 @@ def train(
                     saver.save(state, {"loss": window.last_loss}, step)
                 if stop:
                     saver.wait()
-                    stopped = Stopped(step)
-                    line.say(str(stopped))
-                    raise stopped
+                    raise Stopped(f"step {step}")
                 if schedule.evaluate_every and step % schedule.evaluate_every == 0 and step < schedule.steps:
                     window.check()
                     metrics.write(step, evaluate(step, _whole(state)))

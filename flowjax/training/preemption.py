@@ -1,4 +1,4 @@
-"""SIGTERM: what a scheduler sends before it takes a machine away. Training saves, and ends with a status of its own."""
+"""SIGTERM: what a scheduler sends before it takes a machine away. A long run saves, and ends with a status of its own."""
 
 import signal
 import threading
@@ -12,14 +12,18 @@ from flowjax.exits import Exit
 
 
 class Stopped(SystemExit):
-    """Training was asked to stop, and has saved."""
+    """A run was asked to stop, and has saved.
 
-    def __init__(self, step: int):
+    Args:
+      done: the last thing that is done and saved.
+    """
+
+    def __init__(self, done: str):
         super().__init__(int(Exit.STOPPED))
-        self.step = step
+        self._done = done
 
     def __str__(self) -> str:
-        return f"stopped by SIGTERM after step {self.step}, which is saved; go on with --resume"
+        return f"stopped by SIGTERM after {self._done}, which is saved; go on with --resume"
 
 
 class Preemption:

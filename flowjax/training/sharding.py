@@ -24,12 +24,18 @@ def make_mesh(batch: int = 0, fsdp: int = 1, devices: Sequence[jax.Device] | Non
       devices: those there are; None: this program's.
 
     Raises:
-      ValueError: more devices than there are, or a number of them that fsdp does not divide.
+      ValueError: more devices than there are, or a number of them that fsdp does not divide; with several processes, not all of them.
     """
+    whole = devices is None and jax.process_count() > 1
     devices = jax.devices() if devices is None else devices
     if fsdp < 1 or batch < 0 or (not batch and len(devices) % fsdp) or batch * fsdp > len(devices):
         raise ValueError(f"mesh.batch = {batch}, mesh.fsdp = {fsdp}: expected a product within the {len(devices)} devices there are")
     batch = batch or len(devices) // fsdp
+    if whole and batch * fsdp < len(devices):
+        raise ValueError(
+            f"mesh.batch = {batch}, mesh.fsdp = {fsdp}: a mesh of {batch * fsdp} devices, but the job has {len(devices)}, and every "
+            "process must have its part in it"
+        )
     # An axis of the slice is split where it must be: fsdp = 8 on 4 x 4 chips.
     dealt = mesh_utils.create_device_mesh((batch, fsdp), list(devices[: batch * fsdp]), allow_split_physical_axes=True)
     return Mesh(dealt, AXES, axis_types=(AxisType.Auto, AxisType.Auto))

@@ -49,10 +49,14 @@ class Sharded:
         return self.samples.d
 
     def place(self, rows: Array) -> Array:
-        """Queries on every device of the mesh, as `spread` takes them; under tracing, or on several processes already, as they are."""
+        """Queries on every device of the mesh, as `spread` takes them; under tracing, or on several processes already, as they are.
+
+        Processes bring the same ones: that they do is not checked, which would send each process's to all others.
+        """
         if isinstance(rows, jax.core.Tracer) or not rows.is_fully_addressable or rows.sharding.device_set == set(self.mesh.devices.flat):
             return rows
-        return jax.device_put(np.asarray(rows), NamedSharding(self.mesh, P()))
+        host, everywhere = np.asarray(rows), NamedSharding(self.mesh, P())
+        return jax.make_array_from_callback(host.shape, everywhere, lambda where: host[where])
 
     def in_order(self, rows: Array) -> np.ndarray:
         """A field of `samples`, on the host and in the caller's order.

@@ -54,7 +54,8 @@ def test_encoded_latents_are_recognised_by_their_path_alone(latents: pathlib.Pat
 def test_queries_beside_latents_are_normalised_as_those_are(latents: pathlib.Path, tmp_path: pathlib.Path) -> None:
     part = load_file(latents / "latents_rank00_shard001.safetensors")
     save_file(part, tmp_path / "latents_rank00_shard000.safetensors")
-    whole, queried = load_beside(data_config(path=str(latents)), str(tmp_path))
+    block = data_config(path=str(latents))
+    whole, queried = load_data(block), load_beside(block, open_data(block), str(tmp_path))
     np.testing.assert_array_equal(queried.data, whole.data[500:1000])
     assert [file.name for file in tmp_path.iterdir()] == ["latents_rank00_shard000.safetensors"]
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from flowjax.exits import Exit
-from tests.drill import EVERY, FAULTS, Drill
+from tests.drill import Drill, Kind, Sweeping, Training
 
 
 def supervised(tmp_path: pathlib.Path, script: str, *flags: str) -> subprocess.Popen[str]:
@@ -68,10 +68,11 @@ def test_a_command_that_would_begin_anew_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_each_fault_once_and_the_parameters_are_those_of_an_undisturbed_run(tmp_path: pathlib.Path) -> None:
-    """SIGTERM, SIGKILL of a worker and of the coordinator, a corrupt newest checkpoint, a full disk: two processes of two devices."""
+@pytest.mark.parametrize(("kind", "processes"), [(Training(), 4), (Sweeping(), 2)], ids=["train", "oracle_sweep"])
+def test_each_fault_once_and_the_end_is_that_of_an_undisturbed_run(tmp_path: pathlib.Path, kind: Kind, processes: int) -> None:
+    """Processes of two devices each. With a corrupt newest checkpoint, or time, the coordinator is killed: one restart for both."""
     said: list[str] = []
-    drill = Drill(tmp_path, steps=EVERY * 3 * len(FAULTS), say=said.append)
-    assert drill.disturbed(FAULTS) == drill.undisturbed()
+    drill = Drill(tmp_path, kind, ("sigterm", "kill_a_worker", "corrupt_the_newest", "fill_the_disk"), processes=processes, say=said.append)
+    assert drill.disturbed() == drill.undisturbed()
     assert drill.lost == 0, said
-    assert len(drill.waited) == len(FAULTS)
+    assert len(drill.waited) == 4

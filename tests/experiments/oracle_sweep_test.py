@@ -103,18 +103,23 @@ def test_a_sweep_that_was_killed_goes_on_with_the_next_t(binary: Binary, digits_
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_finds(binary: Binary, digits_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """The samples are dealt over their four devices; one that is killed ends both, and they go on."""
-    arguments = (f"--workdir={tmp_path / 'run'}", "--config.num_t=25", "--config.num_queries=128", "--resume")
-    for stop in (True, False):
-        with binary.job(2, *arguments, place=Place(devices=2)) as job:
-            if stop:
-                job.when(lambda: len(list((tmp_path / "run" / "partial").glob("*.npz"))) >= 3)[1].kill()
-            ended = job.wait()
-        assert stop or [finished.status for finished in ended] == [0, 0], [finished.output for finished in ended]
-    ours, theirs = (np.genfromtxt(folder / "sweep.csv", delimiter=",", names=True) for folder in (tmp_path / "run", digits_run))
+def test_two_processes_find_what_one_finds(binary: Binary, tmp_path: pathlib.Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    """Each holds its own shards alone: of mirror images too, of samples that are there twice, of those that are not held out; by class."""
+    images, labels = (np.concatenate([part[:400], part[:30]]) for part in digits)
+    np.savez(tmp_path / "mine.npz", images=images, labels=labels)
+    settings = {"data.path": str(tmp_path / "mine.npz"), "data.flips": True, "query": "heldout", "num_t": 8, "num_queries": 24}
+    alone = swept(tmp_path / "one", "arrays", **settings)
+    arguments = (f"--config={CONFIGS}:arrays", *(f"--config.{key}={value}" for key, value in settings.items()))
+    with binary.job(2, *arguments, f"--workdir={tmp_path / 'two'}", place=Place(devices=2)) as job:
+        ended = job.wait()
+    assert [finished.status for finished in ended] == [0, 0], [finished.output for finished in ended]
+    ours, theirs = (np.genfromtxt(tmp_path / name / "sweep.csv", delimiter=",", names=True) for name in ("two", "one"))
     for name in ours.dtype.names:
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+    found = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert (found["n"], found["provenance"]["duplicates"]) == (alone["n"], alone["provenance"]["duplicates"])
+    assert found["turning_point"]["measured"] == pytest.approx(alone["turning_point"]["measured"], rel=1e-4)
+    assert found["turning_point"]["predicted"] == pytest.approx(alone["turning_point"]["predicted"], rel=0.1)  # other queries
 
 
 def test_own_arrays_with_labels_are_swept_by_class(tmp_path: pathlib.Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
@@ -174,6 +179,8 @@ def test_a_small_grid_finds_the_prediction_within_eight_per_cent(tmp_path: pathl
         ((f"--config={CONFIGS}:arrays",), "config.data.path"),
         (("--config.query=/nowhere/q.npy",), "/nowhere/q.npy"),
         (("--workdir=/proc/nothing",), "/proc/nothing"),
+        (("--workdir=gs://bucket/run",), "gs://bucket/run: expected a folder"),
+        (("--workdir=/bucket/runs/a",), "no bucket is mounted at /bucket"),
     ],
 )
 def test_what_a_user_gets_wrong_ends_in_one_line_that_names_it(

@@ -125,6 +125,8 @@ def test_processes_that_were_not_started_alike_are_refused_with_the_difference(
 ) -> None:
     job = binary.job(2, *SMALL, f"--workdir={tmp_path / 'run'}", place=place, last=("--config.optimizer.beta2=0.9",))
     assert "process 1 has config.optimizer.beta2 = 0.9, but process 0 has 0.95" in refused(job)
+    job = binary.job(2, *SMALL[:2], "--config.mesh.batch=2", f"--workdir={tmp_path / 'run'}", place=place)
+    assert "a mesh of 2 devices, but the job has 4" in refused(job)
     places = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
