@@ -1,7 +1,7 @@
 """What the host's ways to a posterior answer with, and how queries are cut into tiles for them."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -85,13 +85,3 @@ def log_density_of(sketch: Sketch, part: slice, log_weight: np.ndarray, sigma: n
     """From log Σ prior exp(-‖x - α y‖² / 2σ²) to the density of the mixture, nats."""
     log_mass = float(np.log(np.exp(sketch.log_prior[part]).sum()))
     return log_weight - sketch.d / 2 * np.log(2 * np.pi * sigma**2) - log_mass
-
-
-def pieces(lengths: list[int], first: int, last: int) -> Iterator[tuple[int, int, int]]:
-    """Of things in blocks, those from `first` to `last`: block, and first and last within it."""
-    start = 0
-    for block, length in enumerate(lengths):
-        a, b = max(first - start, 0), min(last - start, length)
-        if a < b:
-            yield block, a, b
-        start += length

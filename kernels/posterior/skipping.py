@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from kernels.posterior import native
 from kernels.posterior.cores import cores, on_every_core, share
-from kernels.posterior.found import TILES, Found, Queries, by_tiles, log_density_of, pieces, tile_width
+from kernels.posterior.found import TILES, Found, Queries, by_tiles, log_density_of, tile_width
 from kernels.posterior.sketch import PRODUCTS, Direction, Sketch
 
 HIDDEN = 1e-7
@@ -67,12 +67,10 @@ class Bounds:
     def __init__(self, sketch: Sketch, part: slice, queries: Queries, tolerance: float):
         self.sketch, self.part, self.queries = sketch, part, queries
         x, alpha, sigma, still, _ = queries
-        self._blocks = sketch.blocks_of(part)
         b, d, wide = *x.shape, tile_width(len(x))
         direction = Direction.of(sketch, x, alpha, sigma, 1)
-        bytes_ = np.zeros((d, wide), np.int8)
-        bytes_[:, :b] = direction.digits[:, 0].T
-        self._products = [PRODUCTS.of(block.digits[0], bytes_) for block in self._blocks]
+        self._bytes = np.zeros((d, wide), np.int8)
+        self._bytes[:, :b] = direction.digits[:, 0].T
         length, lost, kappa = direction.length, direction.lost, direction.curvature
         factors = direction.unit * sketch.unit, lost * (1 + 1e-6), length * (1 + 1e-6), kappa
         self._factors = tuple(_wide(v, wide, 0.0).astype(np.float32) for v in factors)
@@ -118,20 +116,22 @@ class Bounds:
         query, room or not; and the samples with the highest lower bounds."""
         wide, b = len(floor), len(self.queries.x)
         margin = _wide((self.cut + 2 * self._slack).astype(np.float32) * np.float32(1 + 1e-6), wide, 0.0)
-        lengths = [block.stop - block.start for block in self._blocks]
+        cores_ = [_Sieve(floor, self.part.start, room) for _ in range(cores())]
+        for block in self.sketch.blocks_of(self.part):  # its scores are used up while they are in a cache
+            product = PRODUCTS.of(block.digits[0], self._bytes)
+            scores, n = np.asarray(product), block.stop - block.start
 
-        def work(core: int) -> tuple[np.ndarray, ...]:
-            rows, queries, bounds = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.float32)
-            own, best, standing, at = floor.copy(), np.full(wide, self.part.start, np.int32), np.zeros(wide, np.int32), 0
-            for block, first, last in pieces(lengths, *share(self._n, core)):
-                rows_of = np.asarray(self._products[block]), first, last, self._blocks[block].start
-                into = own, best, standing, rows, queries, bounds
-                at = native.sift(*rows_of, *self._factors, *self._of_rows, margin, *into, at)
-            return rows[:at], queries[:at], bounds[:at], standing[:b], best[:b]
+            def work(core: int) -> None:
+                own = cores_[core]
+                some = scores, *share(n, core), block.start  # noqa: B023
+                into = own.floor, own.best, own.standing, own.rows, own.queries, own.bounds
+                own.at = native.sift(*some, *self._factors, *self._of_rows, margin, *into, own.at)
 
-        rows, queries, bounds, standing, best = zip(*on_every_core(work), strict=True)
-        pairs = Pairs(np.concatenate(rows), np.concatenate(queries), np.concatenate(bounds))
-        return pairs, np.stack(standing).astype(np.int64).sum(axis=0), np.stack(best)
+            on_every_core(work)
+            PRODUCTS.give_back([product])
+        pairs = Pairs(*(np.concatenate([getattr(one, name)[: one.at] for one in cores_]) for name in Pairs._fields))
+        standing = np.stack([one.standing[:b] for one in cores_]).astype(np.int64).sum(axis=0)
+        return pairs, standing, np.stack([one.best[:b] for one in cores_])
 
     def _again(self, answered: np.ndarray, room: int) -> None:
         """Sift once more, now that the peak is known, for some of the queries."""
@@ -162,7 +162,6 @@ class Bounds:
         standing = self._count
         if not whole and answered.any():
             self._again(answered, int(standing[answered].sum()))
-        PRODUCTS.give_back(self._products)
         found = Found.none(b, self.sketch.d)
         found.standing[:] = standing
         if answered.any():
@@ -229,6 +228,15 @@ class Bounds:
         lowest = np.where(peaks == peaks.max(axis=0), self.sketch.index[whose], np.iinfo(np.int32).max).argmin(axis=0)
         own = np.arange(peaks.shape[1])
         return peaks[lowest, own], whose[lowest, own]
+
+
+class _Sieve:
+    """What one core finds."""
+
+    def __init__(self, floor: Float[np.ndarray, " W"], start: int, room: int):
+        self.floor, self.best = floor.copy(), np.full(len(floor), start, np.int32)
+        self.standing = np.zeros(len(floor), np.int32)
+        self.rows, self.queries, self.bounds, self.at = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.float32), 0
 
 
 def _wide(v: np.ndarray, wide: int, fill: float) -> np.ndarray:
