@@ -29,6 +29,9 @@ ELIGIBLE = 64
 RATIOS = np.geomspace(0.05, 20, 25)
 """σ/α at which it is counted how many samples stand; beyond the last, all do."""
 CALIBRATION_QUERIES = TILES[0]
+STREAMING = 2.0
+"""What XLA's float32 pass costs, with what it repeats in float64, beside the host's: where the latter is not exact enough and bounds leave
+too many, a query is left to the former."""
 
 Way = Literal["sketch", "dense"]
 Shares = Float[np.ndarray, " T"]
@@ -118,7 +121,7 @@ class Planner:
             if self._made is None:
                 sketch = sketch_of(samples)
                 shares = count_standing(sketch)
-                costs = Costs(0.0, 0.0, 1.0, False) if self.always else measure_costs(sketch, shares)
+                costs = Costs(0.0, 1e-300, 1.0, False) if self.always else measure_costs(sketch, shares)
                 self._made = sketch, costs, shares
             return self._made
 
@@ -137,19 +140,18 @@ class Planner:
         found = Found.none(*queries.x.shape)
         ratio = np.where(queries.alpha > 0, queries.sigma / np.where(queries.alpha > 0, queries.alpha, 1), np.inf)
         distinct, own = np.unique(ratio, return_inverse=True)
-        skip = inside & np.array([choose(sketch.n, costs, shares, float(value)).way == "sketch" for value in distinct])[own]
-        if self.always:
-            posterior_by_sketch(sketch, queries, np.flatnonzero(skip), found, tolerance=tolerance)
-            return found if found.answered.any() else None
+        cost = np.array([sketch_cost(costs, shares, float(value))[0] for value in distinct])[own]
         exact = np.zeros(len(ratio), bool)
-        exact[inside] = exact_enough(sketch, queries.at(inside))
-        limit = np.where(exact, costs.dense / costs.look, math.inf)
-        posterior_by_sketch(
-            sketch, queries, np.flatnonzero((skip | ~exact) & (queries.alpha > 0) & inside), found, tolerance=tolerance, dense=limit
-        )
-        posterior_in_fixed_point(sketch, queries, np.flatnonzero(exact & ~found.answered), found, halves=costs.halves)
-        left = inside & (queries.alpha > 0) & ~found.answered  # by the clusters in their data
-        posterior_by_sketch(sketch, queries, np.flatnonzero(left), found, tolerance=tolerance)
+        if not self.always:
+            exact[inside] = exact_enough(sketch, queries.at(inside))
+        most = np.full(len(ratio), math.inf) if self.always else np.where(exact, 1.0, STREAMING)
+        skip = inside & (queries.alpha > 0) & (cost < most)
+        posterior_by_sketch(sketch, queries, np.flatnonzero(skip), found, tolerance=tolerance, dense=most * costs.dense / costs.look)
+        if exact.any():
+            posterior_in_fixed_point(sketch, queries, np.flatnonzero(exact & ~found.answered), found, halves=costs.halves)
+            left = exact & ~found.answered & (queries.alpha > 0)  # one sample has nearly all the weight, or a cluster
+            limit = np.full(len(ratio), STREAMING * costs.dense / costs.look)
+            posterior_by_sketch(sketch, queries, np.flatnonzero(left), found, tolerance=tolerance, dense=limit)
         return found if found.answered.any() else None
 
 
@@ -163,11 +165,16 @@ def sketch_of(samples: Samples) -> Sketch:
 
 def choose(n: int, costs: Costs, shares: Shares, ratio: float) -> Choice:
     """The cheaper way for queries with σ/α = `ratio`, by what was left of noisy samples of this data set."""
-    standing = float(np.interp(np.log(ratio), np.log(RATIOS), shares)) if 0 < ratio <= RATIOS[-1] else 1.0
-    cost = (costs.bound + standing * costs.look) / costs.dense
+    cost, standing = sketch_cost(costs, shares, ratio)
     if 0 < ratio < math.inf and cost < 1:
         return Choice(ratio, "sketch", n, standing, cost)
     return Choice(ratio, "dense", n, standing, 1.0)
+
+
+def sketch_cost(costs: Costs, shares: Shares, ratio: float) -> tuple[float, float]:
+    """What skipping costs at σ/α = `ratio`, as a share of the dense pass, and the share of the samples that it looks at."""
+    standing = float(np.interp(np.log(ratio), np.log(RATIOS), shares)) if 0 < ratio <= RATIOS[-1] else 1.0
+    return (costs.bound + standing * costs.look) / costs.dense, standing
 
 
 def count_standing(sketch: Sketch) -> Shares:
