@@ -3,20 +3,34 @@
 Scores lie as `[samples, queries]`, so that all that is done for each query is done for sixteen at a time.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 FAST = {"reassoc", "contract", "nsz", "nnan"}
 RUN = 128
 """Rows whose weights are summed in float32, before the sums go on in float64."""
 
 
+_WAITING: list[Callable[..., Any]] = []
+
+
 def _compiled(f: Callable[..., Any]) -> Any:
-    return njit(nogil=True, cache=True, fastmath=FAST)(inspect.unwrap(f))  # unwrapped: tests put type checks around every function
+    """Compiled by numba, which is imported when the first of these is called: it takes a quarter of a second and 60 MB."""
+    _WAITING.append(inspect.unwrap(f))  # unwrapped: tests put type checks around every function
+
+    @functools.wraps(f)
+    def first(*arguments: Any) -> Any:
+        from numba import njit
+
+        for each in _WAITING:  # all at once, for they call each other
+            globals()[each.__name__] = njit(nogil=True, cache=True, fastmath=FAST)(each)
+        return globals()[f.__name__](*arguments)
+
+    return first
 
 
 @_compiled

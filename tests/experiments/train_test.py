@@ -79,7 +79,8 @@ def test_a_run_that_was_killed_or_stopped_ends_with_the_same_parameters(
 ) -> None:
     workdir = tmp_path / "run"
     brief = ("--config.evaluation.oracle=False",)  # evaluations do not touch the parameters
-    cut_off = binary.start(*SMALL, *brief, f"--workdir={workdir}", "--resume").kill_when(lambda: checkpoint(workdir, 20), how)
+    longer = ("--config.evaluate_every=25",)  # so that it is still at work when the checkpoint of step 20 is there
+    cut_off = binary.start(*SMALL, *brief, *longer, f"--workdir={workdir}", "--resume").kill_when(lambda: checkpoint(workdir, 20), how)
     assert cut_off.status == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 75}[how], cut_off.output
     if how == signal.SIGTERM:  # the last step that was done is saved, whichever it was
         step = int(re.search(r"stopped by SIGTERM after step (\d+), which is saved", cut_off.output)[1])
