@@ -157,8 +157,8 @@ class Bounds:
         answered = np.full(b, True)
         if dense is not None:
             answered = self._count <= dense * n
-            many = (~answered).sum() + TILES[-1]  # a dense pass of few queries costs about half of one of many
-            answered |= self._count[~answered].sum() <= dense[~answered].max(initial=0) * n * many / 2
+            many = (~answered).sum() + TILES[-1]  # of few queries a dense pass costs nearly what it does of many
+            answered |= self._count[~answered].sum() <= dense[~answered].max(initial=0) * n * many / 1.5
         standing = self._count
         if not whole and answered.any():
             self._again(answered, int(standing[answered].sum()))
