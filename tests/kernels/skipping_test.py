@@ -215,7 +215,7 @@ def test_where_too_many_stand_the_query_is_given_up():
     x, ones = np.zeros((70, D)), np.ones(70)
     found = Found.none(70, D)
     posterior_by_sketch(
-        sketch_of(samples), Queries(x, 0.5 * ones, 0.5 * ones, ones, np.full(70, -1)), np.arange(70), found, dense=np.full(70, 0.5)
+        sketch_of(samples), Queries(x, 0.5 * ones, 0.5 * ones, ones, np.full(70, -1)), np.arange(70), found, dense=np.full(70, 0.3)
     )
     assert not found.answered.any()
     assert (found.standing == N).all()
