@@ -247,6 +247,7 @@ def test_the_memory_budget_is_kept(tmp_path):
     rows.flush()
     # Without the tests' cache of compiled programs, which would be written from memory.
     plain = {key: value for key, value in os.environ.items() if key != "JAX_COMPILATION_CACHE_DIR"}
+    plain["JAX_PLATFORMS"] = "cpu"  # where libtpu is installed, JAX would load it to look for a TPU
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "large.npy"), str(budget)]
     done = subprocess.run(command, capture_output=True, text=True, env=plain)
     assert done.returncode == 0, done.stderr
