@@ -46,7 +46,8 @@ def exact_enough(sketch: Sketch, queries: Queries) -> Bool[np.ndarray, " B"]:
     of_queries = unit / 12**0.5 * sketch.typical
     of_samples = sketch.rest / float(BASE) ** (sketch.bytes_needed - 1) * np.sqrt(squares) * alpha / sigma**2
     left_out = 2 * unit * sketch.unit / BASE * (BASE / 4) ** 2 * sketch.d**0.5 if sketch.bytes_needed > 1 else 0.0
-    return 3 * (of_samples + of_queries + left_out) <= SCORE_ERROR
+    adds_up = sketch.d <= (2**31 - 1) // (127 * 128)  # in int32, products of the second and third bytes too
+    return adds_up & (3 * (of_samples + of_queries + left_out) <= SCORE_ERROR)
 
 
 def fixed_point_tile(sketch: Sketch, part: slice, queries: Queries, halves: bool) -> Found:
@@ -132,23 +133,9 @@ class _Sums:
             for a in range(first, last, ROWS):
                 e = min(a + ROWS, last)
                 of_rows = sketch.square_norms, sketch.log_prior, sketch.index
-                scratch = weights, z, bits
-                native.weigh(
-                    products,
-                    a,
-                    e,
-                    start,
-                    self._units,
-                    order,
-                    self._kappa,
-                    *of_rows,
-                    peak,
-                    self._halves is not None,
-                    *scratch,
-                    sums,
-                    highest,
-                    top,
-                )
+                block_rows = products, a, e, start, self._units, order, self._kappa
+                into = weights, z, bits, sums, highest, top
+                native.weigh(*block_rows, *of_rows, peak, self._halves is not None, *into)
                 if self._halves is not None:
                     native.in_halves(weights, e - a, self._halves[a:e])
                     continue

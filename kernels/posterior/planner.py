@@ -60,7 +60,7 @@ class Choice:
     way: Way
     n: int
     standing: float
-    """Share of the samples that are expected to be looked at one by one; 1 in a dense pass."""
+    """Share of the samples that bounds are expected to leave."""
     cost: float
     """Of the dense pass, as a share."""
 
@@ -132,7 +132,7 @@ class Planner:
 
     def __call__(self, samples: Samples, queries: Queries, *, tolerance: float) -> Found | None:
         """Moments of the queries, as far as they are answered; None where none is."""
-        inside = queries.sigma > 0
+        inside = (queries.sigma > 0) & np.isfinite(queries.x).all(axis=1)
         self._eligible += int(inside.sum())
         if not inside.any() or (self._made is None and not self.always and self._eligible < ELIGIBLE):
             return None

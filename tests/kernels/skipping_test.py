@@ -222,6 +222,16 @@ def test_where_too_many_stand_the_query_is_given_up():
     assert np.isnan(found.denoised).all()
 
 
+def test_a_query_with_nan_gives_nan_and_leaves_the_others_alone():
+    data = DATA["falling spectrum"]
+    x = data[:4].copy()
+    x[1, 2] = np.nan
+    sparse, dense = (posterior(x, 0.5, 0.5, data, implementation=name) for name in ("sketch", "streaming"))
+    np.testing.assert_allclose(sparse.denoised, dense.denoised, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(sparse.top1_index, dense.top1_index)
+    assert np.isnan(sparse.denoised[1]).all()
+
+
 def test_it_is_driven_by_the_host():
     """Asked for by name it refuses to be traced, in one line; the default takes the dense pass there."""
     x = jnp.asarray(DATA["gaussians"][:2])
