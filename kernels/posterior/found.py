@@ -7,12 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from kernels.posterior.cores import one_thread_each
 from kernels.posterior.sketch import Sketch
 
-TILES = (16, 32, 64, 128)
-"""Numbers of queries that are computed together, fewer being filled up: each is a program."""
-SCORES_AT_ONCE = 2**24
-"""int32 scores held at a time; a tile of more samples has fewer queries."""
+TILE = 128
+"""Queries that are computed together."""
 
 
 class Queries(NamedTuple):
@@ -67,18 +66,13 @@ def by_tiles(
     sketch: Sketch, queries: Queries, rows: np.ndarray, compute: Callable[[slice, Queries, np.ndarray], Found], into: Found
 ) -> None:
     """`compute(part, tile, their rows)` for the queries `rows`, those of a class together, and put where they belong."""
-    for label in np.unique(queries.label[rows]):
-        part = sketch.part(int(label))
-        mine = rows[queries.label[rows] == label]
-        at_once = max(size for size in TILES if size == TILES[0] or size * (part.stop - part.start) <= SCORES_AT_ONCE)
-        for start in range(0, len(mine), at_once):
-            tile = mine[start : start + at_once]
-            into.put(tile, compute(part, queries.at(tile), tile))
-
-
-def tile_width(b: int) -> int:
-    """The least of `TILES` that holds so many queries."""
-    return next(size for size in TILES if size >= b)
+    with one_thread_each():
+        for label in np.unique(queries.label[rows]):
+            part = sketch.part(int(label))
+            mine = rows[queries.label[rows] == label]
+            for start in range(0, len(mine), TILE):
+                tile = mine[start : start + TILE]
+                into.put(tile, compute(part, queries.at(tile), tile))
 
 
 def log_density_of(sketch: Sketch, part: slice, log_weight: np.ndarray, sigma: np.ndarray) -> Float[np.ndarray, " B"]:

@@ -14,7 +14,6 @@ FAST = {"reassoc", "contract", "nsz", "nnan"}
 RUN = 128
 """Rows whose weights are summed in float32, before the sums go on in float64."""
 
-
 _WAITING: list[Callable[..., Any]] = []
 
 
@@ -34,58 +33,152 @@ def _compiled(f: Callable[..., Any]) -> Any:
 
 
 @_compiled
-def highest(scores, first, last, offset, a, e, g, k, lengths, hidden, norms, prior, best, where):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """For each query the highest bound among rows `first` to `last` of a block, and its row; `best` and `where` hold those so far.
-
-    Args:
-      scores: `[L, B]` int32, products of bytes; row i is sample `offset + i`.
-      a, e, g, k: `[B]` float32: a bound is `a score + e length + g hidden - k norm + prior`.
-    """
-    for i in range(first, last):
-        j = offset + i
-        m, h, n, p = lengths[j], hidden[j], norms[j], prior[j]
-        for q in range(a.shape[0]):
-            bound = a[q] * np.float32(scores[i, q]) + (e[q] * m + g[q] * h - k[q] * n + p)
-            where[q] = j if bound > best[q] else where[q]
-            best[q] = bound if bound > best[q] else best[q]
+def to_bytes(rows, origin, step, digits, lengths, left):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """`digits` of some rows, y = origin + step ∘ digits + what is left; at least their norms, and the norms of what is left."""
+    for i in range(rows.shape[0]):
+        length, lost = 0.0, 0.0
+        for j in range(rows.shape[1]):
+            away = np.float64(rows[i, j]) - origin[j]
+            digit = min(max(np.floor(away / step[j] + 0.5), -128.0), 127.0)
+            digits[i, j] = np.int8(digit)
+            length += digit * digit
+            lost += (away - step[j] * digit) ** 2
+        lengths[i] = np.float32(np.sqrt(length) * 1.000001)
+        left[i] = np.float32(np.sqrt(lost) * 1.000001)
 
 
 @_compiled
-def sift(  # type: ignore[no-untyped-def]  # pragma: no cover
-    scores, first, last, offset, a, e, g, k, lengths, hidden, norms, prior, margin, floor, best, standing, rows, queries, bounds, at
-):
-    """Pairs of sample and query, among rows `first` to `last`, that may lie within `margin` of the query's highest score: written from `at`
-    on as long as there is room; where the next goes.
+def to_bits(g, unit, most, bits, step, lost, length):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """`bits` of up to `most`: unit ∘ g = step bits + what is lost, of which its norm; and ‖g‖."""
+    for q in range(g.shape[0]):
+        largest, size, gone = 0.0, 0.0, 0.0
+        for i in range(g.shape[1]):
+            largest = max(largest, abs(g[q, i] * unit[i]))
+            size += g[q, i] * g[q, i]
+        own = largest / most if largest > 0 else 1.0
+        for i in range(g.shape[1]):
+            value = g[q, i] * unit[i]
+            bit = np.floor(value / own + 0.5)
+            bits[q, i] = np.int16(bit)
+            gone += (value - own * bit) ** 2
+        step[q], lost[q], length[q] = own, np.sqrt(gone) * 1.000001, np.sqrt(size) * 1.000001
 
-    Bounds hold from both sides: no score is below its upper bound less twice what the bytes may hide. The highest of these lower bounds so
-    far is the floor, and what is below it by more than the margin is left out.
+
+@_compiled
+def directions(x, alpha, sigma, center, away, g, squares, offset):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Of each query `g` = (α/σ²)(x - α c), ‖x - α c‖², and as `offset` g·away."""
+    for q in range(x.shape[0]):
+        rate, total, along = alpha[q] / sigma[q] ** 2, 0.0, 0.0
+        for i in range(x.shape[1]):
+            gap = x[q, i] - alpha[q] * center[i]
+            g[q, i] = rate * gap
+            total += gap * gap
+            along += rate * gap * away[i]
+        squares[q], offset[q] = total, along
+
+
+@_compiled
+def _product(digits, j, bits, q):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Of row j and row q, exact: int32 adds up products of bytes and 16 bits."""
+    total = np.int32(0)
+    for i in range(digits.shape[1]):
+        total += np.int32(digits[j, i]) * np.int32(bits[q, i])
+    return np.int32(total)  # so that LLVM sums in 32 bits, by one instruction for sixteen products
+
+
+@_compiled
+def lead(scores, start, run, table, aim, floor):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Raise the `floor` of each query, below which its highest score does not lie: by the one that is best by estimate in each run of rows.
 
     Args:
-      floor, best: `[B]`, the floor so far and whose it is; raised.
-      standing: `[B]`, to which the numbers of pairs are added, room or not.
-      bounds: float32, the upper bound of each pair.
+      scores: `[n, B]` float32 estimates of the samples from `start` on.
+      table, aim: `Table` and `Aim` of `kernels.posterior.sketch`.
     """
-    least = floor - margin
-    for i in range(first, last):
-        j = offset + i
-        m, h, n, p = lengths[j], hidden[j], norms[j], prior[j]
+    n, b = scores.shape
+    digits, lengths, left = table.whole
+    bits, step, lost, length = aim.whole
+    best, where = np.empty(b, np.float32), np.empty(b, np.int32)
+    for first in range(0, n, run):
+        best[:] = -np.inf
+        where[:] = start + first
+        for i in range(first, min(first + run, n)):
+            for q in range(b):
+                where[q] = start + i if scores[i, q] > best[q] else where[q]
+                best[q] = scores[i, q] if scores[i, q] > best[q] else best[q]
+        for q in range(b):
+            j = where[q]
+            value = step[q] * _product(digits, j, bits, q) + aim.offset[q] - aim.kappa[q] * table.norms[j] + table.prior[j]
+            floor[q] = max(floor[q], value - (lost[q] * lengths[j] + length[q] * left[j] + aim.slack_of_bytes[q]))
+
+
+@_compiled
+def look(  # type: ignore[no-untyped-def]  # pragma: no cover
+    bounds, first, start, table, aim, below, cut, floor, seen, most, rows, queries, values, widths, at
+):
+    """Pairs of sample and query that may lie within the cut of the query's highest score: by columns first, of those that stand by columns and
+    the bytes of coordinates, and of those by all bytes.
+
+    Args:
+      bounds: `[n, B]` float32, of the samples from `start` on; from row `first` on.
+      table, aim: `Table` and `Aim` of `kernels.posterior.sketch`.
+      below: `[B]`, how far below its bound by columns a score's floor may lie for it to be looked at: the cut, and what float32 hides.
+      cut, floor: `[B]`: the floor is raised to what the bytes say a score is at least.
+      seen, most: `[B]`: how many have been looked at by bytes, added to; queries that exceed `most` are given up.
+      rows, queries, values, widths: result, written from `at` on: a score is within its width of its value.
+
+    Returns:
+      Where to go on (short of n where there is no more room), and how many pairs there are.
+    """
+    n, b = bounds.shape
+    columns, middle, whole, norms, prior = table
+    of_columns, of_middle, of_whole, kappa, offset, slack = aim.columns, aim.middle, aim.whole, aim.kappa, aim.offset, aim.slack_of_bytes
+    some_digits, some_lengths, some_left = middle
+    some_bits, some_step, some_lost, some_length = of_middle
+    digits, lengths, left = whole
+    bits, step, lost, length = of_whole
+    least, chosen, bound = np.empty(b, np.float32), np.empty(b, np.int32), np.empty(b)
+    for q in range(b):
+        least[q] = np.float32(floor[q] - below[q]) if seen[q] <= most[q] else np.float32(np.inf)
+    for i in range(first, n):
+        if at + b > rows.shape[0]:
+            return i, at
         some = np.int32(0)
-        for q in range(a.shape[0]):
-            bound = a[q] * np.float32(scores[i, q]) + (e[q] * m + g[q] * h - k[q] * n + p)
-            some += np.int32(bound >= least[q])
-        if some:
-            for q in range(a.shape[0]):
-                hides = e[q] * m + g[q] * h
-                bound = a[q] * np.float32(scores[i, q]) + (hides - k[q] * n + p)
-                if bound >= least[q]:
-                    standing[q] += 1
-                    if at < rows.shape[0]:
-                        rows[at], queries[at], bounds[at] = j, q, bound
-                    at += 1
-                    if bound - 2 * hides > floor[q]:
-                        floor[q], best[q] = bound - 2 * hides, j
-                        least[q] = floor[q] - margin[q]
-    return at
+        for q in range(b):
+            some += np.int32(bounds[i, q] >= least[q])
+        if some == 0:
+            continue
+        # Loops of their own without a branch: what a processor would guess wrong costs more than what is computed.
+        j, count, left_over = start + i, 0, 0
+        for q in range(b):
+            chosen[count] = q
+            count += np.int64(bounds[i, q] >= least[q])
+        for p in range(count):
+            q = chosen[p]
+            by_columns = np.float32(0)
+            for k in range(of_columns.shape[1]):
+                by_columns += columns[j, k] * of_columns[q, k]
+            width = some_lost[q] * some_lengths[j] + some_length[q] * some_left[j]
+            bound[p] = by_columns + some_step[q] * _product(some_digits, j, some_bits, q) + width
+        for p in range(count):
+            q = chosen[p]
+            seen[q] += 1
+            chosen[left_over] = q
+            left_over += np.int64(bound[p] >= floor[q] - below[q])
+        for p in range(left_over):
+            q = chosen[p]
+            bound[p] = step[q] * _product(digits, j, bits, q) + offset[q] - kappa[q] * norms[j] + prior[j]
+        for p in range(left_over):
+            q, value = chosen[p], bound[p]
+            width = lost[q] * lengths[j] + length[q] * left[j] + slack[q]
+            if value - width > floor[q]:
+                floor[q] = value - width
+                least[q] = np.float32(floor[q] - below[q])
+            if value + width >= floor[q] - cut[q]:
+                rows[at], queries[at], values[at], widths[at] = j, q, value, width
+                at += 1
+            if seen[q] > most[q]:
+                least[q] = np.float32(np.inf)
+    return n, at
 
 
 @_compiled
@@ -113,28 +206,26 @@ def heaviest(x, alpha, sigma, samples, prior, index, rows, queries, first, last,
 
 @_compiled
 def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
-    x, alpha, sigma, x32, alpha32, samples, norms, prior, index, base, peak, cut, exact, rows, queries, first, last,
+    x, alpha, sigma, samples, norms, prior, index, base, peak, cut, rows, queries, logs, sure, first, last,
     mean, light, sums, highest, whose,
 ):  # fmt: skip
-    """Weigh pairs `first` to `last`, -‖x - α y‖² / 2σ² + log prior from differences, and add them to the moments of their queries.
+    """Weigh pairs `first` to `last`, and add them to the moments of their queries.
 
     Args:
-      x32, alpha32: x and α in float32, by which light samples are weighed.
       norms: of the samples, ‖y - c‖².
       base: `[B, D]`, a heavy sample of each query; `peak`, its log weight.
-      cut, exact: `[B]`, how far below the peak a sample is left out, and how far below it is weighed and summed in float32.
-      mean: `[B, D]` float64, Σ w (y - base) of the heavy ones, w = exp(log weight - peak).
-      light: `[B, D]` float32, Σ w y of the light ones.
-      sums: `[B, 7]` Σ w, Σ w², Σ w log w; of the heavy Σ w ‖y - base‖²; of the light Σ w and Σ w ‖y - c‖²; Σ w of those left out.
-      highest, whose: `[B]`, the highest log weight and its sample: of equals, the caller's lowest index.
+      cut: `[B]`, how far below the peak a sample is left out.
+      logs, sure: of each pair its log weight relative to the peak, where that is sure; where not, it is computed from differences.
+      mean: `[B, D]` float64, Σ w (y - base) of those that are not, w = exp(log weight - peak).
+      light: `[B, D]` float32, Σ w y of those that are.
+      sums: `[B, 7]` Σ w, Σ w², Σ w log w; of those from differences Σ w ‖y - base‖²; of the others Σ w and Σ w ‖y - c‖²; Σ w of those left out.
+      highest, whose: `[B]`, the highest log weight from differences and its sample: of equals, the caller's lowest index.
     """
     for pair in range(first, last):
         q, j = queries[pair], rows[pair]
-        y, variance = samples[j], 2 * sigma[q] ** 2
-        z = prior[j] - _square_distance(x32[q], alpha32[q], y) / variance - peak[q]
-        heavy = z > -1 - exact[q]
-        if heavy:
-            value = prior[j] - _square_distance(x[q], alpha[q], y) / variance
+        y, z = samples[j], logs[pair]
+        if not sure[pair]:
+            value = prior[j] - _square_distance(x[q], alpha[q], y) / (2 * sigma[q] ** 2)
             if value > highest[q] or (value == highest[q] and index[j] < index[whose[q]]):
                 highest[q], whose[q] = value, j
             z = value - peak[q]
@@ -144,19 +235,19 @@ def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
         sums[q, 2] += w * z
         if z < -cut[q]:
             sums[q, 6] += w
-        elif heavy:
+        elif sure[pair]:
+            small, into = np.float32(w), light[q]
+            for i in range(y.shape[0]):
+                into[i] += small * np.float32(y[i])
+            sums[q, 4] += w
+            sums[q, 5] += w * norms[j]
+        else:
             middle, total, away = base[q], mean[q], 0.0
             for i in range(y.shape[0]):
                 gap = np.float64(y[i]) - middle[i]
                 total[i] += w * gap
                 away += gap * gap
             sums[q, 3] += w * away
-        else:
-            small, into = np.float32(w), light[q]
-            for i in range(y.shape[0]):
-                into[i] += small * y[i]
-            sums[q, 4] += w
-            sums[q, 5] += w * norms[j]
 
 
 @_compiled
@@ -170,72 +261,50 @@ def _square_distance(x, alpha, y):  # type: ignore[no-untyped-def]  # pragma: no
 
 
 @_compiled
-def directions(x, alpha, sigma, center, g, largest):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """`g` = (α/σ²)(x - α c), and its largest entry; Σ (x - α c)²."""
-    squares = np.zeros(x.shape[0])
-    for q in range(x.shape[0]):
-        rate, most, total = alpha[q] / sigma[q] ** 2, 0.0, 0.0
-        for i in range(x.shape[1]):
-            gap = x[q, i] - alpha[q] * center[i]
-            g[q, i] = rate * gap
-            most = max(most, abs(rate * gap))
-            total += gap * gap
-        largest[q], squares[q] = most, total
-    return squares
-
-
-@_compiled
-def to_bytes(g, unit, base, into):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """`into[q, k, i]`, the k-th byte of `g[q, i] / unit[q]`; `g` is left with what they lack."""
-    for q in range(g.shape[0]):
-        scale = 1 / unit[q]
-        for k in range(into.shape[1]):
-            step = 1 / scale
-            for i in range(g.shape[1]):
-                digit = np.floor(g[q, i] * scale + 0.5)
-                into[q, k, i] = np.int8(digit)
-                g[q, i] -= digit * step
-            scale *= base
+def highest(scores, start, k, norms, prior, best, where):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Products `[n, B]` float32 of the samples from `start` on become scores, `- k norm + prior`; `best` of each query is raised to its
+    highest, and `where` is that sample."""
+    for i in range(scores.shape[0]):
+        j = np.int32(start + i)
+        norm, p, row = np.float32(norms[j]), np.float32(prior[j]), scores[i]
+        for q in range(k.shape[0]):
+            value = row[q] - k[q] * norm + p
+            row[q] = value
+            where[q] = j if value > best[q] else where[q]
+            best[q] = max(best[q], value)
 
 
 @_compiled
 def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
-    products, first, last, offset, units, order, k, norms, prior, index, peak, halves, weights, z, bits, sums, highest, top
+    scores, first, start, norms, peak, negligible, limit, sums, rows, queries, at
 ):
-    """Weights of rows `first` to `last` of a block, and their sums.
+    """Scores become weights, exp(score - peak), and are summed; the heavy ones become 0, and are named.
 
     Args:
-      products: tuple of `[L, m B]` int32, of one byte of the samples each with the first m bytes of the queries.
-      units: `[3, B]`: what products of order 0, 1 and 2 count; a score is their sum `- k norm + prior`.
-      order: of the first byte of each of the products.
-      peak: `[B]`: weights are exp(score - peak); any number near the highest score.
-      halves: round weights to 16 bits.
-      weights: `[last - first, B]` float32, result.
-      z, bits: `[B]` float64 and int32, scratch.
-      sums: `[4, B]`, added to: Σ w, Σ w², Σ w (score - peak), Σ w norm.
-      highest, top: `[B]`, the highest score so far, and the lowest index among those that have it.
+      scores: `[n, B]` float32, of the samples from `start` on; from row `first` on.
+      negligible, limit: `[B]` float32: what weighs less becomes 0, and what weighs more is heavy.
+      sums: `[5, B]`, added to: Σ w, Σ w², Σ w (score - peak), Σ w norm of those that are not, Σ w of all.
+      rows, queries: result, written from `at` on: the heavy pairs.
+
+    Returns:
+      Where to go on (short of n where there is no more room), how many heavy pairs there are, and how many weights are not 0.
     """
-    b = k.shape[0]
-    some = np.zeros((4, b), np.float32)
+    n, b = scores.shape
+    count = 0
+    some, z, bits = np.zeros((5, b), np.float32), np.empty(b, np.float32), np.empty(b, np.int32)
     two_to = bits.view(np.float32)
-    for i in range(first, last):
-        j = offset + i
-        n, p, own = norms[j], prior[j], index[j]
+    done = n
+    for i in range(first, n):
+        if at + b > rows.shape[0]:
+            done = i
+            break
+        weight = scores[i]
+        heavy = np.int32(0)
         for q in range(b):
-            z[q] = p - k[q] * n
-        for one in range(len(products)):
-            row = products[one][i]
-            for part in range(row.shape[0] // b):
-                unit = units[order[one] + part]
-                for q in range(b):
-                    z[q] += unit[q] * row[part * b + q]
-        for q in range(b):
-            top[q] = own if z[q] > highest[q] or (z[q] == highest[q] and own < top[q]) else top[q]
-            highest[q] = max(highest[q], z[q])
-        weight = weights[i - first]
+            z[q] = weight[q] - peak[q]
         for q in range(b):
             # exp(z) = 2^whole 2^part, the latter by its Taylor polynomial: within 2e-7 of itself on [-1/2, 1/2].
-            y = min(max(np.float32(z[q] - peak[q]), np.float32(-87)), np.float32(60)) * np.float32(1.4426950408889634)
+            y = min(max(z[q], np.float32(-87)), np.float32(60)) * np.float32(1.4426950408889634)
             whole = np.floor(y + np.float32(0.5))
             part = (y - whole) * np.float32(0.6931471805599453)
             poly = np.float32(1 / 5040)
@@ -248,43 +317,56 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
             poly = poly * part + np.float32(1)
             bits[q] = (np.int32(whole) + np.int32(127)) << np.int32(23)
             weight[q] = poly
-        small = np.float32(n)
         for q in range(b):
-            below = max(np.float32(z[q] - peak[q]), np.float32(-87))
-            weight[q] = weight[q] * two_to[q] if below > np.float32(-87) else np.float32(0)
-        if halves:  # what two bfloat16 hold: so are they summed, too
-            of_weight = weight.view(np.int32)
+            weight[q] = weight[q] * two_to[q] if z[q] > np.float32(-87) else np.float32(0)
+            heavy += np.int32(weight[q] > limit[q])
+            some[4, q] += weight[q]
+        if heavy:
             for q in range(b):
-                of_weight[q] = (of_weight[q] + np.int32(0x80)) & np.int32(-256)
+                if weight[q] > limit[q]:
+                    rows[at], queries[at], weight[q] = start + i, q, 0
+                    at += 1
+        small, left = np.float32(norms[start + i]), np.int32(0)
         for q in range(b):
-            below = max(np.float32(z[q] - peak[q]), np.float32(-87))
+            left += np.int32(weight[q] >= negligible[q])
+        count += left
+        for q in range(b):
+            weight[q] = weight[q] if weight[q] >= negligible[q] else np.float32(0)
             w = weight[q]
             some[0, q] += w
             some[1, q] += w * w
-            some[2, q] += w * below
+            some[2, q] += w * max(z[q], np.float32(-87))
             some[3, q] += w * small
-        if (i - first) % RUN == RUN - 1 or i == last - 1:
-            for s in range(4):
+        if (i - first) % RUN == RUN - 1 or i == n - 1:
+            for s in range(5):
                 for q in range(b):
                     sums[s, q] += some[s, q]
                     some[s, q] = 0
+    for s in range(5):
+        for q in range(b):
+            sums[s, q] += some[s, q]
+    return done, at, count
 
 
 @_compiled
-def in_halves(weights, n, into):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """The first `n` rows of `weights` `[R, B]`, float32 rounded to 16 bits, as sums of two bfloat16: `into` `[R, 2 B]`, as uint16."""
-    b = weights.shape[1]
-    high = np.empty(b, np.int32)
-    as_float = high.view(np.float32)
-    low = np.empty(b, np.float32)
-    as_int = low.view(np.int32)
-    for i in range(n):
-        row, out = weights[i], into[i]
-        bits = row.view(np.int32)
-        for q in range(b):
-            high[q] = (bits[q] + np.int32(0x8000)) & np.int32(-65536)
-        for q in range(b):
-            low[q] = row[q] - as_float[q]
-        for q in range(b):
-            out[q] = np.uint16(high[q] >> np.int32(16))
-            out[b + q] = np.uint16(as_int[q] >> np.int32(16))
+def add_rows(weights, rows, into):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """`into` `[B, D]` += weightsᵀ rows, where most weights `[n, B]` are 0."""
+    chosen = np.empty(weights.shape[1], np.int32)
+    for i in range(weights.shape[0]):
+        count = 0
+        for q in range(weights.shape[1]):
+            chosen[count] = q
+            count += np.int64(weights[i, q] != 0)
+        for p in range(count):
+            q = chosen[p]
+            w = weights[i, q]
+            for k in range(rows.shape[1]):
+                into[q, k] += w * rows[i, k]
+
+
+@_compiled
+def add_scaled(total, scale, more):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """`total` `[B, D]` float64 times `scale` of each row, plus `more`."""
+    for q in range(total.shape[0]):
+        for i in range(total.shape[1]):
+            total[q, i] = total[q, i] * scale[q] + more[q, i]

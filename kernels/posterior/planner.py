@@ -1,7 +1,7 @@
-"""On a CPU, call by call: skip the samples that cannot matter, or go through all of them; whichever is cheaper here, on these data.
+"""Which queries of a batch are answered by skipping, which by a pass over all samples: whatever is cheaper here, on these data.
 
-Two things decide, and both are measured when the sketch is made: what a pair of query and sample costs on this machine, and how many
-samples the bounds leave standing at each noise level on this data set.
+Two things decide, and both are measured when the sketch is made: what each look and each pass costs on this machine, and how many samples
+each look leaves standing at each noise level on this data set.
 """
 
 import dataclasses
@@ -9,18 +9,19 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
-from kernels.posterior.fixed_point import exact_enough, fixed_point_tile, posterior_in_fixed_point
-from kernels.posterior.found import TILES, Found, Queries
+from kernels.posterior.cores import one_thread_each
+from kernels.posterior.dense import dense_tile, exact_enough, posterior_over_all
+from kernels.posterior.found import TILE, Found, Queries
 from kernels.posterior.plan import Plan
 from kernels.posterior.samples import Samples
-from kernels.posterior.sketch import Sketch, build_sketch
-from kernels.posterior.skipping import Bounds, posterior_by_sketch
+from kernels.posterior.sketch import FINE, LEVELS, Sketch, build_sketch
+from kernels.posterior.skipping import Look, posterior_by_sketch
 
 LEAST_NUMBERS = 2**23
 """Smaller data sets are not worth a sketch: a dense pass over them takes milliseconds."""
@@ -28,27 +29,50 @@ ELIGIBLE = 64
 """Queries after which a sketch is made: it costs as much as some hundreds of them."""
 RATIOS = np.geomspace(0.05, 20, 25)
 """σ/α at which it is counted how many samples stand; beyond the last, all do."""
-CALIBRATION_QUERIES = TILES[0]
+CALIBRATION_QUERIES = 16
+CALIBRATION_ROWS = 2**14
+"""Samples on which costs are measured."""
+MOST = 0.9
+"""Share of the samples left from which on it is not counted any further."""
 STREAMING = 2.0
 """What XLA's float32 pass costs, with what it repeats in float64, beside the host's: where the latter is not exact enough and bounds leave
 too many, a query is left to the former."""
 
-Way = Literal["sketch", "dense"]
-Shares = Float[np.ndarray, " T"]
+
+class Standing(NamedTuple):
+    """Shares of the samples that are left at each of `RATIOS`."""
+
+    looked: Float[np.ndarray, "T levels"]
+    """By the bounds of each of `LEVELS`: these are looked at."""
+    weighed: Float[np.ndarray, " T"]
+    """By what is seen of them there."""
+
+    def at(self, ratio: float) -> tuple[Float[np.ndarray, " levels"], float]:
+        """At any σ/α."""
+        if not 0 < ratio <= RATIOS[-1]:
+            return np.ones(len(LEVELS)), 1.0
+        x = np.log(ratio), np.log(RATIOS)
+        return np.array([np.interp(*x, shares) for shares in self.looked.T]), float(np.interp(*x, self.weighed))
 
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
     """Seconds on this machine, for one query and one sample of this data set."""
 
-    bound: float
-    """Its bound, looked at."""
+    bound: Float[np.ndarray, " levels"]
+    """Its bound at each of `LEVELS`, and what it takes to know from where on it counts."""
     look: float
-    """Its weight from differences, in float64, and its part in the sums."""
+    """A look at its bytes."""
+    weigh: float
+    """Its weight and its part in the sums."""
     dense: float
     """Its share of a pass over all samples."""
-    halves: bool
-    """Whether that pass is faster with sums by products of bfloat16."""
+
+    def cheapest(self, standing: Standing, ratio: float) -> tuple[int, float]:
+        """The cheapest of `LEVELS` at σ/α = `ratio`, and its cost as a share of the dense pass."""
+        looked, weighed = standing.at(ratio)
+        costs = self.bound + looked * self.look + weighed * self.weigh
+        return LEVELS[costs.argmin()], float(costs.min() / self.dense)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,22 +81,25 @@ class Choice:
 
     ratio: float
     """σ/α."""
-    way: Way
+    level: int | None
+    """Of `LEVELS`; None: a pass over all samples."""
     n: int
-    standing: float
+    looked: float
     """Share of the samples that bounds are expected to leave."""
+    standing: float
+    """Share of the samples that are expected to be weighed."""
     cost: float
     """Of the dense pass, as a share."""
 
     def __str__(self) -> str:
-        if self.way == "dense":
+        if self.level is None:
             return (
-                f"dense: at σ/α = {self.ratio:.3g} bounds leave {self.standing:.0%} of the {self.n:,} samples standing; a pass over all "
+                f"dense: at σ/α = {self.ratio:.3g} bounds leave {self.looked:.0%} of the {self.n:,} samples standing; a pass over all "
                 "of them by matrix products costs less"
             )
         return (
-            f"sketch: at σ/α = {self.ratio:.3g} bounds are expected to leave {self.standing:.2%} of the {self.n:,} samples, which are "
-            f"computed exactly; about {self.cost:.0%} of a dense pass"
+            f"sketch: at σ/α = {self.ratio:.3g} bounds by {self.level} coordinates are expected to leave {self.looked:.2%} of the "
+            f"{self.n:,} samples, and a look at these {self.standing:.2%}, which are weighed exactly; about {self.cost:.0%} of a dense pass"
         )
 
 
@@ -85,7 +112,7 @@ class Planner:
 
     def __init__(self, *, always: bool):
         self.always = always
-        self._made: tuple[Sketch, Costs, Shares] | None = None
+        self._made: tuple[Sketch, Costs, Standing] | None = None
         self._eligible = 0
         self._lock = threading.Lock()
 
@@ -115,20 +142,21 @@ class Planner:
             and samples.values.size >= LEAST_NUMBERS
         )
 
-    def prepare(self, samples: Samples) -> tuple[Sketch, Costs, Shares]:
+    def prepare(self, samples: Samples) -> tuple[Sketch, Costs, Standing]:
         """The sketch of the samples, what things cost, and what stands at `RATIOS`; made at the first call."""
         with self._lock:
             if self._made is None:
                 sketch = sketch_of(samples)
-                shares = count_standing(sketch)
-                costs = Costs(0.0, 1e-300, 1.0, False) if self.always else measure_costs(sketch, shares)
-                self._made = sketch, costs, shares
+                with one_thread_each():
+                    standing = count_standing(sketch)
+                    costs = Costs(np.zeros(len(LEVELS)), 0.0, 0.0, 1.0) if self.always else measure_costs(sketch)
+                self._made = sketch, costs, standing
             return self._made
 
     def choice(self, samples: Samples, alpha: float, sigma: float) -> Choice:
         """How queries with these coefficients are computed."""
-        sketch, costs, shares = self.prepare(samples)
-        return choose(sketch.n, costs, shares, sigma / alpha if alpha > 0 else math.inf)
+        sketch, costs, standing = self.prepare(samples)
+        return choose(sketch.n, costs, standing, sigma / alpha if alpha > 0 else math.inf)
 
     def __call__(self, samples: Samples, queries: Queries, *, tolerance: float) -> Found | None:
         """Moments of the queries, as far as they are answered; None where none is."""
@@ -136,22 +164,25 @@ class Planner:
         self._eligible += int(inside.sum())
         if not inside.any() or (self._made is None and not self.always and self._eligible < ELIGIBLE):
             return None
-        sketch, costs, shares = self.prepare(samples)
+        sketch, costs, standing = self.prepare(samples)
         found = Found.none(*queries.x.shape)
         ratio = np.where(queries.alpha > 0, queries.sigma / np.where(queries.alpha > 0, queries.alpha, 1), np.inf)
         distinct, own = np.unique(ratio, return_inverse=True)
-        cost = np.array([sketch_cost(costs, shares, float(value))[0] for value in distinct])[own]
+        cheapest = [costs.cheapest(standing, float(value)) for value in distinct]
+        level = np.array([one for one, _ in cheapest])[own]
+        cost = np.array([cost for _, cost in cheapest])[own]
         exact = np.zeros(len(ratio), bool)
         if not self.always:
             exact[inside] = exact_enough(sketch, queries.at(inside))
-        most = np.full(len(ratio), math.inf) if self.always else np.where(exact, 1.0, STREAMING)
-        skip = inside & (queries.alpha > 0) & (cost < most)
-        posterior_by_sketch(sketch, queries, np.flatnonzero(skip), found, tolerance=tolerance, dense=most * costs.dense / costs.look)
+        # A query may cost what the dense pass would, and something if that is to be found out late.
+        limit = math.inf if self.always else np.where(exact, 1.0, STREAMING)
+        skip = inside & (queries.alpha > 0) & (cost < limit)
+        share = costs.dense / costs.look if costs.look else math.inf
+        posterior_by_sketch(sketch, queries, np.flatnonzero(skip), found, tolerance=tolerance, level=level, most=limit * share)
         if exact.any():
-            posterior_in_fixed_point(sketch, queries, np.flatnonzero(exact & ~found.answered), found, halves=costs.halves)
-            left = exact & ~found.answered & (queries.alpha > 0)  # one sample has nearly all the weight, or a cluster
-            limit = np.full(len(ratio), STREAMING * costs.dense / costs.look)
-            posterior_by_sketch(sketch, queries, np.flatnonzero(left), found, tolerance=tolerance, dense=limit)
+            posterior_over_all(sketch, queries, np.flatnonzero(exact & ~found.answered), found)
+            left = exact & ~found.answered & (queries.alpha > 0)  # a cluster, or scores that are larger than those of the path
+            posterior_by_sketch(sketch, queries, np.flatnonzero(left), found, tolerance=tolerance, most=STREAMING * share)
         return found if found.answered.any() else None
 
 
@@ -163,24 +194,27 @@ def sketch_of(samples: Samples) -> Sketch:
     return build_sketch(np.asarray(samples.values), log_prior=prior, labels=labels, index=index)
 
 
-def choose(n: int, costs: Costs, shares: Shares, ratio: float) -> Choice:
-    """The cheaper way for queries with σ/α = `ratio`, by what was left of noisy samples of this data set."""
-    cost, standing = sketch_cost(costs, shares, ratio)
+def choose(n: int, costs: Costs, standing: Standing, ratio: float) -> Choice:
+    """The cheapest way for queries with σ/α = `ratio`, by what was left of noisy samples of this data set."""
+    level, cost = costs.cheapest(standing, ratio)
+    looked, weighed = standing.at(ratio)
     if 0 < ratio < math.inf and cost < 1:
-        return Choice(ratio, "sketch", n, standing, cost)
-    return Choice(ratio, "dense", n, standing, 1.0)
+        return Choice(ratio, level, n, float(looked[LEVELS.index(level)]), weighed, cost)
+    return Choice(ratio, None, n, float(looked[-1]), weighed, 1.0)
 
 
-def sketch_cost(costs: Costs, shares: Shares, ratio: float) -> tuple[float, float]:
-    """What skipping costs at σ/α = `ratio`, as a share of the dense pass, and the share of the samples that it looks at."""
-    standing = float(np.interp(np.log(ratio), np.log(RATIOS), shares)) if 0 < ratio <= RATIOS[-1] else 1.0
-    return (costs.bound + standing * costs.look) / costs.dense, standing
-
-
-def count_standing(sketch: Sketch) -> Shares:
-    """Share of the samples that bounds leave standing, for a few noisy samples of the data at each of `RATIOS`."""
-    shares = [Bounds(sketch, slice(0, sketch.n), noisy(sketch, CALIBRATION_QUERIES, ratio), 0.0).standing().mean() for ratio in RATIOS]
-    return np.array(shares) / sketch.n
+def count_standing(sketch: Sketch) -> Standing:
+    """What is left of the samples, for a few noisy samples of the data at each of `RATIOS`."""
+    looked, weighed = np.ones((len(RATIOS), len(LEVELS))), np.ones(len(RATIOS))
+    for k, ratio in enumerate(RATIOS):
+        look = Look(sketch, slice(0, sketch.n), noisy(sketch, CALIBRATION_QUERIES, ratio), 0.0)
+        for one, level in enumerate(LEVELS):
+            pairs = look.standing(level, np.full(CALIBRATION_QUERIES, math.inf))[2]
+            looked[k, one] = look.seen.mean() / sketch.n
+        weighed[k] = len(pairs.rows) / CALIBRATION_QUERIES / sketch.n
+        if looked[k, -1] > MOST:  # and so it will be
+            break
+    return Standing(looked, weighed)
 
 
 def noisy(sketch: Sketch, count: int, ratio: float) -> Queries:
@@ -191,22 +225,21 @@ def noisy(sketch: Sketch, count: int, ratio: float) -> Queries:
     return Queries(x, ones, ratio * ones, ones, np.full(count, -1))
 
 
-def measure_costs(sketch: Sketch, shares: Shares) -> Costs:
-    """Of this machine, on the first block of the data: a few milliseconds each, the faster of two."""
-    count, first = TILES[-1], slice(0, sketch.blocks[0].stop)
-    pairs = count * first.stop
-    late, some, early = (noisy(sketch, count, ratio) for ratio in (RATIOS[0], _ratio_where(shares, 0.03), RATIOS[-1]))
-    bound = _seconds(lambda: Bounds(sketch, first, late, 0.0).standing()) / pairs
-    dense = {halves: _seconds(lambda: fixed_point_tile(sketch, first, early, halves)) / pairs for halves in (False, True)}  # noqa: B023
-    looks = max(Bounds(sketch, first, some, 0.0).answer().standing.sum(), 1)
-    look = _seconds(lambda: Bounds(sketch, first, some, 0.0).answer()) - bound * pairs
-    halves = sketch.bytes_needed == 1 and dense[True] < dense[False]
-    return Costs(bound, max(look, 0.1 * bound * pairs) / looks, dense[halves], halves)
+def measure_costs(sketch: Sketch) -> Costs:
+    """Of this machine, on the first rows of the data: a few milliseconds each, the faster of two."""
+    part = slice(0, min(CALIBRATION_ROWS, sketch.n))
+    pairs = TILE * part.stop
+    late, early = (noisy(sketch, TILE, ratio) for ratio in (RATIOS[0], RATIOS[-1]))
+    every = np.full(TILE, math.inf)
 
+    def look(queries: Queries, level: int) -> float:
+        return _seconds(lambda: Look(sketch, part, queries, 0.0).standing(level, every)) / pairs
 
-def _ratio_where(shares: Shares, share: float) -> float:
-    """The σ/α at which about that share stands."""
-    return float(np.exp(np.interp(share, np.maximum.accumulate(shares), np.log(RATIOS))))
+    bound = np.array([look(late, level) for level in LEVELS])
+    whole = look(early, FINE)  # where all are looked at
+    weighed = _seconds(lambda: Look(sketch, part, early, 0.0).answer(FINE, every)) / pairs
+    dense = _seconds(lambda: dense_tile(sketch, part, early)) / pairs
+    return Costs(bound, max(whole - bound[-1], bound[0]), max(weighed - whole, bound[0]), dense)
 
 
 def _seconds(call: Callable[[], object]) -> float:

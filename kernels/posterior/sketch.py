@@ -1,80 +1,99 @@
-"""A sketch of a data set: its numbers in one signed byte each, and the same in more bytes where that is asked for.
+"""A sketch of a data set: what bounds all scores from above by one small matrix product, and what pins any of them by one product of bytes.
 
-Products of bytes add up in int32 without any rounding, and today's CPUs multiply bytes ten to twenty times as fast as floats. With y
-rounded to ŷ = o + s d, d bytes, and the query's direction g to g̃ = r b, what the rounding may hide of a score is known by Cauchy and
-Schwarz, for every query and sample:
+A score is what is wanted of a sample y for a query: `g·(y - c) - κ ‖y - c‖² + log prior`, with `g = (α/σ²)(x - α c)` and `κ = α²/2σ²`: its log
+weight but for a constant of the query. Two tables say what it can be at most, for every query, by Cauchy and Schwarz:
 
-    g·(y - c) = r s b·d + g̃·(o - c) + (g - g̃)·(ŷ - c) + g·(y - ŷ) ≤ r s b·d + g̃·(o - c) + ‖g - g̃‖ ‖ŷ - c‖ + ‖g‖ ‖y - ŷ‖
+*Columns*, some tens of float32 for each sample: its first coordinates z in an orthonormal basis of leading directions, and of the others,
+group by group, their norm:
 
-Images are bytes already: of theirs nothing is hidden but the query's part.
+    g·(y - c) ≤ Σ_k g_k z_k + Σ_G ‖g_G‖ ‖z_G‖
+
+*Bytes*, one for each number: y = o + u ∘ d + left, d bytes. With `u ∘ g ≈ s b`, b of 16 bits,
+
+    |g·(y - c) - s b·d - g·(o - c)| ≤ ‖u ∘ g - s b‖ ‖d‖ + ‖g‖ ‖left‖
+
+Images are bytes already: of theirs nothing is left. Between the two, the coordinates that the columns have only as groups, in a byte each.
 """
 
 import dataclasses
 import functools
 import logging
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Int8, Int32, Shaped
+from jaxtyping import Float, Int, Int8, Int16, Shaped
 
 from kernels.posterior import native
+from kernels.posterior.cores import on_every_core, one_thread_each, share
 
-BASE = 254
-"""Each byte after the first has so many times the resolution of the one before: what rounding leaves, ±1/2, becomes ±127."""
-MOST_BYTES = 3
-FINE_ENOUGH = 2.0**-23
-"""More bytes are of no use where those there are within this share of the data's range: float32 holds no more."""
-KEPT_SHAPES = 8
-"""Of products whose memory is kept."""
-BLOCK, STEP, SMALL_STEP = 16_384, 512, 32
-"""Rows of a block at most, and what their number is a multiple of (small blocks: the second), so that few programs are compiled. The
-int32 scores of a block and 128 queries are 8 MB; half as many made more calls than they saved time."""
+UNIT = 2.0**-24
+"""Half of a float32's last place, relative."""
+EDGES = (16, 32, 64, 96, 128, 192)
+"""Where groups of coordinates begin, the leading ones first; the last group is what lies outside of the basis."""
+DIRECTIONS = 256
+LEVELS = (16, 32, 64)
+"""How many coordinates may stand by themselves in a bound: it is finer, and costs more, the more do."""
+FINE = LEVELS[-1]
+SAMPLED = 2**25
+"""Numbers of the data from which the directions are found."""
+ROUNDS = 3
+SLICE = 512
+"""Coordinates are summed in float32 over so many numbers, and in float64 from there on."""
+ROWS = 2048
+"""Samples that a core looks at together: their scores for 128 queries are 1 MB."""
+GRID = 1e-6
+"""Of a byte's step: data within this of whole steps are taken to be bytes."""
 
 
-class Block(NamedTuple):
-    """Samples `start` to `stop`, as bytes."""
+class Bytes(NamedTuple):
+    """Samples as bytes: origin + step ∘ digits + what is left."""
 
-    start: int
-    stop: int
-    digits: tuple[Int8[Array, "L D"], ...]
-    """The first bytes, the second, ...; rows past `stop - start` are 0."""
-
-
-class Direction(NamedTuple):
-    """Queries as bytes. A score `g·(y - c) - κ ‖y - c‖²`, with g = (α/σ²)(x - α c) and κ = α²/2σ², is the log weight
-    `-‖x - α y‖² / 2σ²` but for a constant of the query."""
-
-    digits: Int8[np.ndarray, "B count D"]
-    """g̃ = unit Σ_k digits_k / BASE^k."""
-    unit: Float[np.ndarray, " B"]
-    length: Float[np.ndarray, " B"]
-    """‖g‖."""
-    lost: Float[np.ndarray, " B"]
-    """‖g - g̃‖."""
-    curvature: Float[np.ndarray, " B"]
-    """κ."""
-    shift: Float[np.ndarray, " B"]
-    """What a log weight has beside `unit sketch.unit (digits · digits) - κ ‖y - c‖²`, and what the bytes lack."""
+    digits: Int8[np.ndarray, "N M"]
+    lengths: Float[np.ndarray, " N"]
+    """At least ‖digits‖, float32."""
+    left: Float[np.ndarray, " N"]
+    """At least the norm of what is left, float32."""
 
     @classmethod
-    def of(
-        cls, sketch: "Sketch", x: Float[np.ndarray, "B D"], alpha: Float[np.ndarray, " B"], sigma: Float[np.ndarray, " B"], count: int
-    ) -> "Direction":
-        """Of noisy queries x = α y + σ noise, float64; their bytes so small that int32 adds up products with other bytes."""
-        g, largest = np.empty_like(x), np.empty(len(x))
-        squares = native.directions(x, alpha, sigma, sketch.center, g, largest)
-        length, whole = np.sqrt(np.einsum("qi,qi->q", g, g)), g @ (sketch.origin - sketch.center)
-        unit = np.where(largest > 0, largest, 1) / min(127, (2**31 - 1) // (128 * sketch.d))
-        digits = np.empty((len(x), count, sketch.d), np.int8)
-        native.to_bytes(g, unit, BASE, digits)  # leaves the rest in g
-        lost = np.sqrt(np.einsum("qi,qi->q", g, g))
-        whole -= g @ (sketch.origin - sketch.center)
-        return cls(digits, unit, length, lost, alpha**2 / (2 * sigma**2), whole - squares / (2 * sigma**2))
+    def room(cls, n: int, m: int) -> "Bytes":
+        """To be filled."""
+        return cls(np.empty((n, m), np.int8), np.empty(n, np.float32), np.empty(n, np.float32))
+
+
+class Bits(NamedTuple):
+    """Queries for products with bytes: unit ∘ g = step bits + what is lost."""
+
+    bits: Int16[np.ndarray, "B M"]
+    step: Float[np.ndarray, " B"]
+    lost: Float[np.ndarray, " B"]
+    """At least the norm of what is lost."""
+    length: Float[np.ndarray, " B"]
+    """At least ‖g‖."""
+
+    @classmethod
+    def of(cls, g: Float[np.ndarray, "B M"], unit: Float[np.ndarray, " M"]) -> "Bits":
+        """So small that int32 adds up their products with bytes."""
+        b, m = g.shape
+        bits = cls(np.empty((b, m), np.int16), *(np.empty(b) for _ in range(3)))
+        native.to_bits(g, unit, float(min(2**15 - 1, (2**31 - 1) // (128 * max(m, 1)))), *bits)
+        return bits
+
+
+class Table(NamedTuple):
+    """What is looked at, sample by sample."""
+
+    columns: Float[np.ndarray, "N C"]
+    """float32: the coordinates, the leading ones last; the norm outside of the basis, log prior, ‖y - center‖²; the norms of the groups."""
+    middle: Bytes
+    """The coordinates that have no column."""
+    whole: Bytes
+    """All numbers."""
+    norms: Float[np.ndarray, " N"]
+    """‖y - center‖², float64."""
+    prior: Float[np.ndarray, " N"]
+    """float64; 0 without counts."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,37 +104,20 @@ class Sketch:
     """The samples, float32 or uint8."""
     center: Float[np.ndarray, " D"]
     """Their mean, float64: scores are about it."""
-    origin: float
-    unit: float
-    """A sample is `origin + unit (d_0 + d_1 / BASE + ...)`."""
-    blocks: tuple[Block, ...]
-    """In the order of the rows; no block holds samples of two classes."""
-    square_norms: Float[np.ndarray, " N"]
-    """‖y - center‖², float64."""
-    lengths: Float[np.ndarray, " N"]
-    """At least ‖ŷ - center‖, float32; ŷ: of the first byte."""
-    hidden: Float[np.ndarray, " N"]
-    """At least ‖y - ŷ‖, float32."""
-    rest: float
-    """max |y - ŷ|."""
-    reach: float
-    """max ‖ŷ - origin‖."""
-    log_prior: Float[np.ndarray, " N"]
-    """float64; 0 without counts."""
+    basis: Float[np.ndarray, "D K"]
+    """Orthonormal, float32, the leading directions first."""
+    groups: tuple[tuple[int, int], ...]
+    """Coordinates from and to, of each group."""
+    table: Table
+    origin: Float[np.ndarray, " D"]
+    step: Float[np.ndarray, " D"]
+    """Of the bytes of all numbers; ..."""
+    middle_step: Float[np.ndarray, " M"]
+    """... of those of coordinates, whose origin is 0."""
     index: Int[np.ndarray, " N"]
     """The caller's index of each row."""
     classes: dict[int, slice]
     """The rows of each class; none for data without labels."""
-    norms32: Float[np.ndarray, " N"] = dataclasses.field(init=False)
-    prior32: Float[np.ndarray, " N"] = dataclasses.field(init=False)
-    """`square_norms` and `log_prior`, rounded to float32."""
-    _columns: dict[int, Array] = dataclasses.field(default_factory=dict, repr=False)
-    _fine: list[tuple[Block, ...]] = dataclasses.field(default_factory=list, repr=False)
-    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "norms32", self.square_norms.astype(np.float32))
-        object.__setattr__(self, "prior32", self.log_prior.astype(np.float32))
 
     @property
     def n(self) -> int:
@@ -124,6 +126,19 @@ class Sketch:
     @property
     def d(self) -> int:
         return self.rows.shape[1]
+
+    @property
+    def square_norms(self) -> Float[np.ndarray, " N"]:
+        return self.table.norms
+
+    @property
+    def log_prior(self) -> Float[np.ndarray, " N"]:
+        return self.table.prior
+
+    @functools.cached_property
+    def mean_square(self) -> float:
+        """Mean of ‖y - center‖²."""
+        return float(self.square_norms.mean())
 
     @functools.cached_property
     def radius(self) -> float:
@@ -135,87 +150,73 @@ class Sketch:
         """max |log prior| of the samples that count."""
         return float(np.abs(self.log_prior[self.log_prior > -1e29]).max(initial=0.0))
 
+    @property
+    def rounding(self) -> float:
+        """‖coordinates - exact ones‖ at most, of a vector of length 1."""
+        return rounding_of(self.d, self.basis.shape[1])
+
     def part(self, label: int) -> slice:
         """The rows of a class; -1: all."""
         return slice(0, self.n) if label < 0 else self.classes[label]
 
-    def blocks_of(self, part: slice) -> tuple[Block, ...]:
-        """The blocks of a part."""
-        return tuple(block for block in self.blocks if part.start <= block.start < part.stop)
 
-    def fine_blocks_of(self, part: slice) -> tuple[Block, ...]:
-        """The same in as many bytes as the data need, three at most; made at the first call."""
-        with self._lock:
-            if not self._fine:
-                self._fine.append(tuple(self._finer(block) for block in self.blocks))
-        return tuple(block for block in self._fine[0] if part.start <= block.start < part.stop)
+class Aim(NamedTuple):
+    """Queries as a sketch reads them."""
 
-    def columns_of(self, block: Block) -> Array:
-        """The first bytes of a block as `[D, L]` bfloat16, which holds them exactly; made at the first call."""
-        with self._lock:
-            if block.start not in self._columns:
-                self._columns[block.start] = jnp.asarray(np.ascontiguousarray(np.asarray(block.digits[0]).T)).astype(jnp.bfloat16)
-            return self._columns[block.start]
+    g: Float[np.ndarray, "B D"]
+    kappa: Float[np.ndarray, " B"]
+    constant: Float[np.ndarray, " B"]
+    """What a log weight `-‖x - α y‖² / 2σ² + log prior` has beside the score."""
+    coordinates: Float[np.ndarray, "B K"]
+    columns: Float[np.ndarray, "B C"]
+    """float32: what the columns but the groups are multiplied by."""
+    middle: Bits
+    whole: Bits
+    offset: Float[np.ndarray, " B"]
+    """g·(o - c)."""
+    slack: Float[np.ndarray, " B"]
+    """What float32 may take from a bound by columns, ..."""
+    slack_of_bytes: Float[np.ndarray, " B"]
+    """... and float64 from a score by bytes."""
 
-    @functools.cached_property
-    def typical(self) -> float:
-        """Root mean square of ‖y - center‖."""
-        return float(np.sqrt(self.square_norms.mean()))
+    @classmethod
+    def at(cls, sketch: Sketch, x: Float[np.ndarray, "B D"], alpha: Float[np.ndarray, " B"], sigma: Float[np.ndarray, " B"]) -> "Aim":
+        """Of noisy queries x = α y + σ noise, float64."""
+        g, squares, offset = np.empty_like(x), np.empty(len(x)), np.empty(len(x))
+        away = sketch.origin - sketch.center
+        native.directions(x, alpha, sigma, sketch.center, away, g, squares, offset)
+        kappa, constant, z = alpha**2 / (2 * sigma**2), -squares / (2 * sigma**2), _coordinates(g, sketch.basis)
+        whole = Bits.of(g, sketch.step)
+        middle = Bits.of(np.ascontiguousarray(z[:, FINE:]), sketch.middle_step)
+        length, radius = whole.length, sketch.radius
+        outside = np.sqrt(np.maximum(length**2 - np.sum(z**2, axis=1), 0) + 3 * sketch.rounding * length**2)
+        columns = np.stack([*z[:, :FINE].T[::-1], outside, np.ones_like(kappa), -kappa], axis=1).astype(np.float32)
+        size = 3 * length * radius + kappa * radius**2 + sketch.largest_prior
+        slack = 2 * sketch.rounding * length * radius + (sketch.table.columns.shape[1] + 8) * UNIT * size
+        of_bytes = 1e-13 * (size + length * float(np.linalg.norm(away)))
+        return cls(g, kappa, constant, z, columns, middle, whole, offset, slack, of_bytes)
 
-    @property
-    def bytes_needed(self) -> int:
-        """How many bytes a number of the data takes to be as exact as in float32."""
-        hidden, count = self.rest / (255 * self.unit), 1
-        while hidden > FINE_ENOUGH and count < MOST_BYTES:
-            hidden, count = hidden / BASE, count + 1
-        return count
-
-    def _finer(self, block: Block) -> Block:
-        if self.bytes_needed == 1:
-            return block
-        y = (self.rows[block.start : block.stop].astype(np.float64) - self.origin) / self.unit
-        more = in_bytes(y, self.bytes_needed)[0][1:]
-        return block._replace(digits=(*block.digits, *(_padded(digits, len(block.digits[0])) for digits in more)))
-
-
-def in_bytes(v: Float[np.ndarray, "m D"], count: int) -> tuple[tuple[Int8[np.ndarray, "m D"], ...], Float[np.ndarray, "m D"]]:
-    """`v`, within ±127.5, as Σ_k bytes_k / BASE^k, and what is left of it."""
-    digits, scale = [], 1.0
-    for _ in range(count):
-        digit = np.rint(v * scale)
-        digits.append(digit.astype(np.int8))
-        v = v - digit / scale
-        scale *= BASE
-    return tuple(digits), v
+    def coefficients(self, sketch: Sketch, coordinates: int, *, bound: bool) -> Float[np.ndarray, "columns B"]:
+        """By which the last of the columns, with so many coordinates, become bounds of the scores; or estimates, without the groups and what
+        is outside."""
+        own, z = self.columns[:, max(self.columns.shape[1] - 3 - coordinates, 0) :].copy(), self.coordinates
+        if not bound:
+            own[:, -3] = 0
+        norms = [np.linalg.norm(z[:, a:b], axis=1) if bound and a >= coordinates else np.zeros(len(z)) for a, b in sketch.groups]
+        return np.ascontiguousarray(np.concatenate([own.T, *(v[None] for v in norms)]), np.float32)
 
 
-class Products(threading.local):
-    """Products of bytes, into memory that each thread keeps: fresh pages cost more than the product that fills them."""
-
-    def __init__(self) -> None:
-        self._free: dict[tuple[int, int], list[Array]] = {}
-
-    def of(self, digits: Int8[Array, "L D"], queries: Int8[np.ndarray, "D B"]) -> Int32[Array, "L B"]:
-        """Exact: int32 adds them up. To be given back once it is used up."""
-        shape = digits.shape[0], queries.shape[1]
-        free = self._free.setdefault(shape, [])
-        return _product(digits, queries, free.pop() if free else jnp.zeros(shape, jnp.int32)).block_until_ready()
-
-    def give_back(self, products: list[Array]) -> None:
-        """Take their memory for later ones; a little is kept, and of the latest shapes."""
-        for one in products:
-            self._free.setdefault((one.shape[0], one.shape[1]), []).append(one)
-        while len(self._free) > KEPT_SHAPES:
-            self._free.pop(next(iter(self._free)))
+def rounding_of(d: int, k: int) -> float:
+    """‖z - exact‖ of k coordinates by `_coordinates` of a vector of d numbers and length 1: the worst that float32 can do."""
+    return float(np.sqrt(k)) * (min(d, SLICE) + 3) * UNIT
 
 
-PRODUCTS = Products()
-
-
-@functools.partial(jax.jit, donate_argnums=2, keep_unused=True)
-def _product(digits: Int8[Array, "L D"], queries: Int8[Array, "D B"], memory: Int32[Array, "L B"]) -> Int32[Array, "L B"]:
-    """In this orientation XLA hands it to a library that knows the byte instructions of the CPU (jax 0.10 and 0.12)."""
-    return jnp.dot(digits, queries, preferred_element_type=jnp.int32)
+def _coordinates(v: Float[np.ndarray, "m D"], basis: Float[np.ndarray, "D K"]) -> Float[np.ndarray, "m K"]:
+    """In float32, slice by slice, summed in float64."""
+    found = np.zeros((len(v), basis.shape[1]))
+    for start in range(0, len(basis), SLICE):
+        found += v[:, start : start + SLICE].astype(np.float32) @ basis[start : start + SLICE]
+    return found
 
 
 def build_sketch(
@@ -225,10 +226,9 @@ def build_sketch(
     labels: Int[np.ndarray, " N"] | None = None,
     index: Int[np.ndarray, " N"] | None = None,
 ) -> Sketch:
-    """The sketch of a data set: one pass over it.
+    """The sketch of a data set: two passes over it, and a few over a part.
 
-    Memory: a byte for each number (two or three more once a dense pass has asked for them); other dtypes than float32 and uint8 are
-    copied to float32.
+    Memory: a byte for each number, and some 75 float32 and 192 bytes for each sample; other dtypes than float32 and uint8 are copied to float32.
 
     Args:
       rows: sorted by class where there are labels.
@@ -237,42 +237,87 @@ def build_sketch(
     if rows.dtype not in (np.float32, np.uint8):
         rows = rows.astype(np.float32)
     n, d = rows.shape
-    center = rows.mean(axis=0, dtype=np.float64)
-    low, high = float(rows.min()), float(rows.max())
-    unit = (high - low) / 255 if high > low else 1.0
-    origin = low + 128 * unit
-    classes = {} if labels is None else _classes(labels)
-    square_norms, lengths, hidden = np.empty(n), np.empty(n, np.float32), np.empty(n, np.float32)
-    blocks, rest, reach = [], 0.0, 0.0
-    for start, stop, length in _cuts(classes.values() or [slice(0, n)]):
-        first = []
-        for a, b in _some_rows(start, stop, d):
-            y = rows[a:b].astype(np.float64)
-            square_norms[a:b] = np.sum((y - center) ** 2, axis=1)
-            (digits,), left = in_bytes((y - origin) / unit, 1)
-            left *= unit
-            lengths[a:b] = 1.000001 * np.sqrt(np.sum((y - left - center) ** 2, axis=1))
-            hidden[a:b] = 1.000001 * np.sqrt(np.sum(left**2, axis=1))
-            rest = max(rest, float(np.abs(left).max()))
-            reach = max(reach, unit * float(np.sqrt(np.sum(digits.astype(np.float64) ** 2, axis=1).max())))
-            first.append(digits)
-        blocks.append(Block(start, stop, (_padded(np.concatenate(first), length),)))
+    center, origin, step = _center_and_bytes(rows)
+    basis, seen = leading_directions(rows, center)
+    middle_step = np.maximum(np.abs(seen[:, FINE:]).max(axis=0, initial=0) / 100, 1e-30)  # what is beyond is left
+    edges = [*(edge for edge in EDGES if LEVELS[0] <= edge < basis.shape[1]), basis.shape[1]]
+    groups = tuple(zip(edges[:-1], edges[1:], strict=True))
+    fine, most = min(FINE, basis.shape[1]), 3 * rounding_of(d, basis.shape[1])
+    table = Table(
+        columns=np.empty((n, len(groups) + 3 + fine), np.float32),
+        middle=Bytes.room(n, basis.shape[1] - fine),
+        whole=Bytes.room(n, d),
+        norms=np.empty(n),
+        prior=np.zeros(n) if log_prior is None else np.maximum(log_prior, -1e30),
+    )
+
+    def work(core: int) -> None:
+        for a, b in _some_rows(*share(n, core), d):
+            native.to_bytes(rows[a:b], origin, step, *(v[a:b] for v in table.whole))
+            y = rows[a:b] - center
+            z = _coordinates(y, basis)
+            native.to_bytes(np.ascontiguousarray(z[:, fine:]), np.zeros(len(middle_step)), middle_step, *(v[a:b] for v in table.middle))
+            norms = table.norms[a:b] = np.einsum("ni,ni->n", y, y)
+            outside = np.sqrt(np.maximum(norms - np.sum(z**2, axis=1), 0) + most * norms)
+            in_groups = [np.linalg.norm(z[:, start:stop], axis=1) for start, stop in groups]
+            table.columns[a:b] = np.stack([*z[:, :fine].T[::-1], outside, table.prior[a:b], norms, *in_groups], axis=1)
+
+    with one_thread_each():
+        on_every_core(work)
     logging.getLogger(__name__).info("sketched %d samples of %d numbers in %.1f s", n, d, time.perf_counter() - started)
     return Sketch(
         rows=rows,
         center=center,
+        basis=basis,
+        groups=groups,
+        table=table,
         origin=origin,
-        unit=unit,
-        blocks=tuple(blocks),
-        square_norms=square_norms,
-        lengths=lengths,
-        hidden=hidden,
-        rest=rest,
-        reach=reach,
-        log_prior=np.zeros(n) if log_prior is None else np.maximum(log_prior, -1e30),
+        step=step,
+        middle_step=middle_step,
         index=np.arange(n, dtype=np.int32) if index is None else index,
-        classes=classes,
+        classes={} if labels is None else _classes(labels),
     )
+
+
+def leading_directions(rows: Shaped[np.ndarray, "N D"], center: Float[np.ndarray, " D"]) -> tuple[np.ndarray, np.ndarray]:
+    """An orthonormal basis `[D, K]` of about the leading principal directions, and the coordinates of a part of the samples, on which it was
+    found by a few rounds of subspace iteration.
+
+    Source: Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), algorithm 4.4.
+    """
+    n, d = rows.shape
+    k = min(DIRECTIONS, d)
+    chosen = rows[:: max(1, n * d // SAMPLED)]
+    some = (chosen - center).astype(np.float32)
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((d, k)))[0]
+    if k < d:
+        for _ in range(ROUNDS):
+            basis = np.linalg.qr((some.T @ (some @ basis.astype(np.float32))).astype(np.float64))[0]
+    seen = some @ basis.astype(np.float32)
+    turn = np.linalg.eigh((seen.T @ seen).astype(np.float64))[1][:, ::-1]
+    return (basis @ turn).astype(np.float32), seen @ turn
+
+
+def _center_and_bytes(rows: Shaped[np.ndarray, "N D"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean, and origin and step of the bytes: one of all numbers where that says all, as it does of images, or of each coordinate."""
+    d = rows.shape[1]
+
+    def work(core: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        total, low, high = np.zeros(d), np.full(d, np.inf), np.full(d, -np.inf)
+        for a, b in _some_rows(*share(len(rows), core), d):
+            total += rows[a:b].sum(axis=0, dtype=np.float64)
+            low, high = np.minimum(low, rows[a:b].min(axis=0)), np.maximum(high, rows[a:b].max(axis=0))
+        return total, low, high
+
+    every = on_every_core(work)
+    center = sum(one[0] for one in every) / len(rows)
+    low, high = np.min([one[1] for one in every], axis=0), np.max([one[2] for one in every], axis=0)
+    step = (high.max() - low.min()) / 255 or 1.0
+    some = (rows[:: max(1, len(rows) // 256)].astype(np.float64) - low.min()) / step
+    if np.abs(some - np.rint(some)).max() <= max(GRID, 2 * UNIT * max(np.abs(low).max(), np.abs(high).max()) / step):
+        return center, np.full(d, low.min() + 128 * step), np.full(d, step)
+    steps = np.where(high > low, (high - low) / 255, 1.0)
+    return center, np.where(high > low, low + 128 * steps, low), steps
 
 
 def _classes(labels: Int[np.ndarray, " N"]) -> dict[int, slice]:
@@ -281,22 +326,7 @@ def _classes(labels: Int[np.ndarray, " N"]) -> dict[int, slice]:
     return {int(label): slice(int(a), int(b)) for label, a, b in zip(known, first, ends, strict=True)}
 
 
-def _cuts(parts: Iterable[slice]) -> Iterator[tuple[int, int, int]]:
-    """Start, stop and padded length of each block: those of a part about equally long."""
-    for part in parts:
-        n = part.stop - part.start
-        few = -(-n // BLOCK)
-        step = STEP if n >= STEP else SMALL_STEP
-        length = -(-n // (few * step)) * step
-        for start in range(part.start, part.stop, length):
-            yield start, min(start + length, part.stop), length
-
-
 def _some_rows(start: int, stop: int, d: int) -> Iterator[tuple[int, int]]:
     step = max(1, 2**20 // d)
     for a in range(start, stop, step):
         yield a, min(a + step, stop)
-
-
-def _padded(digits: Int8[np.ndarray, "m D"], length: int) -> Int8[Array, "L D"]:
-    return jnp.asarray(np.pad(digits, ((0, length - len(digits)), (0, 0))))

@@ -3,25 +3,29 @@
 Refinement gives nearly all weight to one sample, so late in time almost nothing needs to be looked at. What is left out is left out with
 a certificate: with K samples standing, the others weigh less than `N exp(-cut)` of the heaviest, where the cut is chosen so that float32
 rounding hides it. Driven by the host, hence not under tracing.
-"""
 
-from typing import NamedTuple
+Three looks, each at what the one before has left: at a few columns of all samples, by a matrix product; at the bytes of a sample; at itself.
+"""
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from kernels.posterior import native
 from kernels.posterior.cores import cores, on_every_core, share
-from kernels.posterior.found import TILES, Found, Queries, by_tiles, log_density_of, tile_width
-from kernels.posterior.sketch import PRODUCTS, Direction, Sketch
+from kernels.posterior.found import Found, Queries, by_tiles
+from kernels.posterior.sketch import FINE, LEVELS, ROWS, Aim, Sketch
+from kernels.posterior.weighing import Heavy, Pairs, moments
 
 HIDDEN = 1e-7
 """Share of a query's weight that a float32 result cannot show; less where the data are wide beside the velocity."""
-UNIT = 2.0**-24
-SURPRISE = 30.0
-"""Nats by which a sample may outweigh all those with the highest bounds before weights are made anew, relative to its own."""
-ROOM = 0.08
-"""Share of all pairs of query and sample that there is room for at first; where more stand, they are collected again."""
+LIGHT, WRONG = 10.0, 1e-8
+"""Nats below the peak from which a sample may be weighed by its bytes, where what they get wrong weighs less than this."""
+ROOM = 2**16
+"""Pairs that each core has room for at first."""
+RUN = 128
+"""Samples of which the best by estimate is looked at, for a floor of the scores."""
+TYPICAL = 6.0
+"""Standard deviations by which the noise of a query of the path may exceed its mean, in a first guess of the highest score."""
 
 
 def posterior_by_sketch(
@@ -31,213 +35,125 @@ def posterior_by_sketch(
     into: Found,
     *,
     tolerance: float = 0.0,
-    dense: Float[np.ndarray, " B"] | None = None,
+    level: Int[np.ndarray, " B"] | int = FINE,
+    most: Float[np.ndarray, " B"] | float = np.inf,
 ) -> None:
     """Exact moments of the queries `rows`, all with α > 0 and σ > 0, put into `into`.
 
     Args:
       tolerance: share of a query's weight that may be left out; no less than rounding hides is, anyway.
-      dense: what a pass over all samples costs each query, as a share of looking at them all one by one: queries for which that is cheaper
-        are left unanswered. None: none are.
+      level: `[B]`, of `LEVELS`: how many coordinates stand by themselves in the first bounds.
+      most: `[B]` share of the samples whose bytes may be looked at: queries of which more stand are left unanswered.
     """
-    by_tiles(
-        sketch,
-        queries,
-        rows,
-        lambda part, tile, mine: Bounds(sketch, part, tile, tolerance).answer(None if dense is None else dense[mine]),
-        into,
-    )
+    every, most = np.broadcast_to(level, len(queries.x)), np.broadcast_to(most, len(queries.x))
+    for one in np.unique(every[rows]):
+        some = rows[every[rows] == one]
+        by_tiles(sketch, queries, some, lambda part, tile, mine: Look(sketch, part, tile, tolerance).answer(int(one), most[mine]), into)  # noqa: B023
 
 
-class Pairs(NamedTuple):
-    """Pairs of sample and query, those of a sample together, so that it is read once for all its queries."""
-
-    rows: Int[np.ndarray, " P"]
-    queries: Int[np.ndarray, " P"]
-    bounds: Float[np.ndarray, " P"]
-
-    def where(self, keep: np.ndarray) -> "Pairs":
-        """Some of them."""
-        return Pairs(*(v[keep] for v in self))
-
-
-class Bounds:
-    """A tile of queries, an upper and a lower bound of each of their scores on a part of the samples, and the samples that stand."""
+class Look:
+    """A tile of queries, and the samples that stand for them."""
 
     def __init__(self, sketch: Sketch, part: slice, queries: Queries, tolerance: float):
-        self.sketch, self.part, self.queries = sketch, part, queries
-        x, alpha, sigma, still, _ = queries
-        b, d, wide = *x.shape, tile_width(len(x))
-        direction = Direction.of(sketch, x, alpha, sigma, 1)
-        self._bytes = np.zeros((d, wide), np.int8)
-        self._bytes[:, :b] = direction.digits[:, 0].T
-        length, lost, kappa = direction.length, direction.lost, direction.curvature
-        factors = direction.unit * sketch.unit, lost * (1 + 1e-6), length * (1 + 1e-6), kappa
-        self._factors = tuple(_wide(v, wide, 0.0).astype(np.float32) for v in factors)
-        self._of_rows = sketch.lengths, sketch.hidden, sketch.norms32, sketch.prior32
-        # Float32 may round a bound by `_slack`.
-        size = (length + lost) * (sketch.reach + sketch.radius) + kappa * sketch.radius**2 + sketch.largest_prior
-        self._shift, self._slack = direction.shift, 12 * UNIT * size
-
-        # How much may be left out depends on the nearest sample. A guess first, as if the noise were half that of the path.
-        self.cut = self._cut(sigma**2 * d / 2, tolerance)
-        self._pairs, self._count, best = self._sifted(np.full(wide, -np.inf, np.float32), int(ROOM * b * self._n / cores()) + 64)
-        self.peak, self.nearest = self._heaviest(best)
-        self.base, square, moving = np.empty((b, d)), np.empty(b), np.empty(b)
-        native.around(x, alpha, still, sketch.rows, self.nearest, self.base, square, moving)
-        self._enough = self.cut
-        self.cut = self._cut(np.minimum(moving, square), tolerance)
+        self.sketch, self.part, self.queries, self._tolerance = sketch, part, queries, tolerance
+        x, alpha, sigma, _, _ = queries
+        self._aim = Aim.at(sketch, x, alpha, sigma)
+        self.seen = np.zeros(len(x), np.int64)
+        """How many samples' bytes have been looked at."""
 
     @property
     def _n(self) -> int:
         return self.part.stop - self.part.start
 
-    def _cut(self, square: np.ndarray, tolerance: float) -> Float[np.ndarray, " B"]:
-        """How far below the peak a sample does not matter, where the velocity's scale is the root of `square`."""
-        width = 4 * self.sketch.radius**2 / np.maximum(square, 1e-60)
-        return np.log(self._n / np.maximum(HIDDEN / np.maximum(1, width), tolerance))
-
-    def _heaviest(self, candidates: Int[np.ndarray, "m B"]) -> tuple[np.ndarray, np.ndarray]:
-        """Of a few samples of each query the highest log weight, exact, and whose it is."""
-        x, alpha, sigma, _, _ = self.queries
-        peak, whose = np.full(len(x), -np.inf), candidates[0].copy()
-        every = np.tile(np.arange(len(x), dtype=np.int32), len(candidates))
-        of_rows = self.sketch.rows, self.sketch.log_prior, self.sketch.index
-        native.heaviest(x, alpha, sigma, *of_rows, candidates.reshape(-1), every, 0, len(every), peak, whose)
-        return peak, whose
-
-    def _least(self) -> Float[np.ndarray, " B"]:
-        """Bounds below these belong to samples below the cut."""
-        least = (self.peak - self.cut - self._shift - self._slack).astype(np.float32)
-        return np.nextafter(least, np.float32(-np.inf))
-
-    def _sifted(self, floor: Float[np.ndarray, " W"], room: int) -> tuple[Pairs, Int[np.ndarray, " B"], Int[np.ndarray, "cores B"]]:
-        """The pairs within the cut of what is known of the peak, as many as there is room for on each core; how many there are of each
-        query, room or not; and the samples with the highest lower bounds."""
-        wide, b = len(floor), len(self.queries.x)
-        margin = _wide((self.cut + 2 * self._slack).astype(np.float32) * np.float32(1 + 1e-6), wide, 0.0)
-        cores_ = [_Sieve(floor, self.part.start, room) for _ in range(cores())]
-        for block in self.sketch.blocks_of(self.part):  # its scores are used up while they are in a cache
-            product = PRODUCTS.of(block.digits[0], self._bytes)
-            scores, n = np.asarray(product), block.stop - block.start
-
-            def work(core: int) -> None:
-                own = cores_[core]
-                some = scores, *share(n, core), block.start  # noqa: B023
-                into = own.floor, own.best, own.standing, own.rows, own.queries, own.bounds
-                own.at = native.sift(*some, *self._factors, *self._of_rows, margin, *into, own.at)
-
-            on_every_core(work)
-            PRODUCTS.give_back([product])
-        pairs = Pairs(*(np.concatenate([getattr(one, name)[: one.at] for one in cores_]) for name in Pairs._fields))
-        standing = np.stack([one.standing[:b] for one in cores_]).astype(np.int64).sum(axis=0)
-        return pairs, standing, np.stack([one.best[:b] for one in cores_])
-
-    def _again(self, answered: np.ndarray, room: int) -> None:
-        """Sift once more, now that the peak is known, for some of the queries."""
-        self.cut = np.maximum(self.cut, self._enough)
-        floor = _wide(np.where(answered, self._least() + (self.cut + 2 * self._slack), np.inf).astype(np.float32), self._width, np.inf)
-        self._pairs, self._count, _ = self._sifted(floor, room)
-
-    @property
-    def _width(self) -> int:
-        return len(self._factors[0])
-
-    def standing(self) -> Int[np.ndarray, " B"]:
-        """How many samples of each query are not left out by their bounds."""
-        self._again(np.full(len(self.queries.x), True), 0)
-        return self._count
-
-    def answer(self, dense: Float[np.ndarray, " B"] | None = None) -> Found:
-        """Weigh those that stand, of the queries for which that is cheaper than a dense pass: see `posterior_by_sketch`."""
-        b, n = len(self.queries.x), self._n
-        whole = self._count.sum() == len(self._pairs.rows) and (self.cut <= self._enough).all()
-        if not whole:
-            self._again(np.full(b, True), 0)
-        answered = np.full(b, True)
-        if dense is not None:
-            answered = self._count <= dense * n
-            many = (~answered).sum() + TILES[-1]  # of few queries a dense pass costs nearly what it does of many
-            answered |= self._count[~answered].sum() <= dense[~answered].max(initial=0) * n * many / 1.5
-        standing = self._count
-        if not whole and answered.any():
-            self._again(answered, int(standing[answered].sum()))
-        found = Found.none(b, self.sketch.d)
-        found.standing[:] = standing
-        if answered.any():
-            pairs = self._pairs
-            self._moments(pairs.where((pairs.bounds >= self._least()[pairs.queries]) & answered[pairs.queries]), found)
-            found.error_bound[:] = (found.error_bound + n * np.exp(-self.cut)) * found.top1_weight * 2 * self.sketch.radius
-        found.answered[:] = answered
+    def answer(self, level: int, most: Float[np.ndarray, " B"]) -> Found:
+        """Moments of the queries but those that are given up: see `posterior_by_sketch`."""
+        heavy, cut, pairs = self.standing(level, most * self._n)
+        logs = pairs.values + (self._aim.constant - heavy.peak)[pairs.queries]
+        with np.errstate(over="ignore"):  # where it is not sure
+            sure = (logs < -LIGHT) & (pairs.widths * np.exp(logs) < WRONG)
+        found, _ = moments(self.sketch, self.part, self.queries, heavy, cut, pairs, logs, sure)
+        found.standing[:] = np.bincount(pairs.queries, minlength=len(cut))
+        found.error_bound[:] = (found.error_bound + self._n * np.exp(-cut)) * found.top1_weight * 2 * self.sketch.radius
+        found.answered[:] = self.seen <= most * self._n
         return found
 
-    def _moments(self, pairs: Pairs, found: Found) -> None:
-        """Those of the pairs, into `found`; as `error_bound` the weight of those below the cut, of the heaviest's."""
-        peak, heaviest, mean, sums = self._weighed(pairs)
-        with np.errstate(invalid="ignore", divide="ignore"):  # of those that have no pairs
-            total, square, score, away, _, _, below = sums.T
-            mean /= total[:, None]
-            top1 = np.exp(peak - self.peak) / total
-            found.denoised[:] = self.base + mean
-            found.log_density[:] = log_density_of(self.sketch, self.part, self.peak + np.log(total), self.queries.sigma)
-            found.top1_weight[:] = top1
-            found.entropy[:] = np.maximum(np.log(total) - score / total, 0)
-            found.effective_samples[:] = total**2 / square
-            found.variance[:] = np.maximum(away / total - np.einsum("qi,qi->q", mean, mean), 0)
-            found.error_bound[:] = below / total / top1
-        found.top1_index[:] = self.sketch.index[heaviest]
+    def standing(self, level: int, most: Float[np.ndarray, " B"]) -> tuple[Heavy, Float[np.ndarray, " B"], Pairs]:
+        """A heavy sample of each query, how far below it a sample does not matter, and the pairs that may lie above that."""
+        x, _, sigma, _, _ = self.queries
+        # Guesses first, as if the noise were that of the path: how much may be left out depends on the nearest sample, and what stands on
+        # the highest score.
+        cut = self._cut(sigma**2 * self.sketch.d / 2)
+        spread = self.sketch.d / 2 + TYPICAL * np.sqrt(self.sketch.d / 2)
+        guess = -spread - self._aim.constant
+        floor = np.maximum(guess, self._floor()) if level == FINE else guess.copy()
+        while True:
+            pairs = self._looked(level, cut, floor, most)
+            lower = np.full(len(x), -np.inf)
+            np.maximum.at(lower, pairs.queries, pairs.values - pairs.widths)
+            given_up = self.seen > most
+            too_high = (lower < guess) & ~given_up
+            if too_high.any():
+                guess, floor = np.full(len(x), -np.inf), np.where(too_high, self._floor(), lower)
+                continue
+            # By the caller's order among equals, so that what is found does not depend on how the work was divided.
+            best = np.full(len(x), self.part.start, np.int32)
+            at_best = np.flatnonzero(pairs.values - pairs.widths == lower[pairs.queries])[::-1]
+            best[pairs.queries[at_best]] = pairs.rows[at_best]
+            heavy = Heavy.at(self.sketch, self.queries, best)
+            wanted = self._cut(np.minimum(heavy.moving, heavy.square))
+            if (wanted > cut)[~given_up].any():
+                cut, floor = np.maximum(cut, wanted), np.where(given_up, floor, lower)
+                continue
+            least = np.maximum(lower, heavy.peak - self._aim.constant) - wanted
+            keep = (pairs.values + pairs.widths >= least[pairs.queries]) & ~given_up[pairs.queries]
+            return heavy, wanted, pairs.where(keep)
 
-    def _exact_down_to(self, peak: np.ndarray) -> Float[np.ndarray, " B"]:
-        """How far below the peak a log weight may lie for float32 to do: what it gets wrong there weighs less than 1e-8."""
-        error = 2e-6 * (np.abs(peak) + self.cut)
-        return np.where(error < 1, np.maximum(10.0, np.log(1e8 * error + 1e-300)), np.inf)
+    def _cut(self, square: np.ndarray) -> Float[np.ndarray, " B"]:
+        """How far below the peak a sample does not matter, where the velocity's scale is the root of `square`."""
+        width = 4 * self.sketch.radius**2 / np.maximum(square, 1e-60)
+        return np.log(self._n / np.maximum(HIDDEN / np.maximum(1, width), self._tolerance))
 
-    def _weighed(self, pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Of pairs: the highest log weight of each query, whose it is, and with weights relative to `peak` Σ w (y - base) and the sums of
-        `native.add_pairs`, with all of Σ w ‖y - base‖² in the fourth."""
-        x, alpha, sigma, _, _ = self.queries
-        sketch, exact = self.sketch, self._exact_down_to(self.peak)
-        x32, alpha32 = x.astype(np.float32), alpha.astype(np.float32)
-        of_rows = sketch.rows, sketch.square_norms, sketch.log_prior, sketch.index
+    def _floor(self) -> Float[np.ndarray, " B"]:
+        """Some score of each query, so that the highest does not lie below it: of those that are best by estimate."""
+        floors = [np.full(len(self.queries.x), -np.inf) for _ in range(cores())]
 
-        def work(core: int) -> tuple[np.ndarray, ...]:
-            mean, light, sums = np.zeros(x.shape), np.zeros(x.shape, np.float32), np.zeros((len(x), 7))
-            highest, whose = self.peak.copy(), self.nearest.copy()
-            some = pairs.rows, pairs.queries, *share(len(pairs.rows), core)
-            result = mean, light, sums, highest, whose
-            native.add_pairs(x, alpha, sigma, x32, alpha32, *of_rows, self.base, self.peak, self.cut, exact, *some, *result)
-            return result
+        def work(core: int, start: int, scores: np.ndarray) -> None:
+            native.lead(scores, start, RUN, self.sketch.table, self._aim, floors[core])
 
-        every = on_every_core(work)
-        peak, heaviest = self._highest([one[3:] for one in every])
-        if (peak - self.peak > SURPRISE).any():  # then the weights may overflow
-            self.peak, self.nearest, self.base = peak, heaviest, sketch.rows[heaviest].astype(np.float64)
-            return self._weighed(pairs)
-        mean, light, sums = (sum(v[1:], start=v[0]) for v in zip(*(one[:3] for one in every), strict=True))
-        if sums[:, 4].any():
-            moved = light - sums[:, 4, None] * self.base
-            # Σ w ‖y - base‖² = Σ w ‖y - c‖² - 2 Σ w (y - base)·(base - c) - Σ w ‖base - c‖²
-            away = self.base - sketch.center
-            sums[:, 3] += np.maximum(sums[:, 5] - 2 * np.sum(moved * away, axis=1) - sums[:, 4] * np.sum(away**2, axis=1), 0)
-            mean += moved
-        return peak, heaviest, mean, sums
+        self._through_columns(LEVELS[0], False, work)
+        return np.max(floors, axis=0)
 
-    def _highest(self, every: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray]:
-        """Of what each core found as highest log weight, and whose: the caller's lowest index among equals."""
-        peaks, whose = (np.stack(v) for v in zip(*every, strict=True))
-        lowest = np.where(peaks == peaks.max(axis=0), self.sketch.index[whose], np.iinfo(np.int32).max).argmin(axis=0)
-        own = np.arange(peaks.shape[1])
-        return peaks[lowest, own], whose[lowest, own]
+    def _looked(self, level: int, cut: np.ndarray, floor: np.ndarray, most: np.ndarray) -> Pairs:
+        """The pairs that stand, and some that do not; `floor` is raised."""
+        found: list[list[Pairs]] = [[] for _ in range(cores())]
+        rooms = [Pairs.none(ROOM) for _ in range(cores())]
+        seen = [np.zeros(len(cut), np.int64) for _ in range(cores())]
+        below = (cut + self._aim.slack) * (1 + 1e-6)
 
+        def work(core: int, start: int, bounds: np.ndarray) -> None:
+            first = 0
+            while first < len(bounds):
+                some = bounds, first, start, self.sketch.table, self._aim
+                first, at = native.look(*some, below, cut, floor, seen[core], most, *rooms[core], 0)
+                if at:
+                    found[core].append(Pairs(*(v[:at].copy() for v in rooms[core])))
 
-class _Sieve:
-    """What one core finds."""
+        self._through_columns(level, True, work)
+        self.seen = np.sum(seen, axis=0)
+        return Pairs.together([Pairs.none(), *(one for own in found for one in own)])
 
-    def __init__(self, floor: Float[np.ndarray, " W"], start: int, room: int):
-        self.floor, self.best = floor.copy(), np.full(len(floor), start, np.int32)
-        self.standing = np.zeros(len(floor), np.int32)
-        self.rows, self.queries, self.bounds, self.at = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.float32), 0
+    def _through_columns(self, coordinates: int, bound: bool, work) -> None:  # type: ignore[no-untyped-def]
+        """`work(core, start, scores)` for some rows at a time, with their bounds or estimates."""
+        sketch = self.sketch
+        coefficients = self._aim.coefficients(sketch, coordinates, bound=bound)
+        columns = sketch.table.columns[:, -len(coefficients) :]
 
+        def through(core: int) -> None:
+            scores = np.empty((ROWS, len(self.queries.x)), np.float32)
+            first, last = share(self._n, core)
+            for start in range(self.part.start + first, self.part.start + last, ROWS):
+                stop = min(start + ROWS, self.part.start + last)
+                own = np.matmul(columns[start:stop], coefficients, out=scores[: stop - start])
+                work(core, start, own)
 
-def _wide(v: np.ndarray, wide: int, fill: float) -> np.ndarray:
-    return np.concatenate([v, np.full(wide - len(v), fill, v.dtype)])
+        on_every_core(through)

@@ -1,0 +1,192 @@
+"""The posterior over all samples on the host: scores and weighted sums by matrix products, weights between them while they are in a cache.
+
+Scores are float32, and so is what they get wrong: some 1e-5 nats. Of many samples of about equal weight that averages out. Those that have a
+share of their own, by which it would show, are few; they are left out of the sums, weighed from differences, and put back.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from kernels.posterior import native
+from kernels.posterior.cores import on_every_core, share
+from kernels.posterior.found import Found, Queries, by_tiles
+from kernels.posterior.sketch import ROWS, UNIT, Aim, Sketch
+from kernels.posterior.weighing import Heavy, Light, Pairs, moments
+
+SCORE_ERROR = 1e-5
+"""Nats: what the scores may get wrong of all moments together, one standard deviation."""
+LEAST_SHARE = 2.0**-12
+"""Where samples of a lesser share would have to be weighed one by one, the query is left unanswered."""
+NEAR = 10.0
+"""Standard deviations of a score's error within which the highest is looked for."""
+EQUAL = 1e-6
+"""Nats within which all scores of a query are taken for equal: then all is noise."""
+SURPRISE = 3.0
+"""How many times as large as expected the heavy samples' scores may be, and their errors with them."""
+LEAST_SPREAD = 0.002
+"""Of the mean square distance from the data's centre: below it float32 would show in the variance of the light samples,
+and a query is left unanswered."""
+FAR = 4
+"""Samples are moved to the centre before the products where ‖centre‖² exceeds so many times their mean square distance from it."""
+BLOCK = 2**21
+"""Numbers of the samples that a core takes at once, unless their scores are too many."""
+HIDDEN = 1e-7
+"""Share of a query's weight that a float32 result cannot show: samples that together weigh less are not summed."""
+FEW = 0.2
+"""Share of the weights of a block up to which samples are summed one by one, at three times what a matrix product takes for each."""
+ROOM = 2**14
+"""Heavy pairs that each core has room for at a time."""
+
+
+def posterior_over_all(sketch: Sketch, queries: Queries, rows: Int[np.ndarray, " m"], into: Found) -> None:
+    """Moments of the queries `rows`, all with σ > 0, put into `into`, exact to float32; those for which that cannot be said, not."""
+    by_tiles(sketch, queries, rows, lambda part, tile, _: dense_tile(sketch, part, tile), into)
+
+
+class Scores(NamedTuple):
+    """What is known of the scores of some queries before they are computed."""
+
+    size: Float[np.ndarray, " B"]
+    """Of the products of the heavy samples."""
+    error: Float[np.ndarray, " B"]
+    """Standard deviation of what float32 gets wrong of one, nats: D sums, rounded at about its own size."""
+    equal: Bool[np.ndarray, " B"]
+    """Whether they are all the same, but for the prior."""
+
+    @classmethod
+    def of(cls, sketch: Sketch, aim: Aim) -> "Scores":
+        """Of queries of the path; others are found out later."""
+        along = 0.0 if _far(sketch) else np.abs(aim.g @ sketch.center)
+        size = along + aim.kappa * sketch.mean_square + np.maximum(0, -aim.constant - sketch.d / 2)
+        equal = aim.whole.length * sketch.radius + aim.kappa * sketch.radius**2 < EQUAL
+        return cls(size, UNIT / 3 * np.sqrt(sketch.d) * size, equal)
+
+    @property
+    def share(self) -> Float[np.ndarray, " B"]:
+        """Which share of a query's weight a sample must have to be weighed by itself: those of less make errors that add up to `SCORE_ERROR`."""
+        return np.minimum(1, (SCORE_ERROR / np.maximum(self.error, SCORE_ERROR)) ** 2)
+
+
+def exact_enough(sketch: Sketch, queries: Queries) -> Bool[np.ndarray, " B"]:
+    """Which queries this pass gets right, as far as that can be told beforehand; σ > 0."""
+    return Scores.of(sketch, Aim.at(sketch, queries.x, queries.alpha, queries.sigma)).share >= LEAST_SHARE
+
+
+def _far(sketch: Sketch) -> bool:
+    return bool(np.sum(sketch.center**2) > FAR * sketch.mean_square)
+
+
+def dense_tile(sketch: Sketch, part: slice, queries: Queries) -> Found:
+    """`posterior_over_all` for one tile of queries, over a part of the samples."""
+    b = len(queries.x)
+    aim = Aim.at(sketch, queries.x, queries.alpha, queries.sigma)
+    expected = Scores.of(sketch, aim)
+    light, peak, top, pairs = _pass(sketch, part, aim, expected)
+    heavy = Heavy.at(sketch, queries, top)
+    rise = peak + aim.constant - heavy.peak  # float32's word on the same sample, and the constant
+    scale = np.exp(rise)
+    sums = light.sums * np.stack([scale, scale**2, scale, scale])
+    sums[2] += rise * sums[0]
+    every, unknown = np.full(b, np.inf), np.zeros(len(pairs.rows))
+    light = Light(sums, light.weighted * scale[:, None])
+    found, total = moments(sketch, part, queries, heavy, every, pairs, unknown, unknown > 0, light)
+    found.standing[:] = np.bincount(pairs.queries, minlength=b)
+    found.error_bound[:] = 0
+    size = np.abs(heavy.peak - aim.constant) + aim.kappa * sketch.square_norms[top]
+    as_expected = (expected.share >= LEAST_SHARE) & (size <= SURPRISE * expected.size + 1)
+    found.answered[:] = as_expected & (found.variance >= LEAST_SPREAD * sums[3] / total)
+    return found
+
+
+def _pass(sketch: Sketch, part: slice, aim: Aim, expected: Scores) -> tuple[Light, np.ndarray, np.ndarray, Pairs]:
+    """The sums of the light, relative to the highest score; that score, about the centre, and whose it is; the heavy by name."""
+    b, n = len(aim.kappa), part.stop - part.start
+    every = on_every_core(lambda core: _Share(sketch, aim, expected).over(*(part.start + v for v in share(n, core))))
+    peak = np.max([one.peak for one in every], axis=0)
+    sums, weighted = np.zeros((5, b)), np.zeros((b, sketch.d))
+    top = np.full(b, part.start, np.int32)
+    for one in every:
+        one.lower_to(peak)
+        sums += one.sums
+        weighted += one.weighted
+        top = np.where(one.own == peak, one.top, top)
+    first = part.start + np.flatnonzero(sketch.log_prior[part] == sketch.log_prior[part].max())
+    top = np.where(expected.equal, first[sketch.index[first].argmin()], top).astype(np.int32)
+    about = sketch.center.astype(np.float32) if _far(sketch) else np.zeros(sketch.d, np.float32)
+    weighted += sums[0][:, None] * about
+    return Light(sums[:4], weighted), peak - aim.g @ (sketch.center - about), top, Pairs.together([pairs for one in every for pairs in one.heavy])
+
+
+class _Share:
+    """What one core does of a pass."""
+
+    def __init__(self, sketch: Sketch, aim: Aim, expected: Scores):
+        b = len(aim.kappa)
+        self._sketch, self._kappa, self._expected = sketch, aim.kappa.astype(np.float32), expected
+        self._directions = np.ascontiguousarray(aim.g.T, np.float32)
+        self._shift = sketch.center.astype(np.float32) if _far(sketch) else None
+        self._near = np.where(expected.equal, np.inf, np.minimum(np.exp(-NEAR * expected.error), 1 - 4 * UNIT))
+        self.own = np.full(b, -np.inf, np.float32)
+        self.peak, self.top = self.own.astype(np.float64), np.zeros(b, np.int32)
+        self.sums, self.weighted = np.zeros((5, b)), np.zeros((b, sketch.d))
+        self.heavy = [Pairs.none()]
+
+    def over(self, start: int, stop: int) -> "_Share":
+        """These rows."""
+        b, d = self.weighted.shape
+        size = max(1, min(ROWS, BLOCK // d, stop - start))
+        scores, product = np.empty((size, b), np.float32), np.empty((b, d), np.float32)
+        memory = None if self._shift is None and self._sketch.rows.dtype == np.float32 else np.empty((size, d), np.float32)
+        for first in range(start, stop, size):
+            rows = self._sketch.rows[first : min(first + size, stop)]
+            if memory is not None:
+                own = memory[: len(rows)]
+                rows = np.subtract(rows, 0 if self._shift is None else self._shift, out=own, dtype=np.float32)
+            self._add(first, rows, np.matmul(rows, self._directions, out=scores[: len(rows)]), product)
+        return self
+
+    def _add(self, start: int, rows: np.ndarray, scores: np.ndarray, product: np.ndarray) -> None:
+        """One block."""
+        sketch = self._sketch
+        native.highest(scores, start, self._kappa, sketch.square_norms, sketch.log_prior, self.own, self.top)
+        scale = np.exp(self.peak - self.own)
+        self.lower_to(self.own, weighted=False)
+        total = self.sums[4]
+        if not total.any():  # nothing is known yet of what a sample's share will be
+            first = np.zeros_like(self.sums)
+            self._weigh(scores.copy(), start, 0 * total, np.full(len(total), np.inf), first)
+            total = first[4]
+        limit = np.minimum(self._expected.share * total, self._near)
+        count = self._weigh(scores, start, HIDDEN / sketch.n * total, limit, self.sums)
+        if count <= FEW * scores.size:
+            product[:] = 0
+            native.add_rows(scores, rows, product)
+        else:
+            np.matmul(scores.T, rows, out=product)
+        native.add_scaled(self.weighted, scale, product)
+
+    def _weigh(self, scores: np.ndarray, start: int, negligible: np.ndarray, limit: np.ndarray, sums: np.ndarray) -> int:
+        """Scores to weights; what is heavy, to the list. How many are not 0."""
+        first, count = 0, 0
+        bounds = negligible.astype(np.float32), limit.astype(np.float32)
+        while first < len(scores):
+            rows, queries = np.empty(ROOM, np.int32), np.empty(ROOM, np.int32)
+            of_rows = scores, first, start, self._sketch.square_norms
+            first, at, more = native.weigh(*of_rows, self.own, *bounds, sums, rows, queries, 0)
+            count += more
+            if at:
+                self.heavy.append(Pairs(rows[:at], queries[:at], np.zeros(at), np.full(at, np.inf)))
+        return count
+
+    def lower_to(self, peak: np.ndarray, *, weighted: bool = True) -> None:
+        """Weights relative to another peak."""
+        with np.errstate(invalid="ignore"):
+            fall = np.where(np.isneginf(self.peak), 0, self.peak - peak)
+        scale = np.exp(fall)
+        self.sums[2] += fall * self.sums[0]
+        self.sums *= np.stack([scale, scale**2, scale, scale, scale])
+        if weighted:
+            self.weighted *= scale[:, None]
+        self.peak = np.asarray(peak, np.float64)
