@@ -61,11 +61,10 @@ class Contest:
             self.first_seconds.setdefault(name, time.perf_counter() - started)
         matmuls = sgemms(self.data, x)
         taken: dict[str, list[float]] = {name: [] for name in [*self.calls, *(f"sgemm {name}" for name in matmuls)]}
-        for _ in range(repeats):
-            for name, call in self.calls.items():
-                taken[name].append(_seconds(bind(call, x, t)))
-            for name, matmul in matmuls.items():
-                taken[f"sgemm {name}"].append(_seconds(matmul))
+        every = {name: bind(call, x, t) for name, call in self.calls.items()} | {f"sgemm {name}": f for name, f in matmuls.items()}
+        for seed in range(repeats):  # in another order each time: a library's threads take a core for a while after its call
+            for name in np.random.default_rng(seed).permutation(list(every)):
+                taken[name].append(_seconds(every[name]))
         median = {name: float(np.median(seconds)) for name, seconds in taken.items()}
         sgemm = min(median[f"sgemm {name}"] for name in matmuls)
         pytorch = min((median[name] for name in PYTORCH if name in median), default=None)

@@ -24,6 +24,18 @@ def on_every_core(work: Callable[[int], Result]) -> list[Result]:
     return [*(job.result() for job in jobs), last]
 
 
+def in_turn(n: int, work: Callable[[int], Result]) -> list[Result]:
+    """`work(k)` for k below n, in order: whichever core is done takes the next, for another library's threads may hold one up."""
+    left, found = iter(range(n)), dict[int, Result]()
+
+    def some(core: int) -> None:
+        for k in left:
+            found[k] = work(k)
+
+    on_every_core(some)
+    return [found[k] for k in range(n)]
+
+
 def share(n: int, core: int) -> tuple[int, int]:
     """First and last of n things for one of the cores."""
     return n * core // cores(), n * (core + 1) // cores()

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernels.posterior import native
-from kernels.posterior.cores import on_every_core, share
+from kernels.posterior.cores import cores, in_turn
 from kernels.posterior.found import Found, Queries, by_tiles
 from kernels.posterior.sketch import ROWS, UNIT, Aim, Sketch
 from kernels.posterior.weighing import Heavy, Light, Pairs, moments
@@ -24,7 +24,7 @@ NEAR = 10.0
 EQUAL = 1e-6
 """Nats within which all scores of a query are taken for equal: then all is noise."""
 SURPRISE = 3.0
-"""How many times as large as expected the heavy samples' scores may be, and their errors with them."""
+"""How many times as large as expected, or as `SCORE_ERROR`, the errors of the heavy samples' scores may turn out."""
 LEAST_SPREAD = 0.002
 """Of the mean square distance from the data's centre: below it float32 would show in the variance of the light samples,
 and a query is left unanswered."""
@@ -36,6 +36,8 @@ HIDDEN = 1e-7
 """Share of a query's weight that a float32 result cannot show: samples that together weigh less are not summed."""
 FEW = 0.2
 """Share of the weights of a block up to which samples are summed one by one, at three times what a matrix product takes for each."""
+SHARES = 4
+"""Parts of a pass for each core."""
 ROOM = 2**14
 """Heavy pairs that each core has room for at a time."""
 
@@ -48,20 +50,23 @@ def posterior_over_all(sketch: Sketch, queries: Queries, rows: Int[np.ndarray, "
 class Scores(NamedTuple):
     """What is known of the scores of some queries before they are computed."""
 
-    size: Float[np.ndarray, " B"]
-    """Of the products of the heavy samples."""
     error: Float[np.ndarray, " B"]
-    """Standard deviation of what float32 gets wrong of one, nats: D sums, rounded at about its own size."""
+    """`error_of_scores`."""
     equal: Bool[np.ndarray, " B"]
     """Whether they are all the same, but for the prior."""
 
     @classmethod
-    def of(cls, sketch: Sketch, aim: Aim) -> "Scores":
+    def of(cls, sketch: Sketch, queries: Queries) -> "Scores":
         """Of queries of the path; others are found out later."""
-        along = 0.0 if _far(sketch) else np.abs(aim.g @ sketch.center)
-        size = along + aim.kappa * sketch.mean_square + np.maximum(0, -aim.constant - sketch.d / 2)
-        equal = aim.whole.length * sketch.radius + aim.kappa * sketch.radius**2 < EQUAL
-        return cls(size, UNIT / 3 * np.sqrt(sketch.d) * size, equal)
+        x, alpha, sigma, _, _ = queries
+        rate, kappa = alpha / sigma**2, alpha**2 / (2 * sigma**2)
+        along, center = x @ sketch.center, float(sketch.center @ sketch.center)
+        squares = np.maximum(np.einsum("qi,qi->q", x, x) - 2 * alpha * along + alpha**2 * center, 0)  # ‖x - α c‖²
+        size = 0.0 if _far(sketch) else np.abs(rate * (along - alpha * center))
+        size += kappa * sketch.mean_square + np.maximum(0, squares / (2 * sigma**2) - sketch.d / 2)
+        size += 2 * rate * np.sqrt(squares * sketch.mean_square / sketch.d)  # of sums on the way
+        equal = rate * np.sqrt(squares) * sketch.radius + kappa * sketch.radius**2 < EQUAL
+        return cls(error_of_scores(sketch.d, size), equal)
 
     @property
     def share(self) -> Float[np.ndarray, " B"]:
@@ -69,9 +74,14 @@ class Scores(NamedTuple):
         return np.minimum(1, (SCORE_ERROR / np.maximum(self.error, SCORE_ERROR)) ** 2)
 
 
+def error_of_scores(d: int, size: Float[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
+    """Standard deviation of what float32 gets wrong of a score of some size, nats: D sums, rounded at about that size."""
+    return UNIT / 3 * d**0.5 * size
+
+
 def exact_enough(sketch: Sketch, queries: Queries) -> Bool[np.ndarray, " B"]:
     """Which queries this pass gets right, as far as that can be told beforehand; σ > 0."""
-    return Scores.of(sketch, Aim.at(sketch, queries.x, queries.alpha, queries.sigma)).share >= LEAST_SHARE
+    return Scores.of(sketch, queries).share >= LEAST_SHARE
 
 
 def _far(sketch: Sketch) -> bool:
@@ -82,7 +92,7 @@ def dense_tile(sketch: Sketch, part: slice, queries: Queries) -> Found:
     """`posterior_over_all` for one tile of queries, over a part of the samples."""
     b = len(queries.x)
     aim = Aim.at(sketch, queries.x, queries.alpha, queries.sigma)
-    expected = Scores.of(sketch, aim)
+    expected = Scores.of(sketch, queries)
     light, peak, top, pairs = _pass(sketch, part, aim, expected)
     heavy = Heavy.at(sketch, queries, top)
     rise = peak + aim.constant - heavy.peak  # float32's word on the same sample, and the constant
@@ -95,15 +105,17 @@ def dense_tile(sketch: Sketch, part: slice, queries: Queries) -> Found:
     found.standing[:] = np.bincount(pairs.queries, minlength=b)
     found.error_bound[:] = 0
     size = np.abs(heavy.peak - aim.constant) + aim.kappa * sketch.square_norms[top]
-    as_expected = (expected.share >= LEAST_SHARE) & (size <= SURPRISE * expected.size + 1)
-    found.answered[:] = as_expected & (found.variance >= LEAST_SPREAD * sums[3] / total)
+    as_expected = error_of_scores(sketch.d, size) <= SURPRISE * np.maximum(expected.error, SCORE_ERROR)
+    found.answered[:] = as_expected & (expected.share >= LEAST_SHARE) & (found.variance >= LEAST_SPREAD * sums[3] / total)
     return found
 
 
 def _pass(sketch: Sketch, part: slice, aim: Aim, expected: Scores) -> tuple[Light, np.ndarray, np.ndarray, Pairs]:
     """The sums of the light, relative to the highest score; that score, about the centre, and whose it is; the heavy by name."""
     b, n = len(aim.kappa), part.stop - part.start
-    every = on_every_core(lambda core: _Share(sketch, aim, expected).over(*(part.start + v for v in share(n, core))))
+    count = min(SHARES * cores(), n)
+    cuts = [part.start + n * k // count for k in range(count + 1)]
+    every = in_turn(count, lambda k: _Share(sketch, aim, expected).over(cuts[k], cuts[k + 1]))
     peak = np.max([one.peak for one in every], axis=0)
     sums, weighted = np.zeros((5, b)), np.zeros((b, sketch.d))
     top = np.full(b, part.start, np.int32)
@@ -116,11 +128,16 @@ def _pass(sketch: Sketch, part: slice, aim: Aim, expected: Scores) -> tuple[Ligh
     top = np.where(expected.equal, first[sketch.index[first].argmin()], top).astype(np.int32)
     about = sketch.center.astype(np.float32) if _far(sketch) else np.zeros(sketch.d, np.float32)
     weighted += sums[0][:, None] * about
-    return Light(sums[:4], weighted), peak - aim.g @ (sketch.center - about), top, Pairs.together([pairs for one in every for pairs in one.heavy])
+    return (
+        Light(sums[:4], weighted),
+        peak - aim.g @ (sketch.center - about),
+        top,
+        Pairs.together([pairs for one in every for pairs in one.heavy]),
+    )
 
 
 class _Share:
-    """What one core does of a pass."""
+    """A pass over some of the samples."""
 
     def __init__(self, sketch: Sketch, aim: Aim, expected: Scores):
         b = len(aim.kappa)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from kernels.posterior.cores import one_thread_each
 from kernels.posterior.sketch import Sketch
 
 TILE = 128
@@ -66,13 +65,12 @@ def by_tiles(
     sketch: Sketch, queries: Queries, rows: np.ndarray, compute: Callable[[slice, Queries, np.ndarray], Found], into: Found
 ) -> None:
     """`compute(part, tile, their rows)` for the queries `rows`, those of a class together, and put where they belong."""
-    with one_thread_each():
-        for label in np.unique(queries.label[rows]):
-            part = sketch.part(int(label))
-            mine = rows[queries.label[rows] == label]
-            for start in range(0, len(mine), TILE):
-                tile = mine[start : start + TILE]
-                into.put(tile, compute(part, queries.at(tile), tile))
+    for label in np.unique(queries.label[rows]):
+        part = sketch.part(int(label))
+        mine = rows[queries.label[rows] == label]
+        for start in range(0, len(mine), TILE):
+            tile = mine[start : start + TILE]
+            into.put(tile, compute(part, queries.at(tile), tile))
 
 
 def log_density_of(sketch: Sketch, part: slice, log_weight: np.ndarray, sigma: np.ndarray) -> Float[np.ndarray, " B"]:

@@ -13,6 +13,8 @@ import numpy as np
 FAST = {"reassoc", "contract", "nsz", "nnan"}
 RUN = 128
 """Rows whose weights are summed in float32, before the sums go on in float64."""
+TOGETHER = 64
+"""Rows that are looked at together."""
 
 _WAITING: list[Callable[..., Any]] = []
 
@@ -113,13 +115,14 @@ def lead(scores, start, run, table, aim, floor):  # type: ignore[no-untyped-def]
 
 @_compiled
 def look(  # type: ignore[no-untyped-def]  # pragma: no cover
-    bounds, first, start, table, aim, below, cut, floor, seen, most, rows, queries, values, widths, at
+    bounds, first, start, fine, table, aim, below, cut, floor, seen, most, rows, queries, values, widths, at
 ):
     """Pairs of sample and query that may lie within the cut of the query's highest score: by columns first, of those that stand by columns and
     the bytes of coordinates, and of those by all bytes.
 
     Args:
       bounds: `[n, B]` float32, of the samples from `start` on; from row `first` on.
+      fine: whether they are by all columns.
       table, aim: `Table` and `Aim` of `kernels.posterior.sketch`.
       below: `[B]`, how far below its bound by columns a score's floor may lie for it to be looked at: the cut, and what float32 hides.
       cut, floor: `[B]`: the floor is raised to what the bytes say a score is at least.
@@ -131,53 +134,63 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
     """
     n, b = bounds.shape
     columns, middle, whole, norms, prior = table
-    of_columns, of_middle, of_whole, kappa, offset, slack = aim.columns, aim.middle, aim.whole, aim.kappa, aim.offset, aim.slack_of_bytes
+    of_columns, of_groups, of_middle, of_whole = aim.columns, aim.groups, aim.middle, aim.whole
+    kappa, offset, slack = aim.kappa, aim.offset, aim.slack_of_bytes
     some_digits, some_lengths, some_left = middle
     some_bits, some_step, some_lost, some_length = of_middle
     digits, lengths, left = whole
     bits, step, lost, length = of_whole
-    least, chosen, bound = np.empty(b, np.float32), np.empty(b, np.int32), np.empty(b)
+    others = of_columns.shape[1]
+    least, count = np.empty(b, np.float32), np.empty(b, np.int64)
+    standing, chosen, bound = np.empty((b, TOGETHER + 1), np.int32), np.empty(TOGETHER + 1, np.int32), np.empty(TOGETHER)
     for q in range(b):
         least[q] = np.float32(floor[q] - below[q]) if seen[q] <= most[q] else np.float32(np.inf)
-    for i in range(first, n):
-        if at + b > rows.shape[0]:
+    for i in range(first, n, TOGETHER):
+        if at + b * TOGETHER > rows.shape[0]:
             return i, at
-        some = np.int32(0)
-        for q in range(b):
-            some += np.int32(bounds[i, q] >= least[q])
-        if some == 0:
-            continue
-        # Loops of their own without a branch: what a processor would guess wrong costs more than what is computed.
-        j, count, left_over = start + i, 0, 0
-        for q in range(b):
-            chosen[count] = q
-            count += np.int64(bounds[i, q] >= least[q])
-        for p in range(count):
-            q = chosen[p]
-            by_columns = np.float32(0)
-            for k in range(of_columns.shape[1]):
-                by_columns += columns[j, k] * of_columns[q, k]
-            width = some_lost[q] * some_lengths[j] + some_length[q] * some_left[j]
-            bound[p] = by_columns + some_step[q] * _product(some_digits, j, some_bits, q) + width
-        for p in range(count):
-            q = chosen[p]
-            seen[q] += 1
-            chosen[left_over] = q
-            left_over += np.int64(bound[p] >= floor[q] - below[q])
-        for p in range(left_over):
-            q = chosen[p]
-            bound[p] = step[q] * _product(digits, j, bits, q) + offset[q] - kappa[q] * norms[j] + prior[j]
-        for p in range(left_over):
-            q, value = chosen[p], bound[p]
-            width = lost[q] * lengths[j] + length[q] * left[j] + slack[q]
-            if value - width > floor[q]:
-                floor[q] = value - width
-                least[q] = np.float32(floor[q] - below[q])
-            if value + width >= floor[q] - cut[q]:
-                rows[at], queries[at], values[at], widths[at] = j, q, value, width
-                at += 1
-            if seen[q] > most[q]:
-                least[q] = np.float32(np.inf)
+        # Some rows together, so that they stay in a core's first cache, or the bits of a query do. What has no branch is in loops of its own:
+        # what a processor would guess wrong costs more than what is computed.
+        every, last = np.int32(0), min(i + TOGETHER, n)
+        count[:] = 0
+        for k in range(i, last):
+            some = np.int32(0)
+            for q in range(b):
+                some += np.int32(bounds[k, q] >= least[q])
+            every += some
+            if some:
+                for q in range(b):
+                    standing[q, count[q]] = k
+                    count[q] += np.int64(bounds[k, q] >= least[q])
+        for q in range(b if every else 0):
+            left_over = 0
+            for p in range(count[q]):
+                k = standing[q, p]
+                j = start + k
+                if fine:  # then the bounds have all but what follows, in place of which they have the groups
+                    by_columns = bounds[k, q]
+                    for g in range(of_groups.shape[1]):
+                        by_columns -= columns[j, others + g] * of_groups[q, g]
+                else:
+                    by_columns = np.float32(0)
+                    for g in range(others):
+                        by_columns += columns[j, g] * of_columns[q, g]
+                width = some_lost[q] * some_lengths[j] + some_length[q] * some_left[j]
+                bound[p] = by_columns + some_step[q] * _product(some_digits, j, some_bits, q) + width
+            for p in range(count[q]):
+                chosen[left_over] = start + standing[q, p]
+                left_over += np.int64(bound[p] >= floor[q] - below[q])
+            for p in range(left_over):
+                j = chosen[p]
+                bound[p] = step[q] * _product(digits, j, bits, q) + offset[q] - kappa[q] * norms[j] + prior[j]
+            for p in range(left_over):
+                j, value = chosen[p], bound[p]
+                width = lost[q] * lengths[j] + length[q] * left[j] + slack[q]
+                floor[q] = max(floor[q], value - width)
+                if value + width >= floor[q] - cut[q]:
+                    rows[at], queries[at], values[at], widths[at] = j, q, value, width
+                    at += 1
+            seen[q] += count[q]
+            least[q] = np.float32(floor[q] - below[q]) if seen[q] <= most[q] else np.float32(np.inf)
     return n, at
 
 
@@ -185,13 +198,12 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
 def around(x, alpha, still, samples, rows, base, squares, moving):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Of one sample for each query: itself, as float64, ‖x - α y‖² and ‖y - κ x‖²."""
     for q in range(x.shape[0]):
-        y, own, into, total, away = samples[rows[q]], x[q], base[q], 0.0, 0.0
+        y, own, into, away = samples[rows[q]], x[q], base[q], 0.0
         for i in range(own.shape[0]):
             value = np.float64(y[i])
             into[i] = value
-            total += (own[i] - alpha[q] * value) ** 2
             away += (value - still[q] * own[i]) ** 2
-        squares[q], moving[q] = total, away
+        squares[q], moving[q] = _square_distance(own, alpha[q], y), away
 
 
 @_compiled

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from kernels.posterior.cores import one_thread_each
-from kernels.posterior.dense import dense_tile, exact_enough, posterior_over_all
+from kernels.posterior.dense import FEW, dense_tile, exact_enough, posterior_over_all
 from kernels.posterior.found import TILE, Found, Queries
 from kernels.posterior.plan import Plan
 from kernels.posterior.samples import Samples
@@ -30,8 +30,10 @@ ELIGIBLE = 64
 RATIOS = np.geomspace(0.05, 20, 25)
 """σ/α at which it is counted how many samples stand; beyond the last, all do."""
 CALIBRATION_QUERIES = 16
-CALIBRATION_ROWS = 2**14
-"""Samples on which costs are measured."""
+CALIBRATION_ROWS = 2**16
+"""Samples on which it is measured what skipping costs, and an eighth of them for what a dense pass does."""
+LOOKED, WEIGHED = 0.2, 0.02
+"""Shares at which it is measured what a look and a weight cost."""
 MOST = 0.9
 """Share of the samples left from which on it is not counted any further."""
 STREAMING = 2.0
@@ -66,13 +68,17 @@ class Costs:
     weigh: float
     """Its weight and its part in the sums."""
     dense: float
-    """Its share of a pass over all samples."""
+    """Its share of a pass over all samples, early in time."""
+
+    def of_dense(self, standing: Standing, ratio: float) -> float:
+        """Its share of that pass at σ/α = `ratio`: where few samples have weight, the second of two products is left out."""
+        return self.dense * (1 + min(1.0, standing.at(ratio)[1] / FEW)) / 2
 
     def cheapest(self, standing: Standing, ratio: float) -> tuple[int, float]:
         """The cheapest of `LEVELS` at σ/α = `ratio`, and its cost as a share of the dense pass."""
         looked, weighed = standing.at(ratio)
         costs = self.bound + looked * self.look + weighed * self.weigh
-        return LEVELS[costs.argmin()], float(costs.min() / self.dense)
+        return LEVELS[costs.argmin()], float(costs.min() / self.of_dense(standing, ratio))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +155,7 @@ class Planner:
                 sketch = sketch_of(samples)
                 with one_thread_each():
                     standing = count_standing(sketch)
-                    costs = Costs(np.zeros(len(LEVELS)), 0.0, 0.0, 1.0) if self.always else measure_costs(sketch)
+                    costs = Costs(np.zeros(len(LEVELS)), 0.0, 0.0, 1.0) if self.always else measure_costs(sketch, standing)
                 self._made = sketch, costs, standing
             return self._made
 
@@ -164,7 +170,12 @@ class Planner:
         self._eligible += int(inside.sum())
         if not inside.any() or (self._made is None and not self.always and self._eligible < ELIGIBLE):
             return None
-        sketch, costs, standing = self.prepare(samples)
+        with one_thread_each():
+            return self._answered(*self.prepare(samples), queries, inside, tolerance)
+
+    def _answered(
+        self, sketch: Sketch, costs: Costs, standing: Standing, queries: Queries, inside: Bool[np.ndarray, " B"], tolerance: float
+    ) -> Found | None:
         found = Found.none(*queries.x.shape)
         ratio = np.where(queries.alpha > 0, queries.sigma / np.where(queries.alpha > 0, queries.alpha, 1), np.inf)
         distinct, own = np.unique(ratio, return_inverse=True)
@@ -207,7 +218,7 @@ def count_standing(sketch: Sketch) -> Standing:
     """What is left of the samples, for a few noisy samples of the data at each of `RATIOS`."""
     looked, weighed = np.ones((len(RATIOS), len(LEVELS))), np.ones(len(RATIOS))
     for k, ratio in enumerate(RATIOS):
-        look = Look(sketch, slice(0, sketch.n), noisy(sketch, CALIBRATION_QUERIES, ratio), 0.0)
+        look = Look(sketch, slice(0, sketch.n), noisy(sketch, sketch.n, CALIBRATION_QUERIES, ratio), 0.0)
         for one, level in enumerate(LEVELS):
             pairs = look.standing(level, np.full(CALIBRATION_QUERIES, math.inf))[2]
             looked[k, one] = look.seen.mean() / sketch.n
@@ -217,34 +228,37 @@ def count_standing(sketch: Sketch) -> Standing:
     return Standing(looked, weighed)
 
 
-def noisy(sketch: Sketch, count: int, ratio: float) -> Queries:
-    """Samples of the data plus noise, α = 1."""
+def noisy(sketch: Sketch, rows: int, count: int, ratio: float) -> Queries:
+    """Some of the first `rows` samples plus noise, α = 1."""
     rng = np.random.default_rng(0)
-    x = sketch.rows[rng.integers(sketch.n, size=count)] + ratio * rng.standard_normal((count, sketch.d))
+    x = sketch.rows[rng.integers(rows, size=count)] + ratio * rng.standard_normal((count, sketch.d))
     ones = np.ones(count)
     return Queries(x, ones, ratio * ones, ones, np.full(count, -1))
 
 
-def measure_costs(sketch: Sketch) -> Costs:
-    """Of this machine, on the first rows of the data: a few milliseconds each, the faster of two."""
-    part = slice(0, min(CALIBRATION_ROWS, sketch.n))
-    pairs = TILE * part.stop
-    late, early = (noisy(sketch, TILE, ratio) for ratio in (RATIOS[0], RATIOS[-1]))
-    every = np.full(TILE, math.inf)
+def measure_costs(sketch: Sketch, standing: Standing) -> Costs:
+    """Of this machine, on the first rows of the data: some tens of milliseconds each, the fastest of four."""
+    n, every = min(CALIBRATION_ROWS, sketch.n), np.full(TILE, math.inf)
+    few = max(n // 8, 1)
 
-    def look(queries: Queries, level: int) -> float:
-        return _seconds(lambda: Look(sketch, part, queries, 0.0).standing(level, every)) / pairs
+    def look(ratio: float) -> Look:
+        return Look(sketch, slice(0, n), noisy(sketch, n, TILE, ratio), 0.0)
 
-    bound = np.array([look(late, level) for level in LEVELS])
-    whole = look(early, FINE)  # where all are looked at
-    weighed = _seconds(lambda: Look(sketch, part, early, 0.0).answer(FINE, every)) / pairs
-    dense = _seconds(lambda: dense_tile(sketch, part, early)) / pairs
-    return Costs(bound, max(whole - bound[-1], bound[0]), max(weighed - whole, bound[0]), dense)
+    bound = np.array([_seconds(lambda: look(RATIOS[0]).standing(level, every)) for level in LEVELS]) / (TILE * n)  # noqa: B023
+    some, more = (
+        look(RATIOS[np.abs(shares - share).argmin()]) for shares, share in ((standing.looked[:, -1], LOOKED), (standing.weighed, WEIGHED))
+    )
+    looked = _seconds(lambda: some.standing(FINE, every)) - bound[-1] * TILE * n
+    before = _seconds(lambda: more.standing(FINE, every))
+    weighed = _seconds(lambda: more.answer(FINE, every)) - before
+    pairs = len(more.standing(FINE, every)[2].rows)
+    dense = _seconds(lambda: dense_tile(sketch, slice(0, few), noisy(sketch, few, TILE, RATIOS[-1])))
+    return Costs(bound, max(looked / max(some.seen.sum(), 1), bound[0]), max(weighed / max(pairs, 1), bound[0]), dense / (TILE * few))
 
 
 def _seconds(call: Callable[[], object]) -> float:
     found = []
-    for _ in range(3):  # the first compiles
+    for _ in range(5):  # the first compiles
         started = time.perf_counter()
         call()
         found.append(time.perf_counter() - started)

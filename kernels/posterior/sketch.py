@@ -169,7 +169,9 @@ class Aim(NamedTuple):
     """What a log weight `-‖x - α y‖² / 2σ² + log prior` has beside the score."""
     coordinates: Float[np.ndarray, "B K"]
     columns: Float[np.ndarray, "B C"]
-    """float32: what the columns but the groups are multiplied by."""
+    """float32: what the columns but the groups are multiplied by, ..."""
+    groups: Float[np.ndarray, "B G"]
+    """... and the groups that have no coordinate among them."""
     middle: Bits
     whole: Bits
     offset: Float[np.ndarray, " B"]
@@ -194,16 +196,23 @@ class Aim(NamedTuple):
         size = 3 * length * radius + kappa * radius**2 + sketch.largest_prior
         slack = 2 * sketch.rounding * length * radius + (sketch.table.columns.shape[1] + 8) * UNIT * size
         of_bytes = 1e-13 * (size + length * float(np.linalg.norm(away)))
-        return cls(g, kappa, constant, z, columns, middle, whole, offset, slack, of_bytes)
+        groups = _of_groups(sketch, z, FINE).astype(np.float32)
+        return cls(g, kappa, constant, z, columns, groups, middle, whole, offset, slack, of_bytes)
 
     def coefficients(self, sketch: Sketch, coordinates: int, *, bound: bool) -> Float[np.ndarray, "columns B"]:
         """By which the last of the columns, with so many coordinates, become bounds of the scores; or estimates, without the groups and what
         is outside."""
-        own, z = self.columns[:, max(self.columns.shape[1] - 3 - coordinates, 0) :].copy(), self.coordinates
+        own = self.columns[:, max(self.columns.shape[1] - 3 - coordinates, 0) :].copy()
         if not bound:
             own[:, -3] = 0
-        norms = [np.linalg.norm(z[:, a:b], axis=1) if bound and a >= coordinates else np.zeros(len(z)) for a, b in sketch.groups]
-        return np.ascontiguousarray(np.concatenate([own.T, *(v[None] for v in norms)]), np.float32)
+        of_groups = _of_groups(sketch, self.coordinates, coordinates if bound else sketch.d)
+        return np.ascontiguousarray(np.concatenate([own, of_groups], axis=1).T, np.float32)
+
+
+def _of_groups(sketch: Sketch, z: Float[np.ndarray, "B K"], first: int) -> Float[np.ndarray, "B G"]:
+    """The norms of the groups from coordinate `first` on; of others 0."""
+    norms = [np.linalg.norm(z[:, a:b], axis=1) * (a >= first) for a, b in sketch.groups]
+    return np.stack(norms, axis=1) if norms else np.zeros((len(z), 0))
 
 
 def rounding_of(d: int, k: int) -> float:
@@ -286,16 +295,28 @@ def leading_directions(rows: Shaped[np.ndarray, "N D"], center: Float[np.ndarray
     Source: Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), algorithm 4.4.
     """
     n, d = rows.shape
-    k = min(DIRECTIONS, d)
-    chosen = rows[:: max(1, n * d // SAMPLED)]
-    some = (chosen - center).astype(np.float32)
-    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((d, k)))[0]
-    if k < d:
+    k = min(DIRECTIONS, d, n)
+    some = (rows[:: max(1, n * d // SAMPLED)] - center).astype(np.float32)
+    if k == d:
+        basis = np.eye(d)
+    else:
+        basis = np.random.default_rng(0).standard_normal((d, k))
         for _ in range(ROUNDS):
-            basis = np.linalg.qr((some.T @ (some @ basis.astype(np.float32))).astype(np.float64))[0]
+            basis = _orthonormal((some.T @ (some @ basis.astype(np.float32))).astype(np.float64))
     seen = some @ basis.astype(np.float32)
     turn = np.linalg.eigh((seen.T @ seen).astype(np.float64))[1][:, ::-1]
     return (basis @ turn).astype(np.float32), seen @ turn
+
+
+def _orthonormal(columns: Float[np.ndarray, "D K"]) -> Float[np.ndarray, "D k"]:
+    """A basis of what the columns span, but for what is below rounding; twice, since once leaves the rounding of their condition."""
+    for _ in range(2):
+        size, turn = np.linalg.eigh(columns.T @ columns)
+        if size[-1] <= 0:
+            return np.eye(len(columns), 1)
+        kept = size > 1e-12 * size[-1]
+        columns = columns @ (turn[:, kept] / np.sqrt(size[kept]))
+    return columns
 
 
 def _center_and_bytes(rows: Shaped[np.ndarray, "N D"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernels.posterior import native
-from kernels.posterior.cores import cores, on_every_core, share
+from kernels.posterior.cores import cores, on_every_core
 from kernels.posterior.found import Found, Queries, by_tiles
 from kernels.posterior.sketch import FINE, LEVELS, ROWS, Aim, Sketch
 from kernels.posterior.weighing import Heavy, Pairs, moments
@@ -24,7 +24,7 @@ ROOM = 2**16
 """Pairs that each core has room for at first."""
 RUN = 128
 """Samples of which the best by estimate is looked at, for a floor of the scores."""
-TYPICAL = 6.0
+TYPICAL = 5.0
 """Standard deviations by which the noise of a query of the path may exceed its mean, in a first guess of the highest score."""
 
 
@@ -69,8 +69,8 @@ class Look:
         """Moments of the queries but those that are given up: see `posterior_by_sketch`."""
         heavy, cut, pairs = self.standing(level, most * self._n)
         logs = pairs.values + (self._aim.constant - heavy.peak)[pairs.queries]
-        with np.errstate(over="ignore"):  # where it is not sure
-            sure = (logs < -LIGHT) & (pairs.widths * np.exp(logs) < WRONG)
+        highest = logs + pairs.widths
+        sure = (highest < -LIGHT) & (pairs.widths * np.exp(np.minimum(highest, 0)) < WRONG)
         found, _ = moments(self.sketch, self.part, self.queries, heavy, cut, pairs, logs, sure)
         found.standing[:] = np.bincount(pairs.queries, minlength=len(cut))
         found.error_bound[:] = (found.error_bound + self._n * np.exp(-cut)) * found.top1_weight * 2 * self.sketch.radius
@@ -125,22 +125,21 @@ class Look:
 
     def _looked(self, level: int, cut: np.ndarray, floor: np.ndarray, most: np.ndarray) -> Pairs:
         """The pairs that stand, and some that do not; `floor` is raised."""
-        found: list[list[Pairs]] = [[] for _ in range(cores())]
+        found: dict[int, list[Pairs]] = {}
         rooms = [Pairs.none(ROOM) for _ in range(cores())]
         seen = [np.zeros(len(cut), np.int64) for _ in range(cores())]
         below = (cut + self._aim.slack) * (1 + 1e-6)
 
         def work(core: int, start: int, bounds: np.ndarray) -> None:
-            first = 0
+            first, found[start] = 0, []
             while first < len(bounds):
-                some = bounds, first, start, self.sketch.table, self._aim
+                some = bounds, first, start, level == FINE, self.sketch.table, self._aim
                 first, at = native.look(*some, below, cut, floor, seen[core], most, *rooms[core], 0)
-                if at:
-                    found[core].append(Pairs(*(v[:at].copy() for v in rooms[core])))
+                found[start].append(Pairs(*(v[:at].copy() for v in rooms[core])))
 
         self._through_columns(level, True, work)
         self.seen = np.sum(seen, axis=0)
-        return Pairs.together([Pairs.none(), *(one for own in found for one in own)])
+        return Pairs.together([one for start in sorted(found) for one in found[start]])
 
     def _through_columns(self, coordinates: int, bound: bool, work) -> None:  # type: ignore[no-untyped-def]
         """`work(core, start, scores)` for some rows at a time, with their bounds or estimates."""
@@ -148,11 +147,12 @@ class Look:
         coefficients = self._aim.coefficients(sketch, coordinates, bound=bound)
         columns = sketch.table.columns[:, -len(coefficients) :]
 
+        parts = iter(range(self.part.start, self.part.stop, ROWS))  # whoever is done takes the next: another's threads may be at work
+
         def through(core: int) -> None:
             scores = np.empty((ROWS, len(self.queries.x)), np.float32)
-            first, last = share(self._n, core)
-            for start in range(self.part.start + first, self.part.start + last, ROWS):
-                stop = min(start + ROWS, self.part.start + last)
+            for start in parts:
+                stop = min(start + ROWS, self.part.stop)
                 own = np.matmul(columns[start:stop], coefficients, out=scores[: stop - start])
                 work(core, start, own)
 

@@ -125,13 +125,14 @@ def _weighed(
 
     def work(core: int) -> tuple[np.ndarray, ...]:
         mean, more, sums = np.zeros(x.shape), np.zeros(x.shape, np.float32), np.zeros((len(x), 7))
-        highest, whose = heavy.peak.copy(), heavy.row.copy()
+        highest, whose = np.full(len(x), -np.inf), heavy.row.copy()  # so that all are computed by the same code, and ties are
         some = pairs.rows, pairs.queries, logs, sure, *share(len(pairs.rows), core)
         native.add_pairs(x, alpha, sigma, *of_rows, heavy.base, heavy.peak, cut, *some, mean, more, sums, highest, whose)
         return mean, more, sums, highest, whose
 
     every = on_every_core(work)
     heaviest = _highest(sketch, [one[3:] for one in every])
+    heaviest = heaviest._replace(peak=np.where(np.isneginf(heaviest.peak), heavy.peak, heaviest.peak))
     rise = heaviest.peak - heavy.peak
     if (rise > SURPRISE).any():  # then the weights may overflow
         if light is not None:

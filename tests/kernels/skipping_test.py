@@ -14,8 +14,8 @@ from kernels.posterior import posterior
 from kernels.posterior.found import Found, Queries
 from kernels.posterior.planner import Costs, choose, count_standing, sketch_of
 from kernels.posterior.samples import by_class, prepare
-from kernels.posterior.sketch import BASE, PRODUCTS, Direction, Sketch, build_sketch
-from kernels.posterior.skipping import Bounds, posterior_by_sketch
+from kernels.posterior.sketch import FINE, LEVELS, Aim, Sketch, build_sketch
+from kernels.posterior.skipping import Look, posterior_by_sketch
 from tests import float64_oracle as exact
 
 N, D = 500, 70
@@ -78,9 +78,9 @@ def host(x: np.ndarray, t: np.ndarray) -> Queries:
     return Queries(x.astype(np.float64), t, 1 - t, np.ones(len(x)), np.full(len(x), -1))
 
 
-def by_sketch(own: Sketch, queries: Queries, tolerance: float = 0.0) -> Found:
+def by_sketch(own: Sketch, queries: Queries, tolerance: float = 0.0, level: int = FINE) -> Found:
     found = Found.none(*queries.x.shape)
-    posterior_by_sketch(own, queries, np.arange(len(queries.x)), found, tolerance=tolerance)
+    posterior_by_sketch(own, queries, np.arange(len(queries.x)), found, tolerance=tolerance, level=level)
     return found
 
 
@@ -91,49 +91,63 @@ def log_weights(own: Sketch, queries: Queries) -> np.ndarray:
 
 
 @keys
+@pytest.mark.parametrize("level", LEVELS)
 @settings(max_examples=3)
 @given(seed=st.integers(0, 1000))
-def test_no_sample_weighs_more_than_its_bound(key, seed):
-    """Those left out are below the cut, counted from the peak; the peak is a weight that some sample has."""
+def test_no_sample_weighs_more_than_its_bound(key, level, seed):
+    """By columns, however many of them; and what stands at the end is all that lies within the cut of a weight that some sample has."""
     own, tile = sketch(key), host(*queries(DATA[key], seed))
-    bounds = Bounds(own, slice(0, own.n), tile, 0.0)
-    truth = log_weights(own, tile)
+    truth, aim = log_weights(own, tile), Aim.at(own, tile.x, tile.alpha, tile.sigma)
+    coefficients = aim.coefficients(own, level, bound=True)
+    bounds = (own.table.columns[:, -len(coefficients) :] @ coefficients).T + (aim.constant + aim.slack)[:, None]
     rounding = 1e-9 * (1 + np.abs(truth).max(axis=1))
-    assert (np.abs(truth[np.arange(len(truth)), bounds.nearest] - bounds.peak) <= rounding).all()
-    must_stand = (truth > (bounds.peak - bounds.cut)[:, None] + rounding[:, None]).sum(axis=1)
-    assert (bounds.standing() >= must_stand).all()
+    assert (bounds >= truth - rounding[:, None] - 1e-6 * np.abs(aim.constant)[:, None]).all()
+    heavy, cut, pairs = Look(own, slice(0, own.n), tile, 0.0).standing(level, np.full(len(tile.x), np.inf))
+    assert (np.abs(truth[np.arange(len(truth)), heavy.row] - heavy.peak) <= rounding).all()
+    stands = np.zeros(truth.shape, bool)
+    stands[pairs.queries, pairs.rows] = True
+    assert (stands | (truth <= (heavy.peak - cut + rounding)[:, None])).all()
+    off = np.abs(pairs.values + aim.constant[pairs.queries] - truth[pairs.queries, pairs.rows])
+    assert (off <= pairs.widths + rounding[pairs.queries]).all()
 
 
 @keys
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_bytes_and_what_they_lack_are_the_numbers(key, count):
-    """Samples and directions are the sums of their bytes, to half of the last one's step; and products of bytes are exact."""
+def test_bytes_and_what_they_lack_are_the_numbers(key):
+    """Samples are the sums of their bytes and what is left; so are directions, of 16 bits; coordinates are those of an orthonormal basis."""
     own, tile = sketch(key), host(*queries(DATA[key], 1))
-    way = Direction.of(own, tile.x, tile.alpha, tile.sigma, count)
-    scale = float(BASE) ** -np.arange(count)
+    aim, table = Aim.at(own, tile.x, tile.alpha, tile.sigma), own.table
     g = (tile.alpha / tile.sigma**2)[:, None] * (tile.x - tile.alpha[:, None] * own.center)
-    held = np.einsum("qki,k->qi", way.digits.astype(np.float64), scale) * way.unit[:, None]
-    assert (np.abs(g - held) <= (0.5 * scale[-1] + 1e-9) * way.unit[:, None]).all()
-    np.testing.assert_allclose(way.lost, np.linalg.norm(g - held, axis=1), rtol=1e-6, atol=1e-12 * np.abs(g).max())
-    blocks = own.fine_blocks_of(slice(0, own.n))
-    samples = [sum(d.astype(np.float64) / float(BASE) ** k for k, d in enumerate(map(np.asarray, block.digits))) for block in blocks]
-    whole = np.concatenate([rows[: block.stop - block.start] for rows, block in zip(samples, blocks, strict=True)])
-    off = np.abs(own.origin + own.unit * whole - DATA[key])
-    assert (off <= own.unit * (0.5 / float(BASE) ** (own.bytes_needed - 1) + 1e-12) + 1e-12 * np.abs(DATA[key]).max()).all()
-    for block in blocks:
-        found = PRODUCTS.of(block.digits[0], np.ascontiguousarray(way.digits[:, 0].T))
-        wanted = np.asarray(block.digits[0], np.int64) @ way.digits[:, 0].T.astype(np.int64)
-        np.testing.assert_array_equal(found, wanted)
-        PRODUCTS.give_back([found])
+    np.testing.assert_allclose(aim.g, g, rtol=1e-9, atol=1e-9 * np.abs(g).max())
+    lost = np.linalg.norm(g * own.step - aim.whole.bits * aim.whole.step[:, None], axis=1)
+    assert (lost <= aim.whole.lost * (1 + 1e-6)).all()
+    assert (np.linalg.norm(g, axis=1) <= aim.whole.length).all()
+    left = np.linalg.norm(DATA[key] - (own.origin + own.step * table.whole.digits), axis=1)
+    assert (left <= table.whole.left + 1e-12 * np.abs(DATA[key]).max()).all()
+    assert (np.linalg.norm(table.whole.digits.astype(np.float64), axis=1) <= table.whole.lengths).all()
+    basis = own.basis.astype(np.float64)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-5)
+    z = (DATA[key] - own.center) @ basis
+    away = np.linalg.norm(z[:, FINE:] - own.middle_step * table.middle.digits, axis=1)
+    assert (away <= table.middle.left + 2 * own.rounding * np.sqrt(own.square_norms)).all()
 
 
-def test_images_need_one_byte_and_floats_need_three():
+def test_of_images_nothing_is_left():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 30)).astype(np.uint8)
-    for rows, needed in ((images, 1), (images / np.float32(127.5) - 1, 1), (rng.standard_normal((40, 30)).astype(np.float32), 3)):
+    for rows, whole in ((images, True), (images / np.float32(127.5) - 1, True), (rng.standard_normal((40, 30)).astype(np.float32), False)):
         own = build_sketch(rows)
-        assert own.bytes_needed == needed
-        assert (own.hidden.max() < 1e-5) == (needed == 1)
+        assert (own.table.whole.left.max() < 1e-5) == whole
+
+
+def test_a_guess_that_is_too_high_is_found_out():
+    """Queries far from all samples, of which no score comes near what noise of the path would leave."""
+    own = sketch("falling spectrum")
+    x = 100 * np.random.default_rng(0).standard_normal((6, D)).astype(np.float32)
+    t = np.resize([0.5, 0.9, 0.99], 6).astype(np.float32)
+    for level in LEVELS:
+        found = by_sketch(own, host(x, t), level=level)
+        assert found.answered.all()
+        np.testing.assert_array_equal(found.top1_index, log_weights(own, host(x, t)).argmax(axis=1))
 
 
 @keys
@@ -215,11 +229,9 @@ def test_where_too_many_stand_the_query_is_given_up():
     x, ones = np.zeros((70, D)), np.ones(70)
     found = Found.none(70, D)
     posterior_by_sketch(
-        sketch_of(samples), Queries(x, 0.5 * ones, 0.5 * ones, ones, np.full(70, -1)), np.arange(70), found, dense=np.full(70, 0.3)
+        sketch_of(samples), Queries(x, 0.5 * ones, 0.5 * ones, ones, np.full(70, -1)), np.arange(70), found, most=np.full(70, 0.3)
     )
     assert not found.answered.any()
-    assert (found.standing == N).all()
-    assert np.isnan(found.denoised).all()
 
 
 def test_a_query_with_nan_gives_nan_and_leaves_the_others_alone():
@@ -246,11 +258,11 @@ def test_the_plan_says_why_in_words_and_figures():
     """Early dense, late by bounds; the shares are what was counted on the data."""
     rng = np.random.default_rng(0)
     own = sketch_of(prepare(jnp.asarray((rng.standard_normal((4000, 200)) * np.geomspace(10, 0.01, 200)).astype(np.float32))))
-    shares, costs = count_standing(own), Costs(bound=1.0, look=100.0, dense=10.0, halves=False)
-    early, late = choose(own.n, costs, shares, 30.0), choose(own.n, costs, shares, 0.05)
-    assert (early.way, early.cost) == ("dense", 1)
+    standing, costs = count_standing(own), Costs(bound=np.array([1.0, 1.1, 1.5]), look=50.0, weigh=100.0, dense=10.0)
+    early, late = choose(own.n, costs, standing, 30.0), choose(own.n, costs, standing, 0.05)
+    assert (early.level, early.cost) == (None, 1)
     assert str(early).startswith("dense: at σ/α = 30 bounds leave 100% of the 4,000 samples")
-    assert late.way == "sketch"
+    assert late.level in LEVELS
     assert late.cost < 0.5
     assert "of the 4,000 samples" in str(late)
     oracle = Oracle(DATA["falling spectrum"], implementation="sketch")

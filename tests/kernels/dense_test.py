@@ -1,11 +1,11 @@
-"""The pass over all samples by products of bytes: as exact as float32 can be, or it says that it is not."""
+"""The pass over all samples on the host: as exact as float32 can be, or it says that it is not."""
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from kernels.posterior.fixed_point import posterior_in_fixed_point
+from kernels.posterior.dense import posterior_over_all
 from kernels.posterior.found import Found, Queries
 from kernels.posterior.sketch import build_sketch
 from tests import float64_oracle as exact
@@ -22,11 +22,11 @@ KINDS = {
 }
 
 
-def answered(data: np.ndarray, x: np.ndarray, t: np.ndarray, halves: bool = False, **more: np.ndarray) -> Found:
+def answered(data: np.ndarray, x: np.ndarray, t: np.ndarray, **more: np.ndarray) -> Found:
     t64 = t.astype(np.float64)
     queries = Queries(x.astype(np.float64), t64, 1 - t64, np.ones(len(x)), more.pop("label", np.full(len(x), -1)))
     found = Found.none(*x.shape)
-    posterior_in_fixed_point(build_sketch(data, **more), queries, np.arange(len(x)), found, halves=halves)
+    posterior_over_all(build_sketch(data, **more), queries, np.arange(len(x)), found)
     return found
 
 
@@ -41,12 +41,12 @@ def queries(data: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=4)
-@given(seed=st.integers(0, 1000), halves=st.booleans())
-def test_what_it_answers_is_exact(kind, seed, halves):
+@given(seed=st.integers(0, 1000))
+def test_what_it_answers_is_exact(kind, seed):
     """Against float64, the promises of the whole: the velocity within 1e-5, and so on; early in time it does answer."""
     data = KINDS[kind]
     x, t = queries(data, seed)
-    found, wanted = answered(data, x, t, halves), exact.oracle(data, x, t)
+    found, wanted = answered(data, x, t), exact.oracle(data, x, t)
     yes = found.answered
     if kind not in ("one sample", "outliers", "images"):  # of bytes from 0 to 255, t = 0.02 is late
         assert yes[t <= 0.02].all()
@@ -91,7 +91,7 @@ def test_classes_and_counts():
 
 
 def test_near_duplicates_late_in_time_are_left_to_others():
-    """Scores of bytes cannot tell them apart; it knows."""
+    """Float32 cannot tell them apart; it knows."""
     data = np.repeat(KINDS["floats"], 2, axis=0) + 1e-6 * RNG.standard_normal((1400, 48))
     data = data.astype(np.float32)
     x = (0.999 * data[:16] + 0.001 * RNG.standard_normal((16, 48))).astype(np.float32)
