@@ -34,7 +34,6 @@ from experiments.errors import Errors
 from experiments.scores import turn_and_advice
 from experiments.trained import MODELS, own_data, strength, train_within, training_config
 from flowjax import stages
-from flowjax.data.cache import write_whole
 from flowjax.data.encoder import Encoder, PatchPca
 from flowjax.intervals import Interval
 from flowjax.metrics.loss_by_t import ErrorsByTime
@@ -45,6 +44,7 @@ from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
 from flowjax.stages import TurningPoint
+from flowjax.storage import write_whole
 from flowjax.verdict import Verdict, judge
 
 SPACES = "spaces"

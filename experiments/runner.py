@@ -27,7 +27,7 @@ from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from experiments import hosts
-from flowjax import exits, peers
+from flowjax import exits, peers, storage
 from flowjax.exits import Exit
 from flowjax.reporting.workdir import OthersWorkDir, WorkDir, open_workdir
 from flowjax.training.preemption import Stopped
@@ -116,29 +116,28 @@ def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
 
 def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several: bool) -> None:
     options = flags.FLAGS
-    root = pathlib.Path(options.workdir).expanduser()
     config = options.config
 
     def work() -> None:
-        if "://" in options.workdir:
-            raise ValueError(
-                f"--workdir={options.workdir}: expected a folder; mount the bucket, and give a folder in it (launch/README.md)"
-            )
+        root = storage.located(options.workdir)
         hosts.check_bucket(root)
         if several:
             hosts.connect()
-            hosts.check_alike(config.to_dict(), root, versions())
+            hosts.check_alike(config.to_dict(), options.workdir, versions())
         if options.resume and peers.of_first(lambda: _finished(root, config, free)):
             _say(f"{root} holds a finished run of this configuration: {root / 'report.html'}")
             return
         takeaway = _run_in(root, config, run, live, overwrite=options.overwrite, resume=options.resume)
         peers.gather("done")  # the others stay alive while the first one reports: one that is gone would be missed
-        _say(f"\n{takeaway}\nReport: {(root / 'report.html').resolve()}")
+        report = root / "report.html"
+        _say(f"\n{takeaway}\nReport: {report if storage.in_bucket(report) else report.resolve()}")
 
-    _guarded(name, work, f"; what {root} held before still stands")
+    _guarded(name, work, f"; what {options.workdir} held before still stands")
 
 
-def _run_in(root: pathlib.Path, config: ConfigDict, run: Run, live: Sequence[str], *, overwrite: bool = False, resume: bool = False) -> str:
+def _run_in(
+    root: storage.Folder, config: ConfigDict, run: Run, live: Sequence[str], *, overwrite: bool = False, resume: bool = False
+) -> str:
     def opened() -> WorkDir:
         return open_workdir(root, overwrite=overwrite, live=live, resume=resume)
 
@@ -147,14 +146,14 @@ def _run_in(root: pathlib.Path, config: ConfigDict, run: Run, live: Sequence[str
         return run(config, workdir)
 
 
-def run_within(folder: pathlib.Path, name: str, config: ConfigDict, run: Run, live: Sequence[str]) -> pathlib.Path:
+def run_within(folder: storage.Folder, name: str, config: ConfigDict, run: Run, live: Sequence[str]) -> storage.Folder:
     """Run what another binary runs, in a folder of this one's, and return where: one for each configuration. What was cut off there is gone
     on with, and what is finished is left as it is.
     """
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
     root = folder / f"{name}-{digest}"
     if not _finished(root, config, free=()):
-        folder.mkdir(parents=True, exist_ok=True)
+        storage.make(folder)
         _run_in(root, config, run, live, resume=True)
     return root
 
@@ -188,7 +187,7 @@ def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
         hosts.leave(exits.of_error(error) if expected else Exit.FAILED)
 
 
-def _finished(root: pathlib.Path, config: ConfigDict, free: Sequence[str]) -> bool:
+def _finished(root: storage.Folder, config: ConfigDict, free: Sequence[str]) -> bool:
     """Whether the folder holds all that this run would make: the same configuration, finished."""
     if not (root / "summary.json").exists():
         return False
