@@ -1,6 +1,7 @@
 """Checkpoints: saved aside by Orbax while training goes on, moved into place when whole, then sealed; a few of them kept."""
 
 import contextlib
+import errno
 import logging
 import re
 import sys
@@ -177,6 +178,8 @@ class Checkpointer:
             except Mismatch:
                 raise
             except Exception as error:
+                if isinstance(error, OSError) and error.errno == errno.EIO:  # a bucket, or a disk, that cannot be reached says nothing
+                    raise
                 if sealed:
                     raise ValueError(f"the checkpoint at step {step} in {self._folder} cannot be read ({_cause(error)})") from error
                 damaged.append(f"the checkpoint at step {step} is damaged ({_cause(error)})")

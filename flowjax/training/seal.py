@@ -42,7 +42,7 @@ def check(folder: storage.Folder) -> Found:
     if not (folder / FILE).exists():
         return Found(Seal.NONE)
     found = storage.checksums(folder)
-    for line in (folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in (folder / FILE).read_bytes().decode(errors="replace").splitlines():
         digest, _, name = line.partition("  ")
         if name not in found:
             return Found(Seal.BROKEN, f"{name} is missing")

@@ -56,8 +56,7 @@ def test_training_that_is_killed_goes_on_from_the_bucket_and_ends_as_on_a_disk(p
 
     def saving() -> bool:
         found = names("train/checkpoints")
-        steps = {name.partition("/")[0] for name in found}
-        return any(f"{step}/commit_success.txt" not in found for step in steps)
+        return any(f"{name.partition('/')[0]}/commit_success.txt" not in found for name in found)
 
     train.start(*run, place=place).kill_when(saving)
     whole = max(int(name.partition("/")[0]) for name in names("train/checkpoints") if name.count("/") == 1 and name.endswith("SHA256SUMS"))
