@@ -49,6 +49,8 @@ from flowjax.verdict import Verdict, judge
 
 SPACES = "spaces"
 LIVE = (MODELS, SPACES, CELLS)
+ON_DISK = True
+"""Samples that were encoded are read from its folder."""
 FREE = runner.ANY
 MADE = ("pixels", "pca", "plain", "aligned")
 """The spaces that can be made of images: `plain` and `aligned` are autoencoders, trained here."""
@@ -294,4 +296,4 @@ def _loss_rows(name: str, one: Found) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    runner.main("latent_comparison", run, live=LIVE, free=FREE)
+    runner.main("latent_comparison", run, live=LIVE, free=FREE, on_disk=ON_DISK)

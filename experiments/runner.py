@@ -39,22 +39,24 @@ ANY = ("any",)
 """Keys that may differ in a run that goes on: see `main`."""
 
 
-def main(name: str, run: Run, *, live: Sequence[str] = (), free: Sequence[str] = (), several: bool = False) -> None:
+def main(name: str, run: Run, *, live: Sequence[str] = (), free: Sequence[str] = (), several: bool = False, on_disk: bool = False) -> None:
     """Run a binary from its command line.
 
     Args:
       live: names in the workdir that the run writes as it goes; with `--resume` it goes on from them (`WorkDir.live`).
       free: keys of the configuration that may differ when it does; `ANY`: all, since what is kept says itself what it belongs to.
       several: it can run as several processes (`experiments.hosts`), of which the first writes the folder.
+      on_disk: its folder cannot lie in a bucket: data are read from it.
     """
     _define_config(name, name)
     if several:
         hosts.define_flags()
-    flags.DEFINE_string("workdir", f"runs/{name}", "Folder for the report, the tables and the figures.")
+    where = "" if on_disk else ", or gs://BUCKET/FOLDER"
+    flags.DEFINE_string("workdir", f"runs/{name}", f"Folder for the report, the tables and the figures{where}.")
     flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in the folder; other files are left alone.")
     goes_on = "Go on with the run that the folder holds" if live else "Keep what the folder holds, if it is a finished run of the same"
     flags.DEFINE_bool("resume", False, f"{goes_on}{'; begin where there is none.' if live else ' configuration.'}")
-    app.run(lambda _: _run(name, run, live, free, several), flags_parser=lambda argv: _parse(name, argv))
+    app.run(lambda _: _run(name, run, live, free, several, on_disk), flags_parser=lambda argv: _parse(name, argv))
 
 
 def main_without_workdir(name: str, run: Callable[[ConfigDict], None], *, config: str) -> None:
@@ -114,12 +116,14 @@ def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several: bool) -> None:
+def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several: bool, on_disk: bool) -> None:
     options = flags.FLAGS
     config = options.config
 
     def work() -> None:
         root = storage.located(options.workdir)
+        if on_disk and storage.in_bucket(root):
+            raise ValueError(f"--workdir={options.workdir}: {name} keeps data in its folder, and needs one on a disk")
         hosts.check_bucket(root)
         if several:
             hosts.connect()

@@ -2,7 +2,7 @@
 
 from flowjax.storage.lock import hold
 from flowjax.storage.mirror import Mirror
-from flowjax.storage.paths import Folder, checksums, exists, fetched, in_bucket, located, make, move_in, names, remove, write_whole
+from flowjax.storage.paths import Folder, checksums, exists, fetched, in_bucket, located, make, move, move_in, names, remove, write_whole
 
 __all__ = [
     "Folder",
@@ -14,6 +14,7 @@ __all__ = [
     "in_bucket",
     "located",
     "make",
+    "move",
     "move_in",
     "names",
     "remove",

@@ -34,7 +34,8 @@ def ready() -> None:
         from google.cloud import storage  # noqa: F401
     except ImportError as error:
         raise ValueError(f"gs:// needs the extra gcs, and there is no {error.name}: pip install -e '.[gcs]'") from error
-    logging.getLogger("gcsfs").setLevel(logging.WARNING)
+    for name in ("gcsfs", "fsspec.caching"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     # Others write to the bucket too, TensorStore and other hosts among them: what was listed before says nothing.
     ours = {"use_listings_cache": False} | ({"token": "anon"} if EMULATOR in os.environ else {})
     for name in ("gs", "gcs"):
@@ -69,7 +70,22 @@ def upload(local: pathlib.Path, path: str) -> None:
 def download(path: str, local: pathlib.Path) -> None:
     """Read an object into a file."""
     with _told(path):
-        blob(path).download_to_filename(str(local), timeout=TIMEOUT * 3, retry=_retry())
+        try:
+            blob(path).download_to_filename(str(local), timeout=TIMEOUT * 3, retry=_retry())
+        except _errors().NotFound as error:
+            raise FileNotFoundError(errno.ENOENT, "no such object", path) from error
+
+
+def move(path: str, to: str) -> None:
+    """Move all objects below a name: each is copied by the bucket, then removed."""
+    bucket, key = _split(path)
+    where = client().bucket(bucket)
+    with _told(path):
+        found = list(client().list_blobs(bucket, prefix=f"{key}/", timeout=TIMEOUT, retry=_retry()))
+        for each in found:
+            where.copy_blob(each, where, f"{_split(to)[1]}{each.name.removeprefix(key)}", timeout=TIMEOUT * 3, retry=_retry())
+        for each in found:
+            each.delete(timeout=TIMEOUT, retry=_retry())
 
 
 def remove(path: str) -> None:
@@ -128,9 +144,7 @@ def _told(path: str) -> Iterator[None]:
     try:
         yield
     except errors.NotFound as error:
-        if "bucket" in str(error).lower() or not _split(path)[1]:
-            raise ValueError(f"{path}: there is no bucket {bucket}, or it is not yours to see: is its name right?") from error
-        raise FileNotFoundError(errno.ENOENT, "no such object", path) from error
+        raise ValueError(f"{path}: there is no bucket {bucket}, or it is not yours to see: is its name right?") from error
     except (errors.Forbidden, errors.Unauthorized) as error:
         raise ValueError(f"{path}: these credentials may not read and write in {bucket} ({_words(error)})") from error
     except google.auth.exceptions.DefaultCredentialsError as error:

@@ -26,6 +26,7 @@ RENEW = 8.0
 """Seconds between two renewals of a lock in a bucket."""
 LAPSE = 30.0
 """Seconds without one after which it is nobody's."""
+_LOOK = 1.0  # seconds between two looks at it
 
 
 @runtime_checkable
@@ -108,11 +109,11 @@ class _Lease:
             bucket.remove_if(self._blob, generation)
 
     def _renewed(self, generation: int) -> bool:
-        """Whether the holder shows, in `LAPSE` seconds, that it is alive. No clocks are compared."""
+        """Whether the holder shows, in `LAPSE` seconds, that it is alive. No clocks are compared, and time that this process was stopped
+        for does not count: the holder may have been stopped too."""
         print(f"another process was writing {self._root}: waiting {LAPSE:.0f} s to see whether it still does", file=sys.stderr, flush=True)
-        deadline = time.monotonic() + LAPSE
-        while time.monotonic() < deadline:
-            time.sleep(1.0)
+        for _ in range(round(LAPSE / _LOOK)):
+            time.sleep(_LOOK)
             found = bucket.read(self._blob)
             if found is None or found[0] != generation:
                 return found is not None

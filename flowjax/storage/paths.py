@@ -100,6 +100,14 @@ def remove(path: Folder) -> None:
         path.unlink(missing_ok=True)
 
 
+def move(folder: Folder, to: Folder) -> None:
+    """Move a folder to a name that nothing has."""
+    if in_bucket(folder):
+        bucket.move(str(folder), str(to))
+    else:
+        folder.rename(to)
+
+
 def fetched(path: Folder) -> pathlib.Path:
     """A file on this machine: itself, or what was read from a bucket, in a temporary folder that stays until the machine clears it."""
     if not in_bucket(path):

@@ -208,7 +208,7 @@ class Checkpointer:
         name = next(name for k in range(10_000) if not (self._folder / (name := f"damaged-{step}{f'-{k}' if k else ''}")).exists())
         multihost_utils.sync_global_devices("a damaged checkpoint has been seen")
         if peers.is_first():
-            (self._folder / str(step)).rename(self._folder / name)
+            storage.move(self._folder / str(step), self._folder / name)
         multihost_utils.sync_global_devices("and set aside")
         self._orbax.reload()
         return name
