@@ -309,7 +309,9 @@ def main() -> int:
             faults = [*kind.faults] * -(-count // len(kind.faults))  # each kind as often as the others, in any order
             faults = draws.sample(faults[:count], count)
             drill = Drill(root / kind.binary, kind, faults, processes=options.processes, seed=options.seed)
-            same &= drill.undisturbed() == drill.disturbed()
+            alike = drill.undisturbed() == drill.disturbed()
+            print(f"{kind.binary}: {len(faults)} faults, the end is {'that' if alike else 'NOT that'} of an undisturbed run", flush=True)
+            same &= alike
             happened.update(faults)
             waited += drill.waited
             lost += drill.lost

@@ -46,6 +46,12 @@ def test_addresses_are_told_apart() -> None:
             storage.located(wrong)
 
 
+def test_where_the_extra_is_not_installed_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ValueError, match=r"needs the extra gcs, and there is no gcsfs: pip install -e '\.\[gcs\]'"):
+        storage.located("gs://mine/run")
+
+
 def test_a_lock_is_held_by_one_and_let_go_of(folder: storage.Folder) -> None:
     first = storage.hold(folder)
     with pytest.raises(ValueError, match=f"is being written by process {os.getpid()} on this machine"):
