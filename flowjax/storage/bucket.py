@@ -37,7 +37,7 @@ def ready() -> None:
     for name in ("gcsfs", "fsspec.caching"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # Others write to the bucket too, TensorStore and other hosts among them: what was listed before says nothing.
-    ours = {"use_listings_cache": False} | ({"token": "anon"} if EMULATOR in os.environ else {})
+    ours = {"use_listings_cache": False} | ({"token": "anon"} if os.environ.get(EMULATOR) else {})
     for name in ("gs", "gcs"):
         fsspec.config.conf.setdefault(name, {}).update(ours)
 
@@ -112,7 +112,7 @@ def client() -> Any:
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage
 
-    if EMULATOR in os.environ:
+    if os.environ.get(EMULATOR):
         return storage.Client(credentials=AnonymousCredentials(), project="none")
     return storage.Client(project=None)
 

@@ -1,6 +1,7 @@
 """Files that grow, and that libraries write on this machine: brought to a bucket now and then."""
 
 import pathlib
+import shutil
 import tempfile
 
 from flowjax.storage import bucket
@@ -32,3 +33,9 @@ class Mirror:
                 if self._kept.get(file) != now:
                     bucket.upload(file, str(self._place / file.relative_to(self.path) if file != self.path else self._place))
                     self._kept[file] = now
+
+    def close(self) -> None:
+        """The last time: what was written on this machine for a bucket goes."""
+        self.keep()
+        if in_bucket(self._place):
+            shutil.rmtree(self.path.parent)

@@ -48,7 +48,7 @@ class MetricWriter:
         self._file.close()
         self._board.close()
         for each in self._grows:
-            each.keep()
+            each.close()
 
 
 class NoMetricWriter(MetricWriter):
