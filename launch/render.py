@@ -109,7 +109,7 @@ def jobset(job: Job) -> dict[str, Any]:
 def xpk(job: Job) -> str:
     """The same through xpk (1.16), which brings its own JobSet: it starts again after the statuses that it is told, and 42, 127 to 255."""
     again = ",".join(str(int(status)) for status in sorted(set(Exit) - FINAL))
-    parts = ["xpk", "workload", "create", "--cluster=CLUSTER", f"--workload={job.name}", f"--tpu-type={SLICES[job.slice].type}"]
+    parts = ["xpk", "workload", "create", "--cluster=my-cluster", f"--workload={job.name}", f"--tpu-type={SLICES[job.slice].type}"]
     parts += [f"--docker-image={job.image}", f"--max-restarts={job.max_restarts}", f"--restart-on-exit-codes={again}", "--storage=bucket"]
     parts += ["--termination-grace-period-seconds=120"]
     return shlex.join([*parts, f"--command={shlex.join(job.full_command)}"])

@@ -56,7 +56,7 @@ def check(path: str) -> None:
 
 
 def blob(path: str) -> Any:
-    """The client's handle of an object."""
+    """A handle of an object; a new one each time, for one that has been used asks for the generation that it knows."""
     bucket, key = _split(path)
     return client().bucket(bucket).blob(key)
 
@@ -166,9 +166,10 @@ class Refused(Exception):
     """An object is not in the state that was asked for."""
 
 
-def read(of: Any) -> tuple[int, str] | None:
+def read(path: str) -> tuple[int, str] | None:
     """The generation and the text of an object; None if it is not there."""
-    with _told(f"gs://{of.bucket.name}/{of.name}"):
+    of = blob(path)
+    with _told(path):
         try:
             text = of.download_as_bytes(timeout=TIMEOUT, retry=_retry()).decode(errors="replace")
         except _errors().NotFound:
@@ -176,13 +177,14 @@ def read(of: Any) -> tuple[int, str] | None:
         return int(of.generation), text
 
 
-def write_if(of: Any, text: str, generation: int) -> int:
+def write_if(path: str, text: str, generation: int) -> int:
     """Write an object if it is of this generation, 0 if it is not there; returns the new one.
 
     Raises:
       Refused: it is of another.
     """
-    with _told(f"gs://{of.bucket.name}/{of.name}"):
+    of = blob(path)
+    with _told(path):
         try:
             of.upload_from_string(text, if_generation_match=generation, timeout=TIMEOUT, retry=_retry())
         except _errors().PreconditionFailed as error:
@@ -190,7 +192,7 @@ def write_if(of: Any, text: str, generation: int) -> int:
         return int(of.generation)
 
 
-def remove_if(of: Any, generation: int) -> None:
+def remove_if(path: str, generation: int) -> None:
     """Remove an object if it is of this generation; nothing otherwise."""
-    with _told(f"gs://{of.bucket.name}/{of.name}"), contextlib.suppress(_errors().NotFound, _errors().PreconditionFailed):
-        of.delete(if_generation_match=generation, timeout=TIMEOUT, retry=_retry())
+    with _told(path), contextlib.suppress(_errors().NotFound, _errors().PreconditionFailed):
+        blob(path).delete(if_generation_match=generation, timeout=TIMEOUT, retry=_retry())

@@ -82,7 +82,7 @@ class _Lease:
 
     def __init__(self, root: str):
         self._root = root
-        self._blob = bucket.blob(f"{root}/{NAME}")
+        self._object = f"{root}/{NAME}"
         self._own = {"process": os.getpid(), "host": socket.gethostname(), "machine": _machine(), "started": _started(os.getpid())}
         self._text = json.dumps({**self._own, "token": uuid.uuid4().hex})
         self._generation = self._taken()
@@ -93,8 +93,8 @@ class _Lease:
     def _taken(self) -> int:
         while True:
             with contextlib.suppress(bucket.Refused):
-                return bucket.write_if(self._blob, self._text, 0)
-            found = bucket.read(self._blob)
+                return bucket.write_if(self._object, self._text, 0)
+            found = bucket.read(self._object)
             if found is None:
                 continue  # it was let go of in between
             generation, text = found
@@ -106,7 +106,8 @@ class _Lease:
                     raise _refused(self._root, f"{holder.get('process')} on this machine")
             elif self._renewed(generation):
                 raise _refused(self._root, f"{holder.get('process')} on {holder.get('host')}")
-            bucket.remove_if(self._blob, generation)
+            with contextlib.suppress(bucket.Refused):  # another one was quicker, or the holder lives
+                return bucket.write_if(self._object, self._text, generation)
 
     def _renewed(self, generation: int) -> bool:
         """Whether the holder shows, in `LAPSE` seconds, that it is alive. No clocks are compared, and time that this process was stopped
@@ -114,7 +115,7 @@ class _Lease:
         print(f"another process was writing {self._root}: waiting {LAPSE:.0f} s to see whether it still does", file=sys.stderr, flush=True)
         for _ in range(round(LAPSE / _LOOK)):
             time.sleep(_LOOK)
-            found = bucket.read(self._blob)
+            found = bucket.read(self._object)
             if found is None or found[0] != generation:
                 return found is not None
         return False
@@ -122,13 +123,14 @@ class _Lease:
     def _renew(self) -> None:
         while not self._released.wait(RENEW):
             try:
-                self._generation = bucket.write_if(self._blob, self._text, self._generation)
+                self._generation = bucket.write_if(self._object, self._text, self._generation)
             except bucket.Refused:
-                found = bucket.read(self._blob)
+                found = bucket.read(self._object)
                 if found is not None and found[1] == self._text:
                     self._generation = found[0]
                 elif not self._released.is_set():
                     print(f"error: another process has taken over workdir {self._root}", file=sys.stderr, flush=True)
+                    self._released.set()  # it is not ours to remove
                     os._exit(Exit.LOST_PEER)
             except OSError:
                 pass  # tried again; if that lasts, whoever takes the lock over is seen then
@@ -138,7 +140,7 @@ class _Lease:
             self._released.set()
             self._thread.join()
             with contextlib.suppress(OSError, ValueError, bucket.Refused):
-                bucket.remove_if(self._blob, self._generation)
+                bucket.remove_if(self._object, self._generation)
 
 
 def _parsed(text: str) -> dict[str, Any]:

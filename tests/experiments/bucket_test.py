@@ -42,7 +42,7 @@ def names(folder: str) -> set[str]:
 
 
 def text(name: str) -> str:
-    found = bucket.read(bucket.blob(f"gs://mine/{name}"))
+    found = bucket.read(f"gs://mine/{name}")
     assert found is not None, name
     return found[1]
 

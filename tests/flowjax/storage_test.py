@@ -99,7 +99,7 @@ def test_a_holder_that_was_taken_over_ends(folder: storage.Folder, monkeypatch: 
     while not ended and time.monotonic() < deadline:
         time.sleep(0.02)
     first.release()
-    assert ended[0] == Exit.LOST_PEER
+    assert ended == [Exit.LOST_PEER]
     assert "another process has taken over" in capsys.readouterr().err
     assert lock.NAME in storage.names(folder)  # it is the other one's
 
