@@ -16,8 +16,10 @@ from typing import Any
 EMULATOR = "STORAGE_EMULATOR_HOST"
 TIMEOUT = 20.0
 """Seconds for one request."""
-PATIENCE = 40.0
-"""Seconds for all attempts at one."""
+PATIENCE = 120.0
+"""Seconds for all attempts at one, in a run."""
+AT_THE_START = 15.0
+"""Seconds for all attempts to see a bucket before there is a run."""
 
 
 def ready() -> None:
@@ -34,7 +36,7 @@ def ready() -> None:
         from google.cloud import storage  # noqa: F401
     except ImportError as error:
         raise ValueError(f"gs:// needs the extra gcs, and there is no {error.name}: pip install -e '.[gcs]'") from error
-    for name in ("gcsfs", "fsspec.caching"):
+    for name in ("gcsfs", "fsspec.caching", "urllib3.connectionpool", "google.auth"):  # what matters is raised, and said in one line
         logging.getLogger(name).setLevel(logging.ERROR)
     # Others write to the bucket too, TensorStore and other hosts among them: what was listed before says nothing.
     ours = {"use_listings_cache": False} | ({"token": "anon"} if os.environ.get(EMULATOR) else {})
@@ -51,7 +53,7 @@ def check(path: str) -> None:
     """
     bucket, key = _split(path)
     with _told(path):
-        for _ in client().list_blobs(bucket, prefix=key, max_results=1, timeout=TIMEOUT, retry=_retry()):
+        for _ in client().list_blobs(bucket, prefix=key, max_results=1, timeout=AT_THE_START, retry=_retry(AT_THE_START)):
             pass
 
 
@@ -128,10 +130,10 @@ def _errors() -> Any:
     return exceptions
 
 
-def _retry() -> Any:
+def _retry(seconds: float = PATIENCE) -> Any:
     from google.cloud.storage.retry import DEFAULT_RETRY
 
-    return DEFAULT_RETRY.with_timeout(PATIENCE)
+    return DEFAULT_RETRY.with_timeout(seconds)
 
 
 @contextlib.contextmanager
@@ -154,7 +156,8 @@ def _told(path: str) -> Iterator[None]:
     except google.auth.exceptions.RefreshError as error:
         raise ValueError(f"{path}: the credentials for {bucket} are not taken ({_words(error)})") from error
     except (errors.GoogleAPIError, google.auth.exceptions.GoogleAuthError, requests.RequestException) as error:
-        raise OSError(errno.EIO, f"{bucket} cannot be reached ({_words(error)})", path) from error
+        why = getattr(error, "cause", None) or error  # of the last attempt
+        raise OSError(errno.EIO, f"{bucket} cannot be reached ({type(why).__name__})", path) from error
 
 
 def _words(error: BaseException) -> str:
