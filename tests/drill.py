@@ -299,14 +299,21 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=50)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--only", choices=sorted({*Training.faults, *Sweeping.faults}), action="append", help="these faults; given again: these too"
+    )
     options = parser.parse_args()
     draws = random.Random(options.seed)
     root = pathlib.Path(tempfile.mkdtemp(prefix="drill_"))
     happened: collections.Counter[str] = collections.Counter()
     waited, lost, in_saves, same = [], 0, 0, True
     try:
-        for kind, count in ((Training(), -(-options.faults // 2)), (Sweeping(), options.faults // 2)):
-            faults = [*kind.faults] * -(-count // len(kind.faults))  # each kind as often as the others, in any order
+        jobs: list[Kind] = [Training(), Sweeping()]
+        asked = [(kind, [fault for fault in kind.faults if not options.only or fault in options.only]) for kind in jobs]
+        asked = [(kind, possible) for kind, possible in asked if possible]
+        for index, (kind, possible) in enumerate(asked):
+            count = (options.faults + len(asked) - 1 - index) // len(asked)
+            faults = [*possible] * -(-count // len(possible))  # each kind as often as the others, in any order
             faults = draws.sample(faults[:count], count)
             drill = Drill(root / kind.binary, kind, faults, processes=options.processes, seed=options.seed)
             alike = drill.undisturbed() == drill.disturbed()
