@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flowjax import storage
 from flowjax.reporting.workdir import WorkDir, plain
 
 CELLS = "cells"
@@ -37,8 +37,7 @@ class Cells:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             pass
         value = plain(compute())
-        self._folder.mkdir(exist_ok=True)
-        aside = file.with_suffix(".partial")
-        aside.write_text(json.dumps({"depends_on": told, "value": value}, indent=2) + "\n", encoding="utf-8")
-        os.replace(aside, file)
+        storage.make(self._folder)
+        text = json.dumps({"depends_on": told, "value": value}, indent=2) + "\n"
+        storage.write_whole(file, lambda aside: aside.write_text(text, encoding="utf-8"))
         return value

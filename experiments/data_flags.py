@@ -20,6 +20,8 @@ def open_data(block: ConfigDict) -> data.Records:
     Raises:
       FileNotFoundError, ValueError: as the source raises them; a key that is set and that the source does not take.
     """
+    if "://" in block.path:
+        raise ValueError(f"config.data.path={block.path}: data are read from files: mount the bucket, or copy them (launch/README.md)")
     defaults = data_config()
     settings = {key: value for key, value in block.items() if key not in ("source", *_OF_MEMORY) and value != defaults[key]}
     source = block.source

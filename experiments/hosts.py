@@ -19,8 +19,9 @@ from typing import Any, NoReturn
 import jax
 from absl import flags
 
-from flowjax import peers
+from flowjax import peers, storage
 from flowjax.exits import Exit
+from flowjax.storage import bucket
 
 ROOT = pathlib.Path(__file__).parents[1]
 BUCKET = pathlib.Path("/bucket")
@@ -103,17 +104,20 @@ def _await(address: str, seconds: float) -> None:
             time.sleep(0.2)
 
 
-def check_bucket(workdir: pathlib.Path) -> None:
-    """That a folder which is to lie in the bucket does: a run would write to a disk that goes with its host.
+def check_bucket(workdir: storage.Folder) -> None:
+    """That a bucket is there; and that a folder which is to lie in a mounted one does: a run would write to a disk that goes with its host.
 
     Raises:
-      ValueError: nothing is mounted there.
+      ValueError: there is no such bucket, no credentials, or nothing is mounted there.
+      OSError: the bucket cannot be reached.
     """
-    if BUCKET in workdir.parents and not BUCKET.is_mount() and not (BUCKET.is_dir() and any(BUCKET.iterdir())):
+    if storage.in_bucket(workdir):
+        bucket.check(str(workdir))
+    elif BUCKET in workdir.parents and not BUCKET.is_mount() and not (BUCKET.is_dir() and any(BUCKET.iterdir())):
         raise ValueError(f"--workdir={workdir}: no bucket is mounted at {BUCKET}: is its name right, and may this host use it?")
 
 
-def check_alike(config: Mapping[str, Any], workdir: pathlib.Path, versions: Mapping[str, str]) -> None:
+def check_alike(config: Mapping[str, Any], workdir: str, versions: Mapping[str, str]) -> None:
     """That all processes were started with the same configuration, folder, packages, code and kind of device.
 
     Raises:
@@ -121,7 +125,13 @@ def check_alike(config: Mapping[str, Any], workdir: pathlib.Path, versions: Mapp
     """
     if peers.several():
         device = jax.local_devices()[0].device_kind
-        facts = {"config": config, "workdir": str(workdir.absolute()), "versions": versions, "code": _code(), "device": device}
+        facts = {
+            "config": config,
+            "workdir": workdir if storage.in_bucket(workdir) else os.path.abspath(os.path.expanduser(workdir)),
+            "versions": versions,
+            "code": _code(),
+            "device": device,
+        }
         peers.check_same({**facts, "local_devices": jax.local_device_count()})
 
 

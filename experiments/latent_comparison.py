@@ -34,7 +34,6 @@ from experiments.errors import Errors
 from experiments.scores import turn_and_advice
 from experiments.trained import MODELS, own_data, strength, train_within, training_config
 from flowjax import stages
-from flowjax.data.cache import write_whole
 from flowjax.data.encoder import Encoder, PatchPca
 from flowjax.intervals import Interval
 from flowjax.metrics.loss_by_t import ErrorsByTime
@@ -45,10 +44,13 @@ from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
 from flowjax.stages import TurningPoint
+from flowjax.storage import write_whole
 from flowjax.verdict import Verdict, judge
 
 SPACES = "spaces"
 LIVE = (MODELS, SPACES, CELLS)
+ON_DISK = True
+"""Samples that were encoded are read from its folder."""
 FREE = runner.ANY
 MADE = ("pixels", "pca", "plain", "aligned")
 """The spaces that can be made of images: `plain` and `aligned` are autoencoders, trained here."""
@@ -294,4 +296,4 @@ def _loss_rows(name: str, one: Found) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    runner.main("latent_comparison", run, live=LIVE, free=FREE)
+    runner.main("latent_comparison", run, live=LIVE, free=FREE, on_disk=ON_DISK)

@@ -8,9 +8,10 @@
 
 Follows the oracle velocity of a data set through t: how far the CFM target lies from it, how much weight the likeliest sample has, how
 many samples compete; measures the turning point, predicts it twice, and says what follows for timestep shift and guidance interval.
-What is found at each t is in partial/ as it comes: `--resume` goes on with the next t. As several processes the samples are dealt over all
-their devices. Writes config.json, summary.json, sweep.csv, figures/ and report.html to --workdir (runs/oracle_sweep). Every key of the
-configuration can be set with --config.KEY=VALUE; the keys and presets stand in experiments/configs/oracle_sweep.py.
+What is found at each t is in partial/ as it comes: `--resume` goes on with the next t, on any number of processes. As several processes the
+samples are dealt over all their devices. Writes config.json, summary.json, sweep.csv, figures/ and report.html to --workdir
+(runs/oracle_sweep). Every key of the configuration can be set with --config.KEY=VALUE; the keys and presets stand in
+experiments/configs/oracle_sweep.py.
 """
 
 import dataclasses
@@ -69,7 +70,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     pairs = draw_pairs(
         queried.data, config.num_queries, config.seed, labels=queried.labels if by_class else None, exhaust=config.query != "train"
     )
-    made_by = {"config": config.to_dict(), "data": samples.provenance["sha256"], "queried": queried.provenance["sha256"]}
+    made_by = {"config": config.to_dict(), "data": samples.digest, "queried": queried.digest}
     partial = peers.together(lambda: PartialSweep(workdir.live("partial"), made_by))
     swept = sweep(
         oracle,

@@ -34,6 +34,8 @@ from flowjax.reporting.workdir import WorkDir
 
 FOLDER = "experiments"
 LIVE = (FOLDER,)
+ON_DISK = True
+"""So does one of the experiments that it runs."""
 FREE = runner.ANY
 
 
@@ -168,4 +170,4 @@ def _value(text: str) -> Any:
 
 
 if __name__ == "__main__":
-    runner.main("reproduce", run, live=LIVE, free=FREE)
+    runner.main("reproduce", run, live=LIVE, free=FREE, on_disk=ON_DISK)

@@ -27,7 +27,7 @@ from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from experiments import hosts
-from flowjax import exits, peers
+from flowjax import exits, peers, storage
 from flowjax.exits import Exit
 from flowjax.reporting.workdir import OthersWorkDir, WorkDir, open_workdir
 from flowjax.training.preemption import Stopped
@@ -39,22 +39,24 @@ ANY = ("any",)
 """Keys that may differ in a run that goes on: see `main`."""
 
 
-def main(name: str, run: Run, *, live: Sequence[str] = (), free: Sequence[str] = (), several: bool = False) -> None:
+def main(name: str, run: Run, *, live: Sequence[str] = (), free: Sequence[str] = (), several: bool = False, on_disk: bool = False) -> None:
     """Run a binary from its command line.
 
     Args:
       live: names in the workdir that the run writes as it goes; with `--resume` it goes on from them (`WorkDir.live`).
       free: keys of the configuration that may differ when it does; `ANY`: all, since what is kept says itself what it belongs to.
       several: it can run as several processes (`experiments.hosts`), of which the first writes the folder.
+      on_disk: its folder cannot lie in a bucket: data are read from it.
     """
     _define_config(name, name)
     if several:
         hosts.define_flags()
-    flags.DEFINE_string("workdir", f"runs/{name}", "Folder for the report, the tables and the figures.")
+    where = "" if on_disk else ", or gs://BUCKET/FOLDER"
+    flags.DEFINE_string("workdir", f"runs/{name}", f"Folder for the report, the tables and the figures{where}.")
     flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in the folder; other files are left alone.")
     goes_on = "Go on with the run that the folder holds" if live else "Keep what the folder holds, if it is a finished run of the same"
     flags.DEFINE_bool("resume", False, f"{goes_on}{'; begin where there is none.' if live else ' configuration.'}")
-    app.run(lambda _: _run(name, run, live, free, several), flags_parser=lambda argv: _parse(name, argv))
+    app.run(lambda _: _run(name, run, live, free, several, on_disk), flags_parser=lambda argv: _parse(name, argv))
 
 
 def main_without_workdir(name: str, run: Callable[[ConfigDict], None], *, config: str) -> None:
@@ -114,31 +116,32 @@ def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several: bool) -> None:
+def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several: bool, on_disk: bool) -> None:
     options = flags.FLAGS
-    root = pathlib.Path(options.workdir).expanduser()
     config = options.config
 
     def work() -> None:
-        if "://" in options.workdir:
-            raise ValueError(
-                f"--workdir={options.workdir}: expected a folder; mount the bucket, and give a folder in it (launch/README.md)"
-            )
+        root = storage.located(options.workdir)
+        if on_disk and storage.in_bucket(root):
+            raise ValueError(f"--workdir={options.workdir}: {name} keeps data in its folder, and needs one on a disk")
         hosts.check_bucket(root)
         if several:
             hosts.connect()
-            hosts.check_alike(config.to_dict(), root, versions())
+            hosts.check_alike(config.to_dict(), options.workdir, versions())
         if options.resume and peers.of_first(lambda: _finished(root, config, free)):
             _say(f"{root} holds a finished run of this configuration: {root / 'report.html'}")
             return
         takeaway = _run_in(root, config, run, live, overwrite=options.overwrite, resume=options.resume)
         peers.gather("done")  # the others stay alive while the first one reports: one that is gone would be missed
-        _say(f"\n{takeaway}\nReport: {(root / 'report.html').resolve()}")
+        report = root / "report.html"
+        _say(f"\n{takeaway}\nReport: {report if storage.in_bucket(report) else report.resolve()}")
 
-    _guarded(name, work, f"; what {root} held before still stands")
+    _guarded(name, work, f"; what {options.workdir} held before still stands")
 
 
-def _run_in(root: pathlib.Path, config: ConfigDict, run: Run, live: Sequence[str], *, overwrite: bool = False, resume: bool = False) -> str:
+def _run_in(
+    root: storage.Folder, config: ConfigDict, run: Run, live: Sequence[str], *, overwrite: bool = False, resume: bool = False
+) -> str:
     def opened() -> WorkDir:
         return open_workdir(root, overwrite=overwrite, live=live, resume=resume)
 
@@ -147,14 +150,14 @@ def _run_in(root: pathlib.Path, config: ConfigDict, run: Run, live: Sequence[str
         return run(config, workdir)
 
 
-def run_within(folder: pathlib.Path, name: str, config: ConfigDict, run: Run, live: Sequence[str]) -> pathlib.Path:
+def run_within(folder: storage.Folder, name: str, config: ConfigDict, run: Run, live: Sequence[str]) -> storage.Folder:
     """Run what another binary runs, in a folder of this one's, and return where: one for each configuration. What was cut off there is gone
     on with, and what is finished is left as it is.
     """
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
     root = folder / f"{name}-{digest}"
     if not _finished(root, config, free=()):
-        folder.mkdir(parents=True, exist_ok=True)
+        storage.make(folder)
         _run_in(root, config, run, live, resume=True)
     return root
 
@@ -188,7 +191,7 @@ def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
         hosts.leave(exits.of_error(error) if expected else Exit.FAILED)
 
 
-def _finished(root: pathlib.Path, config: ConfigDict, free: Sequence[str]) -> bool:
+def _finished(root: storage.Folder, config: ConfigDict, free: Sequence[str]) -> bool:
     """Whether the folder holds all that this run would make: the same configuration, finished."""
     if not (root / "summary.json").exists():
         return False

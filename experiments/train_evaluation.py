@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from PIL import Image
 
-from flowjax import data, stages
+from flowjax import data, stages, storage
 from flowjax.data.normalization import IDENTITY, Normalization
 from flowjax.data.pipeline import Batches
 from flowjax.fields import model_field
@@ -70,6 +71,12 @@ def features_of(frozen: Frozen, x: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(program(frozen.parameters, part)) for part in np.array_split(x, -(-len(x) // 1024))])
 
 
+def _keep(picture: Image.Image, workdir: WorkDir, step: int) -> None:
+    folder = workdir.live("samples")
+    storage.make(folder)
+    storage.write_whole(folder / f"{step:08d}.png", lambda file: picture.save(file, format="png"))
+
+
 class NoEvaluation:
     """Looks at nothing."""
 
@@ -113,9 +120,7 @@ class FlowEvaluation(NoEvaluation):
 
     def __call__(self, step: int, state: State) -> dict[str, float]:
         picture = sample_grid(self._samples(state, self._config.evaluation.grid), self._value_range, columns=10)
-        folder = self._workdir.live("samples")
-        folder.mkdir(exist_ok=True)
-        picture.save(folder / f"{step:08d}.png")
+        _keep(picture, self._workdir, step)
         self._save(step, state)
         if self._meter is None:
             return {}
@@ -223,9 +228,7 @@ class AutoencoderEvaluation(NoEvaluation):
         low, high = self._shown.value_range
         error = float(np.mean((np.clip(again, low, high) - x) ** 2))
         rows = [part[i : i + 10] for i in range(0, self._count, 10) for part in (x, again)]
-        folder = self._workdir.live("samples")
-        folder.mkdir(exist_ok=True)
-        sample_grid(np.concatenate(rows), (low, high), columns=10).save(folder / f"{step:08d}.png")
+        _keep(sample_grid(np.concatenate(rows), (low, high), columns=10), self._workdir, step)
         self._psnr = 10 * np.log10((high - low) ** 2 / max(error, 1e-30))
         return {"psnr": self._psnr}
 

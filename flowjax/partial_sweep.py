@@ -1,15 +1,15 @@
 """The times of a sweep that are done, on disk: a sweep that was cut off goes on with the next."""
 
+import io
 import json
-import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from flowjax import peers
+from flowjax import peers, storage
 
 _META = "meta.json"
 
@@ -25,7 +25,7 @@ class PartialSweep:
       ValueError: the folder holds times of another sweep; it names the first key that differs.
     """
 
-    def __init__(self, folder: pathlib.Path, meta: Mapping[str, Any]):
+    def __init__(self, folder: storage.Folder, meta: Mapping[str, Any]):
         self._folder, self._meta = folder, json.loads(json.dumps(meta))
         if (folder / _META).exists():
             for key, asked, found in peers.differences(self._meta, self._earlier()):
@@ -44,7 +44,7 @@ class PartialSweep:
 
     def known(self) -> list[int]:
         """The times that are done and can be read."""
-        found = (int(file.stem) for file in self._folder.glob("*.npz") if file.stem.isdigit())
+        found = (int(name[:-4]) for name in storage.names(self._folder) if name.endswith(".npz") and name[:-4].isdigit())
         return sorted(index for index in found if self._readable(index))
 
     def _readable(self, index: int) -> bool:
@@ -56,27 +56,23 @@ class PartialSweep:
 
     def read(self, index: int) -> dict[str, np.ndarray]:
         """What was found at a time."""
-        with np.load(self._file(index), allow_pickle=False) as found:
+        with np.load(io.BytesIO(self._file(index).read_bytes()), allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
 
     def write(self, index: int, found: Mapping[str, np.ndarray]) -> None:
         """Keep what was found at a time."""
         if not peers.is_first():
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
+        storage.make(self._folder)
         if not (self._folder / _META).exists():
-            _write_whole(self._folder / _META, lambda file: file.write(json.dumps(self._meta, indent=2).encode() + b"\n"))
-        _write_whole(self._file(index), lambda file: np.savez(file, allow_pickle=False, **found))
+            text = json.dumps(self._meta, indent=2) + "\n"
+            storage.write_whole(self._folder / _META, lambda file: file.write_text(text, encoding="utf-8"))
+        storage.write_whole(self._file(index), lambda file: _save(file, found))
 
-    def _file(self, index: int) -> pathlib.Path:
+    def _file(self, index: int) -> storage.Folder:
         return self._folder / f"{index:05d}.npz"
 
 
-def _write_whole(path: pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
-    """The file is there whole or not at all, whenever the process dies."""
-    aside = path.with_suffix(".partial")
-    with open(aside, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+def _save(path: pathlib.Path, found: Mapping[str, np.ndarray]) -> None:
+    with open(path, "wb") as file:  # given a name, NumPy would add .npz to it
+        np.savez(file, allow_pickle=False, **found)

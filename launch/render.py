@@ -5,7 +5,8 @@
     ... --form=jobset (the default), xpk or queued
     ... --form=check        # see that it is what Kubernetes takes, and that the command is one that the binary takes; submits nothing
 
---workdir=/bucket/runs/NAME and --resume are added to the command. Needs PyYAML; --form=check needs the extra `test`.
+--workdir=gs://BUCKET/runs/NAME and --resume are added to the command; data are read from the bucket mounted at /bucket. Needs PyYAML;
+--form=check needs the extra `test`.
 """
 
 import argparse
@@ -87,7 +88,7 @@ class Job:
 
     @property
     def full_command(self) -> list[str]:
-        return [*self.command, f"--workdir=/bucket/runs/{self.name}", "--resume"]
+        return [*self.command, f"--workdir=gs://{self.bucket}/runs/{self.name}", "--resume"]
 
 
 def jobset(job: Job) -> dict[str, Any]:
@@ -106,9 +107,11 @@ def jobset(job: Job) -> dict[str, Any]:
 
 
 def xpk(job: Job) -> str:
-    """The same through xpk, which brings its own JobSet: it restarts after every failure, whatever its status."""
-    parts = ["xpk", "workload", "create", "--cluster=CLUSTER", f"--workload={job.name}", f"--tpu-type={SLICES[job.slice].type}"]
-    parts += [f"--docker-image={job.image}", f"--max-restarts={job.max_restarts}", "--storage=bucket"]
+    """The same through xpk (1.16), which brings its own JobSet: it starts again after the statuses that it is told, and 42, 127 to 255."""
+    again = ",".join(str(int(status)) for status in sorted(set(Exit) - FINAL))
+    parts = ["xpk", "workload", "create", "--cluster=my-cluster", f"--workload={job.name}", f"--tpu-type={SLICES[job.slice].type}"]
+    parts += [f"--docker-image={job.image}", f"--max-restarts={job.max_restarts}", f"--restart-on-exit-codes={again}", "--storage=bucket"]
+    parts += ["--termination-grace-period-seconds=120"]
     return shlex.join([*parts, f"--command={shlex.join(job.full_command)}"])
 
 
@@ -118,32 +121,23 @@ def queued(job: Job) -> list[str]:
     create = ["gcloud", "compute", "tpus", "queued-resources", "create", job.name, f"--node-id={job.name}", "--zone=ZONE"]
     create += [f"--accelerator-type={where.type}", f"--runtime-version={where.runtime}", "--spot"]
     ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", job.name, "--zone=ZONE", "--worker=all"]
-    mount = f"sudo mkdir -p /bucket && sudo gcsfuse --implicit-dirs {job.bucket} /bucket"
-    container = ["sudo", "docker", "run", "--rm", "--privileged", "--net=host", "-v", "/bucket:/bucket", job.image]
+    mount = f"sudo mkdir -p /bucket && sudo gcsfuse --implicit-dirs -o ro {job.bucket} /bucket"
+    container = ["sudo", "docker", "run", "--rm", "--privileged", "--net=host", "-v", "/bucket:/bucket:ro", job.image]
     supervised = shlex.join([*container, *SUPERVISE, "--", *job.full_command])
     delete = ["gcloud", "compute", "tpus", "queued-resources", "delete", job.name, "--zone=ZONE", "--force"]
     return [shlex.join(create), shlex.join([*ssh, f"--command={mount}"]), shlex.join([*ssh, f"--command={supervised}"]), shlex.join(delete)]
 
 
 def check(job: Job) -> None:
-    """That Kubernetes' own models take the manifest's Job, field by field, and the binary each flag of its command.
+    """That JobSet's published schema takes the manifest, down to the containers, and the binary each flag of its command.
 
     Raises:
       ValueError: with the first thing that is wrong.
     """
     manifest = jobset(job)
-    _known(manifest, {"apiVersion", "kind", "metadata", "spec"}, "")
-    _known(manifest["spec"], {"failurePolicy", "network", "replicatedJobs", "successPolicy", "startupPolicy", "suspend"}, "spec")
-    policy = manifest["spec"]["failurePolicy"]
-    _known(policy, {"maxRestarts", "restartStrategy", "rules"}, "spec.failurePolicy")
-    for rule in policy["rules"]:
-        _known(rule, {"name", "action", "onJobFailureReasons", "targetReplicatedJobs"}, "spec.failurePolicy.rules")
-        if rule["action"] not in ("FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts"):
-            raise ValueError(f"spec.failurePolicy.rules: unknown action {rule['action']!r}")
+    for wrong in mistakes(manifest):
+        raise ValueError(wrong)
     for replicated in manifest["spec"]["replicatedJobs"]:
-        _known(replicated, {"name", "replicas", "template", "groupName", "dependsOn"}, "spec.replicatedJobs")
-        for wrong in _mistakes(replicated["template"], "V1JobTemplateSpec", "template"):
-            raise ValueError(wrong)
         for container in replicated["template"]["spec"]["template"]["spec"]["containers"]:
             check_command(container["command"])
     check_command(SUPERVISE)
@@ -166,41 +160,49 @@ def check_command(command: Sequence[str]) -> None:
             raise ValueError(f"{' '.join(command[:3])} does not know {part}")
 
 
-def _known(part: dict[str, Any], fields: set[str], where: str) -> None:
-    if unknown := set(part) - fields:
-        raise ValueError(f"{where}: unknown field {min(unknown)!r}")
+def mistakes(manifest: dict[str, Any]) -> Iterator[str]:
+    """What the schema of JobSet (v1alpha2, as Kubeflow publishes it, with that of Kubernetes' Job in it) does not take: unknown fields,
+    values of another type, what is required and missing."""
+    from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
+    from pydantic import ValidationError
+
+    try:
+        taken = JobsetV1alpha2JobSet.model_validate(_with_quantities(manifest))
+    except ValidationError as error:
+        for each in error.errors():
+            yield f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}"
+        return
+    yield from _left_out(manifest, taken, "")
+    for rule in manifest["spec"].get("failurePolicy", {}).get("rules", []):
+        told = type(taken.spec.failure_policy.rules[0]).model_fields["action"].description
+        if rule["action"] not in re.findall(r"\w+", told.partition("Valid values are")[2]):
+            yield f"spec.failurePolicy.rules: unknown action {rule['action']!r}"
 
 
-def _mistakes(value: Any, kind: str, where: str) -> Iterator[str]:
-    """What a model of Kubernetes' Python client does not take: unknown fields, wrong types, what is required and missing."""
-    from kubernetes import client
+def _with_quantities(part: Any, name: str = "") -> Any:
+    """The same, with its quantities of resources as the models have them."""
+    from kubeflow_trainer_api.models import IoK8sApimachineryPkgApiResourceQuantity as Quantity
 
-    listed, mapped = re.fullmatch(r"[Ll]ist\[(.*)\]", kind), re.fullmatch(r"[Dd]ict[\[(]str, (.*)[\])]", kind)
-    if listed:
-        if not isinstance(value, list):
-            yield f"{where} = {value!r}: expected a list"
-            return
-        for i, part in enumerate(value):
-            yield from _mistakes(part, listed[1], f"{where}[{i}]")
-    elif mapped:
+    if isinstance(part, list):
+        return [_with_quantities(each) for each in part]
+    if isinstance(part, dict):
+        return {key: _with_quantities(each, "quantity" if name in ("limits", "requests") else key) for key, each in part.items()}
+    return Quantity(part) if name == "quantity" else part
+
+
+def _left_out(value: Any, taken: Any, where: str) -> Iterator[str]:
+    """Fields of a value that the model made of it does not have: models leave them out without a word."""
+    if isinstance(value, list):
+        for index, (part, kept) in enumerate(zip(value, taken, strict=True)):
+            yield from _left_out(part, kept, f"{where}[{index}]")
+    elif isinstance(value, dict) and hasattr(type(taken), "model_fields"):
+        names = {field.alias or name: name for name, field in type(taken).model_fields.items()}
         for name, part in value.items():
-            if mapped[1] == "str" and not isinstance(part, str) and "google.com" not in name:  # quantities may be numbers
-                yield f"{where}.{name} = {part!r}: expected text"
-    elif kind in ("str", "int", "bool"):
-        if type(value).__name__ != kind:
-            yield f"{where} = {value!r}: expected {kind}"
-    elif hasattr(client, kind):
-        model = getattr(client, kind)
-        names = {there: here for here, there in model.attribute_map.items()}
-        for name, part in value.items():
+            inner = f"{where}.{name}".lstrip(".")
             if name not in names:
-                yield f"{where}.{name}: unknown field of {kind}"
+                yield f"{inner}: unknown field"
             else:
-                yield from _mistakes(part, model.openapi_types[names[name]], f"{where}.{name}")
-        try:
-            model(**{names[name]: part for name, part in value.items() if name in names})
-        except ValueError as error:
-            yield f"{where}: {error}"
+                yield from _left_out(part, getattr(taken, names[name]), inner)
 
 
 def main(argv: Sequence[str]) -> int:

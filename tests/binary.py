@@ -20,11 +20,13 @@ class Place:
     devices: int = 1
     """How many CPU devices it has, however many the tests have."""
     folder: str = "."
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -> None:
     """In the child: what `python -m experiments.NAME ARGUMENTS` does, its output in a file."""
     os.chdir(place.folder)
+    os.environ.update(place.environment)
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={place.devices}"
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
@@ -36,7 +38,7 @@ def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -
 
     jax.config.update("jax_disable_most_optimizations", True)  # its numbers are held to rounding elsewhere: see conftest.py
     binary = importlib.import_module(f"experiments.{name}")
-    how = {key: getattr(binary, key.upper()) for key in ("live", "free", "several") if hasattr(binary, key.upper())}
+    how = {key: getattr(binary, key.upper()) for key in ("live", "free", "several", "on_disk") if hasattr(binary, key.upper())}
     runner.main(name, binary.run, **how)
 
 

@@ -144,6 +144,8 @@ class Drill:
         """Of what was whole on disk at a fault, and was not damaged by it: how much the job did not go on from."""
         self.waited: list[float] = []
         """Seconds from each fault to the next step."""
+        self.in_saves = 0
+        """Kills that left a save unfinished on disk."""
 
     def undisturbed(self) -> str:
         """The digest of what a run ends with that nothing happens to."""
@@ -191,10 +193,16 @@ class Drill:
         job[0].send_signal(signal.SIGKILL)
 
     def _kill_in_a_save(self, job: list[Running], folder: pathlib.Path) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not any("tmp" in entry.name for entry in (folder / "checkpoints").iterdir()) and time.monotonic() < deadline:
+        """As soon as Orbax's temporary folder is there. If it still is when the job has ended, nothing of the save was whole."""
+        checkpoints, deadline = folder / "checkpoints", time.monotonic() + PATIENCE
+        while not _unfinished(checkpoints) and time.monotonic() < deadline:
             time.sleep(0.002)
         self._draws.choice(job).send_signal(signal.SIGKILL)
+
+        def count() -> None:
+            self.in_saves += bool(_unfinished(checkpoints))
+
+        self._between = count
 
     def _freeze(self, job: list[Running], folder: pathlib.Path) -> None:
         self._draws.choice(job).send_signal(signal.SIGSTOP)
@@ -282,28 +290,44 @@ class Drill:
         return [process.text[-2000:] for process in self._attempts[-1]]
 
 
+def _unfinished(checkpoints: pathlib.Path) -> list[str]:
+    return [entry.name for entry in checkpoints.iterdir() if ".orbax-checkpoint-tmp" in entry.name]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=50)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--only", choices=sorted({*Training.faults, *Sweeping.faults}), action="append", help="these faults; given again: these too"
+    )
     options = parser.parse_args()
     draws = random.Random(options.seed)
     root = pathlib.Path(tempfile.mkdtemp(prefix="drill_"))
     happened: collections.Counter[str] = collections.Counter()
-    waited, lost, same = [], 0, True
+    waited, lost, in_saves, same = [], 0, 0, True
     try:
-        for kind, count in ((Training(), -(-options.faults // 2)), (Sweeping(), options.faults // 2)):
-            faults = [draws.choice(kind.faults) for _ in range(count)]
+        jobs: list[Kind] = [Training(), Sweeping()]
+        asked = [(kind, [fault for fault in kind.faults if not options.only or fault in options.only]) for kind in jobs]
+        asked = [(kind, possible) for kind, possible in asked if possible]
+        for index, (kind, possible) in enumerate(asked):
+            count = (options.faults + len(asked) - 1 - index) // len(asked)
+            faults = [*possible] * -(-count // len(possible))  # each kind as often as the others, in any order
+            faults = draws.sample(faults[:count], count)
             drill = Drill(root / kind.binary, kind, faults, processes=options.processes, seed=options.seed)
-            same &= drill.undisturbed() == drill.disturbed()
+            alike = drill.undisturbed() == drill.disturbed()
+            print(f"{kind.binary}: {len(faults)} faults, the end is {'that' if alike else 'NOT that'} of an undisturbed run", flush=True)
+            same &= alike
             happened.update(faults)
             waited += drill.waited
             lost += drill.lost
+            in_saves += drill.in_saves
     finally:
         shutil.rmtree(root, ignore_errors=True)
     kinds = ", ".join(f"{count} x {name}" for name, count in sorted(happened.items()))
-    print(f"{kinds}; from a fault to the next step {sum(waited) / len(waited):.1f} s on average, {max(waited):.1f} s at most")
+    print(f"{kinds}; {in_saves} kills left a save unfinished on disk")
+    print(f"from a fault to the next step {sum(waited) / len(waited):.1f} s on average, {max(waited):.1f} s at most")
     print(
         f"drill: {len(waited)} faults survived, {lost} steps lost beyond what was whole on disk, "
         f"final parameters and table {'equal to' if same else 'DIFFERENT from'} those of undisturbed runs"

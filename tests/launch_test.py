@@ -1,4 +1,4 @@
-"""What is submitted to a cloud: rendered for every slice, taken by Kubernetes' own models, and refused where it cannot be."""
+"""What is submitted to a cloud: rendered for every slice, taken by JobSet's published schema, and refused where it cannot be."""
 
 import copy
 import pathlib
@@ -20,8 +20,9 @@ def job(**changed: Any) -> render.Job:
 
 @pytest.mark.parametrize("name", render.SLICES)
 def test_every_slice_gives_a_job_that_kubernetes_takes(name: str) -> None:
-    (slice_of,) = render.jobset(job(slice=name))["spec"]["replicatedJobs"]
-    assert list(render._mistakes(slice_of["template"], "V1JobTemplateSpec", "template")) == []
+    manifest = render.jobset(job(slice=name))
+    assert list(render.mistakes(manifest)) == []
+    (slice_of,) = manifest["spec"]["replicatedJobs"]
     where = slice_of["template"]["spec"]
     topology = where["template"]["spec"]["nodeSelector"]["cloud.google.com/gke-tpu-topology"]
     chips = 1
@@ -36,25 +37,31 @@ def test_only_what_another_attempt_cannot_change_fails_the_jobset() -> None:
     assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [Exit.USER_ERROR, Exit.INTERRUPTED])
 
 
+TEMPLATE = ("spec", "replicatedJobs", 0, "template", "spec")
+
+
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        (("spec", "backofLimit"), 0, "backofLimit"),
-        (("spec", "parallelism"), "four", "parallelism"),
-        (("spec", "template", "spec", "containers"), None, "containers"),
-        (("spec", "podFailurePolicy", "rules"), [{"onExitCodes": {"operator": "In", "values": [2]}}], "action"),
+        (("spec", "failurPolicy"), {}, "failurPolicy"),
+        (("spec", "failurePolicy", "rules", 0, "action"), "FailAll", "FailAll"),
+        ((*TEMPLATE, "backofLimit"), 0, "backofLimit"),
+        ((*TEMPLATE, "parallelism"), "four", "parallelism"),
+        ((*TEMPLATE, "template", "spec", "containers"), None, "containers"),
+        ((*TEMPLATE, "template", "spec", "containers", 0, "imag"), "x", "imag"),
+        ((*TEMPLATE, "podFailurePolicy", "rules"), [{"onExitCodes": {"operator": "In", "values": [2]}}], "action"),
     ],
 )
-def test_a_mistake_in_a_manifest_is_seen(path: tuple[str, ...], value: Any, named: str) -> None:
-    template = copy.deepcopy(render.jobset(job())["spec"]["replicatedJobs"][0]["template"])
-    part = template
+def test_a_mistake_in_a_manifest_is_seen(path: tuple[str | int, ...], value: Any, named: str) -> None:
+    manifest = copy.deepcopy(render.jobset(job()))
+    part: Any = manifest
     for key in path[:-1]:
         part = part[key]
     if value is None:
         del part[path[-1]]
     else:
         part[path[-1]] = value
-    assert any(named in mistake for mistake in render._mistakes(template, "V1JobTemplateSpec", "template"))
+    assert [named in mistake for mistake in render.mistakes(manifest)] == [True]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +80,7 @@ def test_what_cannot_be_is_refused_by_name(changed: dict[str, Any], named: str) 
 
 def test_commands_for_xpk_and_queued_resources_name_the_slice() -> None:
     assert "--tpu-type=v5litepod-16" in render.xpk(job())
+    assert "--restart-on-exit-codes=1,74,75,76" in render.xpk(job())
     create, *_, delete = render.queued(job(slice="v5p-64"))
     assert "--accelerator-type=v5p-128" in create
     assert "queued-resources delete" in delete
@@ -80,7 +88,7 @@ def test_commands_for_xpk_and_queued_resources_name_the_slice() -> None:
 
 @pytest.mark.slow
 def test_a_flag_that_the_binary_does_not_have_is_seen() -> None:
-    render.check_command([*COMMAND, "--workdir=/bucket/runs/a", "--resume"])
+    render.check_command([*COMMAND, "--workdir=gs://b/runs/a", "--resume"])
     for wrong in ("--resme", "--config.stps=3"):
         with pytest.raises(ValueError, match=wrong.removeprefix("--").partition("=")[0]):
             render.check_command([*COMMAND, wrong])

@@ -52,16 +52,3 @@ def cached(directory: str | os.PathLike, name: str, key: Mapping[str, Any], make
     except PermissionError as error:
         raise PermissionError(f"cache_dir={root}: cannot be written ({error.strerror}); set --config.data.cache_dir=FOLDER") from error
     return final
-
-
-def write_whole(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
-    """Has `write` write a file beside `path`, and moves it there when it is whole."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.touch()  # with the permissions that the user's new files have: some writers would give their own
-        write(partial)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """A data set dealt over the processes of a job: each holds its own rows alone, and learns of the others' what all must know."""
 
-import hashlib
 import json
 from collections.abc import Callable
 
@@ -9,7 +8,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from flowjax import peers
-from flowjax.data.record import DataSet, SampleSet, heldout_rows, row_digests
+from flowjax.data.record import DataSet, SampleSet, digest_of, heldout_rows, row_digests
 from flowjax.data.records import Records
 from flowjax.turning_point import condensation_thresholds
 from kernels.posterior.sharded import Sharded, rows_of_process, shard_samples
@@ -27,7 +26,7 @@ class Dealt(SampleSet):
     Attributes:
       own: this process's samples, in memory.
       index: `[M]`, which of the N they are.
-      value_range, provenance: of all N. `sha256` is the fingerprint of the samples' fingerprints.
+      value_range, provenance: of all N. `sha256` is `digest`.
 
     Raises:
       ValueError: as `Records.load`; fewer samples than shards.
@@ -57,7 +56,7 @@ class Dealt(SampleSet):
             **self.own.provenance,
             **part,
             "flips": flips,
-            "sha256": hashlib.sha256(self._digests.tobytes()).hexdigest(),
+            "sha256": self.digest,
             "duplicates": self.n - len(np.unique(self._digests)),
         }
 
@@ -68,6 +67,11 @@ class Dealt(SampleSet):
 
     def _kept(self) -> "DealtRows":
         return self.data
+
+    @property
+    def digest(self) -> str:
+        """As that of a `DataSet`."""
+        return digest_of(self._digests)
 
     def sharded(self, *, by_class: bool) -> Sharded:
         """The distinct samples on the devices of the mesh, with how often each is there; a row of its own for each class, if by class."""

@@ -12,12 +12,13 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from flowjax.data import latents
-from flowjax.data.cache import locked, write_whole
+from flowjax.data.cache import locked
 from flowjax.data.encoder import Encoder
 from flowjax.data.latent_stats import STATS, compute_stats, save_stats
 from flowjax.data.recognize import ENCODING, SHARDS
 from flowjax.data.records import KEPT_DTYPES, Progress, Records
 from flowjax.data.safetensors_file import read_safetensors
+from flowjax.storage import write_whole
 
 DTYPES = {**KEPT_DTYPES, "float16": np.dtype("f2")}
 

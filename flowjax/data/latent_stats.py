@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from safetensors.numpy import save_file
 
-from flowjax.data.cache import write_whole
 from flowjax.data.normalization import IDENTITY, Normalization
 from flowjax.data.numpy_file import read_numpy
 from flowjax.data.record import Rows
 from flowjax.data.records import Progress
 from flowjax.data.safetensors_file import read_safetensors
 from flowjax.data.torch_file import read_torch
+from flowjax.storage import write_whole
 
 STATS = "latents_stats"
 COMPUTED = "computed from all"  # how an origin begins that is no file

@@ -100,6 +100,11 @@ class DataSet(SampleSet):
     def _kept(self) -> Rows:
         return self.data
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all rows' digests, in their order: that of a `Dealt` of the same samples, over however many processes."""
+        return digest_of(row_digests(self.data))
+
     def split(self, heldout_fraction: float, seed: int) -> tuple["DataSet", "DataSet"]:
         """Splits into (train, heldout), the same for the same seed; samples keep their order.
 
@@ -171,6 +176,11 @@ def heldout_rows(name: str, n: int, labels: np.ndarray | None, heldout_fraction:
 def row_digests(data: np.ndarray) -> np.ndarray:
     """`[N]` of 16 bytes each: equal for equal rows, -0.0 being 0.0."""
     return np.array([_digest(np.ascontiguousarray(row, "<f4")) for row in data], "V16")
+
+
+def digest_of(rows: np.ndarray) -> str:
+    """See `DataSet.digest`."""
+    return hashlib.sha256(rows.tobytes()).hexdigest()
 
 
 def _digest(values: np.ndarray) -> bytes:

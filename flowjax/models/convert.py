@@ -13,6 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from safetensors.numpy import save_file
 
+from flowjax import storage
 from flowjax.data.safetensors_file import read_safetensors
 from flowjax.data.torch_file import read_torch
 from flowjax.models.lightningdit import Buffer, LightningDiT, Remat
@@ -119,12 +120,10 @@ def write_tensors(tensors: Tensors, path: str | os.PathLike, metadata: Mapping[s
     Raises:
       ValueError: a path that does not end in .safetensors.
     """
-    target = pathlib.Path(path).expanduser()
+    target = storage.located(path)
     if target.suffix != ".safetensors":
         raise ValueError(f"path = {str(path)!r}: expected a name that ends in .safetensors")
-    aside = target.with_name(f".{target.name}.partial")
-    save_file(tensors, aside, dict(metadata))
-    os.replace(aside, target)
+    storage.write_whole(target, lambda file: save_file(tensors, file, dict(metadata)))
 
 
 def _read(path: pathlib.Path) -> Tensors:

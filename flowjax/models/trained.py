@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flowjax import storage
 from flowjax.data.safetensors_file import read_metadata, read_safetensors
 from flowjax.fields import Field, model_field, staged
 from flowjax.models.convert import Tensors, convert_lightningdit, export_lightningdit, lightningdit_of, write_tensors
@@ -116,13 +117,14 @@ def load_trained(path: str | os.PathLike) -> TrainedFlow:
       FileNotFoundError: no such file; a folder without a model.
       ValueError: a file that is no LightningDiT, nor stages of them.
     """
-    found = pathlib.Path(path).expanduser()
-    if found.is_dir():
-        if not (found / FILE).is_file():
-            raise FileNotFoundError(f"{found} holds no {FILE}: give a folder that experiments.train wrote, or a checkpoint file")
-        found = found / FILE
-    elif not found.is_file():
-        raise FileNotFoundError(f"{found}: no such file; give a folder of experiments.train, or a .safetensors or .pt checkpoint")
+    given = storage.located(path)
+    if given.is_dir():
+        if not (given / FILE).is_file():
+            raise FileNotFoundError(f"{given} holds no {FILE}: give a folder that experiments.train wrote, or a checkpoint file")
+        given = given / FILE
+    elif not given.is_file():
+        raise FileNotFoundError(f"{given}: no such file; give a folder of experiments.train, or a .safetensors or .pt checkpoint")
+    found = storage.fetched(given)
     about: dict[str, Any] = {}
     if found.suffix == ".safetensors":
         try:

@@ -1,14 +1,16 @@
 """The folder that a run writes to: nothing in it changes before the run is complete, and then only what an earlier run wrote.
 
 A long run also keeps live files there, which grow as it goes: checkpoints, metrics. They outlive a run that was cut off.
+
+The folder may lie in a bucket, gs://BUCKET/FOLDER: what is written aside then stands on this machine.
 """
 
-import fcntl
 import json
 import math
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -16,11 +18,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from flowjax import storage
 from flowjax.reporting import page, style, tables
+from flowjax.storage.lock import NAME as _LOCK
+from flowjax.storage.lock import Lock
 
 _MANIFEST = ".flowjax.json"  # lists the files that a run of ours wrote
 _PARTIAL = ".flowjax-partial"  # where a run writes until it is complete
-_LOCK = ".flowjax.lock"  # held by the process that writes
 
 
 def open_workdir(path: str | os.PathLike, overwrite: bool = False, *, live: Sequence[str] = (), resume: bool = False) -> "WorkDir":
@@ -40,17 +44,17 @@ def open_workdir(path: str | os.PathLike, overwrite: bool = False, *, live: Sequ
         is writing there.
       OSError: it cannot be created or written.
     """
-    root = pathlib.Path(path).expanduser()
+    root = storage.located(path)
     elsewhere = "give another --workdir"
     try:
         created = not root.exists()
         if not created and not root.is_dir():
             raise ValueError(f"workdir {root} is a file, not a folder: {elsewhere}")
-        root.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for entry in root.iterdir()} - {_LOCK}
+        storage.make(root)
+        names = storage.names(root) - {_LOCK}
         if names - {_PARTIAL} and _MANIFEST not in names:
             raise ValueError(f"workdir {root} holds files that are not of an earlier run: {elsewhere}")
-        lock = _Lock(root / _LOCK)
+        lock = storage.hold(root)
         try:
             if names and not overwrite and not (resume and live):
                 what = "an earlier run" if _MANIFEST in names else "an unfinished run"
@@ -61,11 +65,10 @@ def open_workdir(path: str | os.PathLike, overwrite: bool = False, *, live: Sequ
             if taken:
                 raise ValueError(f"workdir {root} holds a {taken[0]} of your own: move it, or {elsewhere}")
             if _PARTIAL in names:
-                shutil.rmtree(root / _PARTIAL)
+                storage.remove(root / _PARTIAL)
             if not resume:
                 for name in earlier_live:
-                    _remove(root / name)
-            (root / _PARTIAL).mkdir()
+                    storage.remove(root / name)
             workdir = WorkDir(root, created, earlier, tuple(live), lock)
             if live:
                 workdir.claim()
@@ -73,53 +76,24 @@ def open_workdir(path: str | os.PathLike, overwrite: bool = False, *, live: Sequ
             lock.release()
             raise
     except OSError as error:
-        raise type(error)(f"workdir {root} cannot be written ({error.strerror}): {elsewhere}") from error
+        failed = type(error)(f"workdir {root} cannot be written ({error.strerror}): {elsewhere}")
+        failed.errno = error.errno
+        raise failed from error
     return workdir
-
-
-class _Lock:
-    """A file that one process at a time can hold; the system lets go of it when the process ends, however it ends."""
-
-    def __init__(self, path: pathlib.Path):
-        self._path, self._file = path, os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._file, 32).decode(errors="replace").strip()
-            os.close(self._file)
-            self._file = -1
-            raise ValueError(
-                f"workdir {path.parent} is being written by process {holder or '?'}: wait for it to end, or give another --workdir"
-            ) from None
-        os.truncate(self._file, 0)
-        os.write(self._file, str(os.getpid()).encode())
-
-    def release(self) -> None:
-        if self._file >= 0:
-            self._path.unlink(missing_ok=True)
-            self.__del__()
-
-    def __del__(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-
-def _remove(path: pathlib.Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 class WorkDir:
     """One run's folder, open for writing; made by `open_workdir`. Names are relative to the folder, `figures/top1.png`."""
 
-    def __init__(self, root: pathlib.Path, created: bool, earlier: set[str], live: tuple[str, ...], lock: _Lock):
+    def __init__(self, root: storage.Folder, created: bool, earlier: set[str], live: tuple[str, ...], lock: Lock):
         self.root = root
         self._live, self._lock = live, lock
         self._created = created
-        self._partial = root / _PARTIAL
+        if storage.in_bucket(root):
+            self._partial = pathlib.Path(tempfile.mkdtemp(prefix="flowjax-"))
+        else:
+            self._partial = pathlib.Path(root / _PARTIAL)
+            self._partial.mkdir()
         self._earlier = earlier  # the files of an earlier run, which this one may replace
 
     def path(self, name: str) -> pathlib.Path:
@@ -133,11 +107,7 @@ class WorkDir:
             raise ValueError(f"file name {name!r} leads out of the workdir {self.root}")
         target = self.root / name
         folders = [parent for parent in target.parents if self.root in parent.parents]
-        if (
-            target.is_dir()
-            or (os.path.lexists(target) and name not in self._earlier)
-            or any(f.exists() and not f.is_dir() for f in folders)
-        ):
+        if target.is_dir() or (name not in self._earlier and storage.exists(target)) or any(f.exists() and not f.is_dir() for f in folders):
             raise FileExistsError(
                 f"workdir {self.root} holds a {name} of your own that would be overwritten: move it, or give another --workdir"
             )
@@ -145,7 +115,7 @@ class WorkDir:
         partial.parent.mkdir(parents=True, exist_ok=True)
         return partial
 
-    def live(self, name: str) -> pathlib.Path:
+    def live(self, name: str) -> storage.Folder:
         """Where the live file or folder `name` lies. It is written in place, and stays if the run is cut off."""
         if name not in self._live:
             raise ValueError(f"live file {name!r} was not announced to open_workdir; there are {', '.join(self._live) or 'none'}")
@@ -188,13 +158,13 @@ class WorkDir:
         # is ours is still known as ours.
         self._write_manifest(written | self._earlier)
         for name in sorted(written):
-            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self._partial / name, self.root / name)
+            storage.make((self.root / name).parent)
+            storage.move_in(self._partial / name, self.root / name)
         for name in sorted(self._earlier - written):
             stale = self.root / name
             if stale.is_file():
                 stale.unlink()
-                if stale.parent != self.root and not any(stale.parent.iterdir()):
+                if stale.parent != self.root and not storage.in_bucket(stale) and not any(stale.parent.iterdir()):
                     stale.parent.rmdir()
         self._write_manifest(written)
         shutil.rmtree(self._partial)
@@ -213,23 +183,23 @@ class WorkDir:
 
     def _discard(self) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
-        left = {entry.name for entry in self.root.iterdir()}
-        if self._created and left <= {_LOCK, _MANIFEST}:
-            (self.root / _MANIFEST).unlink(missing_ok=True)
+        if self._created and storage.names(self.root) <= {_LOCK, _MANIFEST}:
+            storage.remove(self.root / _MANIFEST)
             self._lock.release()
-            self.root.rmdir()
+            if not storage.in_bucket(self.root):
+                self.root.rmdir()
 
     def _write_manifest(self, names: set[str]) -> None:
         aside = self._partial / _MANIFEST
         aside.write_text(json.dumps({"files": sorted(names), "live": sorted(self._live)}, indent=2) + "\n", encoding="utf-8")
-        os.replace(aside, self.root / _MANIFEST)
+        storage.move_in(aside, self.root / _MANIFEST)
 
 
 class OthersWorkDir(WorkDir):
     """The folder of a run that another process writes: where its live files lie. Nothing else is written from here."""
 
     def __init__(self, path: str | os.PathLike, live: Sequence[str] = ()):
-        self.root, self._live = pathlib.Path(path).expanduser(), tuple(live)
+        self.root, self._live = storage.located(path), tuple(live)
 
     def path(self, name: str) -> pathlib.Path:
         raise NotImplementedError(f"{name}: the report of several processes is written by the first")
@@ -256,7 +226,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _read_manifest(root: pathlib.Path) -> tuple[set[str], set[str]]:
+def _read_manifest(root: storage.Folder) -> tuple[set[str], set[str]]:
     """The files, and the live ones, of an earlier run."""
     if not (root / _MANIFEST).exists():
         return set(), set()

@@ -1,10 +1,9 @@
 """Checkpoints: saved aside by Orbax while training goes on, moved into place when whole, then sealed; a few of them kept."""
 
 import contextlib
+import errno
 import logging
-import pathlib
 import re
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from flowjax import peers
+from flowjax import peers, storage
 from flowjax.exits import Exit
 from flowjax.training import seal
 from flowjax.training.step import State, Trainer
@@ -61,10 +60,11 @@ class Checkpointer:
       ValueError: numbers below 1.
     """
 
-    def __init__(self, folder: pathlib.Path, *, every: int, keep: int, meta: Mapping[str, Any]):
+    def __init__(self, folder: storage.Folder, *, every: int, keep: int, meta: Mapping[str, Any]):
         if every < 1 or keep < 1:
             raise ValueError(f"checkpoint_every = {every}, keep_checkpoints = {keep}: expected at least 1")
-        self._folder, self._every, self._keep, self._meta = folder.absolute(), every, keep, dict(meta)
+        self._folder = folder if storage.in_bucket(folder) else folder.absolute()
+        self._every, self._keep, self._meta = every, keep, dict(meta)
         self._heard = _Heard()
         self._thread = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
@@ -113,8 +113,10 @@ class Checkpointer:
             response.result()
             if peers.is_first():
                 seal.write(self._folder / str(step))
-                for left in self._folder.glob("*.orbax-checkpoint-tmp*"):  # of saves that failed: nothing is being saved now
-                    shutil.rmtree(left, ignore_errors=True)
+                for left in storage.names(self._folder):
+                    if ".orbax-checkpoint-tmp" in left:  # of saves that failed: nothing is being saved now
+                        with contextlib.suppress(OSError):
+                            storage.remove(self._folder / left)
         except Exception as error:
             raise self._failed(error, step) from error
 
@@ -150,7 +152,7 @@ class Checkpointer:
             told = peers.gather(own)
             failed = [words for words in told if words not in ("", _PENDING)]
             if failed:
-                earlier = [int(entry.name) for entry in self._folder.iterdir() if entry.name.isdigit() and int(entry.name) != self._step]
+                earlier = [int(name) for name in storage.names(self._folder) if name.isdigit() and int(name) != self._step]
                 last = f"the last good one is at step {max(earlier)}" if earlier else "there is no earlier one"
                 raise SaveFailed(f"{failed[0]}; {last}")
             if _PENDING not in told:
@@ -176,6 +178,8 @@ class Checkpointer:
             except Mismatch:
                 raise
             except Exception as error:
+                if isinstance(error, OSError) and error.errno == errno.EIO:  # a bucket, or a disk, that cannot be reached says nothing
+                    raise
                 if sealed:
                     raise ValueError(f"the checkpoint at step {step} in {self._folder} cannot be read ({_cause(error)})") from error
                 damaged.append(f"the checkpoint at step {step} is damaged ({_cause(error)})")
@@ -204,7 +208,7 @@ class Checkpointer:
         name = next(name for k in range(10_000) if not (self._folder / (name := f"damaged-{step}{f'-{k}' if k else ''}")).exists())
         multihost_utils.sync_global_devices("a damaged checkpoint has been seen")
         if peers.is_first():
-            (self._folder / str(step)).rename(self._folder / name)
+            storage.move(self._folder / str(step), self._folder / name)
         multihost_utils.sync_global_devices("and set aside")
         self._orbax.reload()
         return name

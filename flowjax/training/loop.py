@@ -121,6 +121,7 @@ def train(
                 stop = preemption.asked(step)
                 if stop or saver.due(step) or step == schedule.steps:
                     window.check()
+                    metrics.keep()
                     saver.save(state, {"loss": window.last_loss}, step)
                 if stop:
                     saver.wait()

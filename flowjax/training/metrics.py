@@ -2,7 +2,6 @@
 
 import json
 import math
-import pathlib
 import sys
 import time
 from collections.abc import Mapping
@@ -10,23 +9,25 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from flowjax import storage
+
 
 class MetricWriter:
     """Writes each step's numbers to `metrics.jsonl`, a line each, and to TensorBoard.
 
     Args:
       jsonl: the file; a resumed run goes on at its end, lines of steps at or after `first_step` being those of a run that was cut off.
-      tensorboard: folder of event files.
+      tensorboard: folder of event files. Both may lie in a bucket: `keep`.
       first_step: the first step that will be written.
     """
 
-    def __init__(self, jsonl: pathlib.Path, tensorboard: pathlib.Path, first_step: int = 0):
-        kept = [line for line in _lines(jsonl) if line["step"] < first_step]
-        aside = jsonl.with_suffix(".partial")
-        aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        aside.replace(jsonl)
-        self._file = open(jsonl, "a", encoding="utf-8")  # noqa: SIM115 it is open as long as the run
-        self._board = SummaryWriter(str(tensorboard), purge_step=first_step or None)
+    def __init__(self, jsonl: storage.Folder, tensorboard: storage.Folder, first_step: int = 0):
+        kept = "".join(json.dumps(line) + "\n" for line in _lines(jsonl) if line["step"] < first_step)
+        self._grows = [storage.Mirror(jsonl), storage.Mirror(tensorboard)]
+        here, folder = (each.path for each in self._grows)
+        storage.write_whole(here, lambda file: file.write_text(kept, encoding="utf-8"))
+        self._file = open(here, "a", encoding="utf-8")  # noqa: SIM115 it is open as long as the run
+        self._board = SummaryWriter(str(folder), purge_step=first_step or None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """The numbers of a step, by name; NaN and infinities are null in JSON."""
@@ -36,10 +37,18 @@ class MetricWriter:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
+    def keep(self) -> None:
+        """What has been written is there for a run that goes on. On a disk it always is; in a bucket the files are written again."""
+        self._board.flush()
+        for each in self._grows:
+            each.keep()
+
     def close(self) -> None:
-        """Everything on disk."""
+        """Everything where it belongs."""
         self._file.close()
         self._board.close()
+        for each in self._grows:
+            each.close()
 
 
 class NoMetricWriter(MetricWriter):
@@ -51,16 +60,19 @@ class NoMetricWriter(MetricWriter):
     def write(self, step: int, values: Mapping[str, float]) -> None:
         pass
 
+    def keep(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
 
-def read_metrics(jsonl: pathlib.Path) -> list[dict[str, Any]]:
+def read_metrics(jsonl: storage.Folder) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, in order; a last line that was cut short is left out."""
     return _lines(jsonl)
 
 
-def _lines(jsonl: pathlib.Path) -> list[dict[str, Any]]:
+def _lines(jsonl: storage.Folder) -> list[dict[str, Any]]:
     found = []
     for line in jsonl.read_text(encoding="utf-8").splitlines() if jsonl.exists() else ():
         try:

@@ -1,0 +1,22 @@
+"""What a run writes may lie on this machine, or in a bucket of Google Cloud Storage: the few things that differ stand here."""
+
+from flowjax.storage.lock import hold
+from flowjax.storage.mirror import Mirror
+from flowjax.storage.paths import Folder, checksums, exists, fetched, in_bucket, located, make, move, move_in, names, remove, write_whole
+
+__all__ = [
+    "Folder",
+    "Mirror",
+    "checksums",
+    "exists",
+    "fetched",
+    "hold",
+    "in_bucket",
+    "located",
+    "make",
+    "move",
+    "move_in",
+    "names",
+    "remove",
+    "write_whole",
+]
