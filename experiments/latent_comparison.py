@@ -221,7 +221,7 @@ def _autoencoder(config: ConfigDict, name: str, workdir: WorkDir) -> pathlib.Pat
     asked = presets.get_config("autoencoder")
     asked.data.update(config.data)
     wanted = config.autoencoder
-    asked.autoencoder.update(channels=wanted.channels, factor=wanted.factor, align=name == "aligned")
+    asked.autoencoder.update(channels=wanted.channels, factor=wanted.factor, width=wanted.width, align=name == "aligned")
     asked.steps = asked.optimizer.decay_steps = wanted.steps
     return train_within(asked, workdir, f"autoencoder-{name}")
 
