@@ -32,7 +32,7 @@ from experiments.configs.data import data_config
 from experiments.data_flags import load_data, open_data
 from experiments.errors import Errors
 from experiments.scores import turn_and_advice
-from experiments.trained import MODELS, own_data, strength, train_within, training_config
+from experiments.trained import MODELS, about_model, own_data, strength, train_within, training_config
 from flowjax import stages
 from flowjax.data.cache import write_whole
 from flowjax.data.encoder import Encoder, PatchPca
@@ -96,7 +96,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "spaces": {
                 name: {
                     "shape": one.shape,
-                    "model": {"source": one.flow.source, **strength(one.flow)},
+                    "model": about_model(one.flow),
                     "turning_point": dataclasses.asdict(one.turn),
                     "effective_dimensions": _effective(one.eigenvalues),
                     "waviness": None if one.waves is None else one.waves.value._asdict(),

@@ -34,8 +34,8 @@ def get_config(preset: str = "digits") -> ConfigDict:
     # Latents of the linear autoencoder and of both others: how much smaller than images, how many channels; width and steps of the others.
     config.autoencoder = ConfigDict({"factor": 2, "channels": 2, "width": 32, "steps": 600})
     if fashion:
-        config.autoencoder.update(factor=8, channels=8, width=8, steps=2000)  # 4 x 4 x 8: as many tokens as digits have
-        config.model.steps = 9000
+        config.autoencoder.update(factor=8, channels=8, width=8, steps=1000)  # 4 x 4 x 8: as many tokens as digits have
+        config.model.steps = 7000
     config.num_queries = 1024
     config.num_t = 48
     config.seed = 0
