@@ -78,7 +78,7 @@ class AutoencoderTask:
         return loss, metrics
 
 
-def _at_size(maps: list[Float[Array, "B H W F"]], factor: int) -> Float[Array, "B h w F"]:
+def _at_size(maps: list[Float[Array, "B _ _ _"]], factor: int) -> Float[Array, "B h w F"]:
     """The map of the latents' size; beyond the last, which is a quarter of the image, its means over pairs."""
     if factor <= 4:
         return maps[FACTORS.index(factor)]
