@@ -35,7 +35,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     config.autoencoder = ConfigDict({"factor": 2, "channels": 2, "width": 32, "steps": 600})
     if fashion:
         config.autoencoder.update(factor=8, channels=8, width=8, steps=1000)  # 4 x 4 x 8: as many tokens as digits have
-        config.model.steps = 7000
+        config.model.steps = 2000
     config.num_queries = 1024
     config.num_t = 48
     config.seed = 0
