@@ -168,7 +168,7 @@ class FlowEvaluation(NoEvaluation):
             found["frechet"] = self._frechet
             self.takeaway = (
                 f"Samples of a {self._config.model.size} trained on {self._records.name} lie at a Fréchet distance of "
-                f"{self._frechet['samples']:.3g} from the held-out samples, {self._frechet['ratio']:.2f} times that of the training samples."
+                f"{self._frechet['samples']:.3g} from held-out samples, {self._frechet['ratio']:.2f} times that of training samples."
             )
         return found
 
