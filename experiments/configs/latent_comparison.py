@@ -2,7 +2,7 @@
 
 preset          command                                                                              two CPU cores
 digits          python -m experiments.latent_comparison                                              4 min, training included
-fashion_mnist   ... --config=experiments/configs/latent_comparison.py:fashion_mnist                  hours, training included
+fashion_mnist   ... --config=experiments/configs/latent_comparison.py:fashion_mnist                  about 25 min of one core
 imagenet        ... :imagenet --config.spaces="('vavae=SHARDS@CHECKPOINT', 'sdvae=SHARDS@CHECKPOINT')"   (accelerators)
 """
 
