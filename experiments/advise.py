@@ -96,7 +96,7 @@ def _rows(
             "what": "turning point, predicted",
             "value": f"{predicted:.3f}",
             "range": "",
-            "evidence": "within 8 % of measured on all whole data sets looked at: README, How well predicted",
+            "evidence": "within 8 % of measured on all whole data sets looked at: docs/exactness.md",
         },
     ]
     if found.measured is not None:

@@ -23,7 +23,17 @@ from ml_collections import ConfigDict
 from experiments import runner
 from experiments.cells import CELLS
 from experiments.scores import Scores, check, turn_and_advice
-from experiments.trained import MODELS, NOT_MEASURED, check_alike, own_data, strength, train_within, training_config
+from experiments.trained import (
+    MODELS,
+    NOT_MEASURED,
+    about_data,
+    about_model,
+    check_alike,
+    own_data,
+    strength,
+    train_within,
+    training_config,
+)
 from flowjax.contest import Contest, percent
 from flowjax.fields import staged
 from flowjax.intervals import Interval
@@ -98,11 +108,9 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     workdir.write_json(
         "summary.json",
         {
-            "dataset": training.name,
-            "n": training.n,
-            "d": training.d,
+            **about_data(training),
             "turning_point": dataclasses.asdict(turn),
-            "models": {name: {"source": flow.source, "parameters": sizes[name], **strength(flow)} for name, flow in general.items()},
+            "models": {name: {"parameters": sizes[name], **about_model(flow)} for name, flow in general.items()},
             "specialists": {f"{name}, {_STAGES[stage]}": flow.source for (name, stage), flow in special.items()},
             "staged_model": FILE if special else None,
             "num_samples": config.num_samples,

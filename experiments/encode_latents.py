@@ -35,7 +35,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     records = open_data(config.data)
     encoder = _encoder(config, records)
     folder = encode_records(
-        config.out,
+        config.out or f"latents/{records.name}",
         records,
         encoder,
         flips=config.flips,

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from experiments import runner
 from experiments.cells import CELLS
 from experiments.scores import NEAR, Scores, check, turn_and_advice
-from experiments.trained import MODELS, obtain, own_data, strength
+from experiments.trained import MODELS, about_data, about_model, obtain, own_data, strength
 from flowjax.contest import Contest, percent
 from flowjax.fields import convert_interval, guided
 from flowjax.models.trained import TrainedFlow
@@ -83,10 +83,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     workdir.write_json(
         "summary.json",
         {
-            "dataset": training.name,
-            "n": training.n,
-            "d": training.d,
-            "model": {"source": flow.source, **strength(flow)},
+            **about_data(training),
+            "model": about_model(flow),
             "turning_point": dataclasses.asdict(turn),
             "advice": dataclasses.asdict(settings.guidance_interval),
             "scale": config.scale,

@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.trained import MODELS, obtain, own_data, own_oracle, own_turning_point, strength
+from experiments.trained import MODELS, about_data, about_model, obtain, own_data, own_oracle, own_turning_point, strength
 from flowjax import stages
 from flowjax.fields import OracleField
 from flowjax.hybrid import Hybrid, Memorized, checked_switches, hybrid_samples, memorized
@@ -70,11 +70,9 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     workdir.write_json(
         "summary.json",
         {
-            "dataset": training.name,
-            "n": training.n,
-            "d": training.d,
+            **about_data(training),
             "num_classes": training.num_classes,
-            "model": {"source": flow.source, "size": dataclasses.asdict(flow.model.shape), **strength(flow)},
+            "model": about_model(flow),
             "num_samples": config.num_samples,
             "target_turning_point": dataclasses.asdict(target),
             "behavioural_turning_point": dataclasses.asdict(behaviour),

@@ -32,7 +32,7 @@ from experiments.configs.data import data_config
 from experiments.data_flags import load_data, open_data
 from experiments.errors import Errors
 from experiments.scores import turn_and_advice
-from experiments.trained import MODELS, own_data, strength, train_within, training_config
+from experiments.trained import MODELS, about_model, own_data, strength, train_within, training_config
 from flowjax import stages
 from flowjax.data.encoder import Encoder, PatchPca
 from flowjax.intervals import Interval
@@ -98,7 +98,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "spaces": {
                 name: {
                     "shape": one.shape,
-                    "model": {"source": one.flow.source, **strength(one.flow)},
+                    "model": about_model(one.flow),
                     "turning_point": dataclasses.asdict(one.turn),
                     "effective_dimensions": _effective(one.eigenvalues),
                     "waviness": None if one.waves is None else one.waves.value._asdict(),
@@ -223,7 +223,7 @@ def _autoencoder(config: ConfigDict, name: str, workdir: WorkDir) -> pathlib.Pat
     asked = presets.get_config("autoencoder")
     asked.data.update(config.data)
     wanted = config.autoencoder
-    asked.autoencoder.update(channels=wanted.channels, factor=wanted.factor, align=name == "aligned")
+    asked.autoencoder.update(channels=wanted.channels, factor=wanted.factor, width=wanted.width, align=name == "aligned")
     asked.steps = asked.optimizer.decay_steps = wanted.steps
     return train_within(asked, workdir, f"autoencoder-{name}")
 

@@ -23,7 +23,16 @@ from experiments import runner
 from experiments.cells import CELLS
 from experiments.errors import Errors
 from experiments.scores import turn_and_advice
-from experiments.trained import MODELS, NOT_MEASURED, check_alike, own_data, strength, train_within, training_config
+from experiments.trained import (
+    MODELS,
+    NOT_MEASURED,
+    about_data,
+    check_alike,
+    own_data,
+    strength,
+    train_within,
+    training_config,
+)
 from flowjax import data
 from flowjax.intervals import Interval
 from flowjax.metrics.loss_by_t import ErrorsByTime, Reduction, reduction
@@ -86,9 +95,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     workdir.write_json(
         "summary.json",
         {
-            "dataset": training.name,
-            "n": training.n,
-            "d": training.d,
+            **about_data(training),
             "turning_point": dataclasses.asdict(turn),
             "models": [{**model._asdict(), "flow": model.flow.source, **strength(model.flow)} for model in models],
             "num_queries": config.num_queries,

@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.trained import MODELS, obtain, own_data, own_oracle, own_turning_point, strength
+from experiments.trained import MODELS, about_data, about_model, obtain, own_data, own_oracle, own_turning_point, strength
 from flowjax import data
 from flowjax.fields import Field, OracleField
 from flowjax.reporting import sampling_figures
@@ -78,10 +78,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     workdir.write_json(
         "summary.json",
         {
-            "dataset": training.name,
-            "n": training.n,
-            "d": training.d,
-            "model": {"source": flow.source, "size": dataclasses.asdict(flow.model.shape), **strength(flow)},
+            **about_data(training),
+            "model": about_model(flow),
             "turning_point": dataclasses.asdict(turn),
             "level": config.level,
             "settled": {name: {part: at._asdict() for part, at in parts.items()} for name, parts in settled.items()},

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from experiments import runner
 from experiments.cells import CELLS
 from experiments.scores import NEAR, Scores, check, turn_and_advice
-from experiments.trained import MODELS, obtain, own_data, strength
+from experiments.trained import MODELS, about_data, about_model, obtain, own_data, strength
 from flowjax.contest import Contest, percent
 from flowjax.intervals import Interval
 from flowjax.reporting import analysis_figures
@@ -61,10 +61,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     workdir.write_json(
         "summary.json",
         {
-            "dataset": training.name,
-            "n": training.n,
-            "d": training.d,
-            "model": {"source": flow.source, **strength(flow)},
+            **about_data(training),
+            "model": about_model(flow),
             "turning_point": dataclasses.asdict(turn),
             "advice": dataclasses.asdict(settings.shift),
             "num_samples": config.num_samples,

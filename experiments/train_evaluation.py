@@ -173,7 +173,7 @@ class FlowEvaluation(NoEvaluation):
             found["frechet"] = self._frechet
             self.takeaway = (
                 f"Samples of a {self._config.model.size} trained on {self._records.name} lie at a Fréchet distance of "
-                f"{self._frechet['samples']:.3g} from the held-out half, {self._frechet['ratio']:.2f} times that of the training half."
+                f"{self._frechet['samples']:.3g} from held-out samples, {self._frechet['ratio']:.2f} times that of training samples."
             )
         return found
 
@@ -203,7 +203,7 @@ class FlowEvaluation(NoEvaluation):
                 Section("Samples", f"After {int(pictures[-1].stem):,} steps; a column for each class.", pictures[-1], alt="Samples")
             )
         if self._frechet is not None:
-            text = "Between features of a small classifier, from the held-out half; the training half is what could be hoped for."
+            text = "Between features of a small classifier, from the held-out samples; the training samples are what could be hoped for."
             found.append(Section("Fréchet distance", text, table=[self._frechet]))
         return found
 

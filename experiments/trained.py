@@ -1,5 +1,6 @@
 """From the `model` block of a configuration to a trained flow, and to the data that it was trained on."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,3 +110,13 @@ def strength(flow: TrainedFlow) -> dict[str, Any]:
     """Whether the model is good enough to conclude from, for a summary."""
     ratio = flow.frechet_ratio
     return {"frechet_ratio": ratio, "at_most": STRONG_ENOUGH, "enough": None if ratio is None else ratio <= STRONG_ENOUGH}
+
+
+def about_model(flow: TrainedFlow) -> dict[str, Any]:
+    """What a summary says of a model."""
+    return {"source": flow.source, "size": dataclasses.asdict(flow.model.shape), **strength(flow)}
+
+
+def about_data(training: data.DataSet) -> dict[str, Any]:
+    """And of what it was trained on."""
+    return {"dataset": training.name, "n": training.n, "d": training.d}

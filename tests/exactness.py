@@ -1,4 +1,4 @@
-"""The table of errors in the README: `python -m tests.exactness [FILE.npy ...]`, each file an array of samples [N, *shape].
+"""The table of errors in docs/exactness.md: `python -m tests.exactness [FILE.npy ...]`, each file an array of samples [N, *shape].
 
 Every output of the oracle against `tests.float64_oracle`, which shares nothing with it; the largest error over 15 t in [0.001, 0.999] and
 8 queries each, seed 0.

@@ -32,7 +32,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
             "max_samples": 10_000,  # linear: images that it is fitted on
         }
     )
-    config.out = f"latents/{preset}"  # where the shards go
+    config.out = ""  # where the shards go; "": latents/NAME, of the data
     config.flips = preset == "folder"  # encode the mirror images too
     config.dtype = "float32"  # or float16, bfloat16
     config.shard_size = 10_000

@@ -21,36 +21,41 @@ from flowjax.data.safetensors_file import read_safetensors
 from flowjax.storage import write_whole
 
 FILE = "autoencoder.safetensors"
-FACTORS = (1, 2, 4)
+FACTORS = (1, 2, 4, 8)
+
+
+def sizes(height: int, width: int, factor: int) -> tuple[tuple[int, int], ...]:
+    """Of images, of each halving of them, rounded up, and last of their latents."""
+    return tuple((-(-height // 2**i), -(-width // 2**i)) for i in range(FACTORS.index(factor) + 1))
 
 
 class Autoencoder(nnx.Module):
-    """Images `[B, H, W, C]` to Gaussians over latents `[B, H / factor, W / factor, channels]`, and back.
+    """Images `[B, H, W, C]` to Gaussians over latents `[B, ⌈H / factor⌉, ⌈W / factor⌉, channels]`, and back.
 
     Args:
       image_shape: (H, W, C).
       channels: of the latents.
-      factor: by how much they are smaller: 1, 2 or 4.
+      factor: by how much they are smaller: 1, 2, 4 or 8.
       width: channels of the first convolution; each halving doubles them.
       features: width of the feature maps that latents are aligned with, by a linear map of their own; 0: none.
       rngs: of the initial parameters.
 
     Raises:
-      ValueError: a factor that is not one of these or does not divide the image.
+      ValueError: a factor that is not one of these.
     """
 
     def __init__(
         self, image_shape: tuple[int, int, int], channels: int, factor: int, *, width: int = 32, features: int = 0, rngs: nnx.Rngs
     ):
         height, wide, colors = image_shape
-        if factor not in FACTORS or height % factor or wide % factor:
-            raise ValueError(f"factor = {factor}: expected one of {FACTORS} that divides images of {height}x{wide}")
+        if factor not in FACTORS:
+            raise ValueError(f"factor = {factor}: expected one of {FACTORS}")
         if channels < 1 or width < 1:
             raise ValueError(f"channels = {channels}, width = {width}: expected at least 1")
         self.image_shape = image_shape
         self.made_of = {"image_shape": list(image_shape), "channels": channels, "factor": factor, "width": width, "features": features}
-        halvings = FACTORS.index(factor)
-        widths = [width * 2**i for i in range(halvings + 1)]
+        self.sizes = sizes(height, wide, factor)
+        widths = [width * 2**i for i in range(len(self.sizes))]
         self.down = nnx.List([nnx.Conv(colors, width, (3, 3), rngs=rngs)])
         self.up: nnx.List = nnx.List([])
         for a, b in itertools.pairwise(widths):
@@ -72,8 +77,8 @@ class Autoencoder(nnx.Module):
     def decode(self, latents: Float[Array, "B h w c"]) -> Float[Array, "B H W C"]:
         """Images of latents."""
         x = jax.nn.silu(self.from_latents(latents.astype(jnp.float32)))
-        for convolution in self.up:
-            x = jax.nn.silu(convolution(x.repeat(2, axis=1).repeat(2, axis=2)))
+        for convolution, (height, width) in zip(self.up, self.sizes[-2::-1], strict=True):
+            x = jax.nn.silu(convolution(x.repeat(2, axis=1)[:, :height].repeat(2, axis=2)[:, :, :width]))
         return self.to_image(x)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from flowjax.data.normalization import IDENTITY, Normalization
 from flowjax.data.pipeline import Batch
-from flowjax.models.autoencoder import FACTORS, Autoencoder
+from flowjax.models.autoencoder import FACTORS, Autoencoder, sizes
 from flowjax.models.lightningdit import Gather
 from flowjax.training.task import Metrics
 from flowjax.training.tasks import ClassifierTask
@@ -58,12 +58,12 @@ class AutoencoderTask:
     def prepare(self, batch: Batch, key: Array, constants: Any) -> Drawn:
         x = self.normalization(batch.data)
         height, width, _ = self.image_shape
-        noise = jax.random.normal(key, (len(x), height // self.factor, width // self.factor, self.channels), jnp.float32)
+        noise = jax.random.normal(key, (len(x), *sizes(height, width, self.factor)[-1], self.channels), jnp.float32)
         if self.align is None:
             return Drawn(x, noise, None)
         definition, _ = nnx.split(self.align.build(nnx.Rngs(0)))
         maps = nnx.merge(definition, constants).maps(x)
-        return Drawn(x, noise, jax.lax.stop_gradient(maps[FACTORS.index(self.factor)]))
+        return Drawn(x, noise, jax.lax.stop_gradient(_at_size(maps, self.factor)))
 
     def loss(self, model: Autoencoder, examples: Drawn, constants: Any, gather: Gather | None) -> tuple[Float[Array, ""], Metrics]:
         mean, log_variance = model.moments(examples.x)
@@ -76,6 +76,13 @@ class AutoencoderTask:
             metrics["alignment"] = _misalignment(model.alignment(latents), examples.features, self.margins)
             loss += self.align_weight * metrics["alignment"]
         return loss, metrics
+
+
+def _at_size(maps: list[Float[Array, "B _ _ _"]], factor: int) -> Float[Array, "B h w F"]:
+    """The map of the latents' size; beyond the last, which is a quarter of the image, its means over pairs."""
+    if factor <= 4:
+        return maps[FACTORS.index(factor)]
+    return nnx.avg_pool(maps[-1], (2, 2), strides=(2, 2), padding="SAME", count_include_pad=False)
 
 
 def _misalignment(a: Float[Array, "B h w F"], b: Float[Array, "B h w F"], margins: tuple[float, float]) -> Float[Array, ""]:
