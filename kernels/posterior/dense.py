@@ -1,7 +1,7 @@
 """The posterior over all samples on the host: scores and weighted sums by matrix products, weights between them while they are in a cache.
 
-Scores are float32, and so is what they get wrong: some 1e-5 nats. Of many samples of about equal weight that averages out. Those that have a
-share of their own, by which it would show, are few; they are left out of the sums, weighed from differences, and put back.
+Scores are float32, and so is what they get wrong: some 1e-5 nats. Of many samples of about equal weight that averages out. Those that have
+a share of their own, by which it would show, are few; they are left out of the sums, weighed from differences, and put back.
 """
 
 from typing import NamedTuple
@@ -70,7 +70,7 @@ class Scores(NamedTuple):
 
     @property
     def share(self) -> Float[np.ndarray, " B"]:
-        """Which share of a query's weight a sample must have to be weighed by itself: those of less make errors that add up to `SCORE_ERROR`."""
+        """Which share of a query's weight a sample must have to be weighed by itself: others make errors that add up to `SCORE_ERROR`."""
         return np.minimum(1, (SCORE_ERROR / np.maximum(self.error, SCORE_ERROR)) ** 2)
 
 

@@ -117,8 +117,8 @@ def lead(scores, start, run, table, aim, floor):  # type: ignore[no-untyped-def]
 def look(  # type: ignore[no-untyped-def]  # pragma: no cover
     bounds, first, start, fine, table, aim, below, cut, floor, seen, most, rows, queries, values, widths, at
 ):
-    """Pairs of sample and query that may lie within the cut of the query's highest score: by columns first, of those that stand by columns and
-    the bytes of coordinates, and of those by all bytes.
+    """Pairs of sample and query that may lie within the cut of the query's highest score: by columns first, of those that stand by columns
+    and the bytes of coordinates, and of those by all bytes.
 
     Args:
       bounds: `[n, B]` float32, of the samples from `start` on; from row `first` on.
@@ -148,9 +148,9 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
     for i in range(first, n, TOGETHER):
         if at + b * TOGETHER > rows.shape[0]:
             return i, at
-        # Some rows together, so that they stay in a core's first cache, or the bits of a query do. What has no branch is in loops of its own:
-        # what a processor would guess wrong costs more than what is computed.
-        every, last = np.int32(0), min(i + TOGETHER, n)
+        # Some rows together, so that they stay in a core's first cache, or the bits of a query do. What has no branch is in loops of its
+        # own: what a processor would guess wrong costs more than what is computed.
+        every, last = 0, min(i + TOGETHER, n)
         count[:] = 0
         for k in range(i, last):
             some = np.int32(0)
@@ -178,7 +178,7 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
                 bound[p] = by_columns + some_step[q] * _product(some_digits, j, some_bits, q) + width
             for p in range(count[q]):
                 chosen[left_over] = start + standing[q, p]
-                left_over += np.int64(bound[p] >= floor[q] - below[q])
+                left_over += int(bound[p] >= floor[q] - below[q])
             for p in range(left_over):
                 j = chosen[p]
                 bound[p] = step[q] * _product(digits, j, bits, q) + offset[q] - kappa[q] * norms[j] + prior[j]
@@ -230,7 +230,8 @@ def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
       logs, sure: of each pair its log weight relative to the peak, where that is sure; where not, it is computed from differences.
       mean: `[B, D]` float64, Σ w (y - base) of those that are not, w = exp(log weight - peak).
       light: `[B, D]` float32, Σ w y of those that are.
-      sums: `[B, 7]` Σ w, Σ w², Σ w log w; of those from differences Σ w ‖y - base‖²; of the others Σ w and Σ w ‖y - c‖²; Σ w of those left out.
+      sums: `[B, 7]` Σ w, Σ w², Σ w log w; of those from differences Σ w ‖y - base‖²; of the others Σ w and Σ w ‖y - c‖²; Σ w of those
+        left out.
       highest, whose: `[B]`, the highest log weight from differences and its sample: of equals, the caller's lowest index.
     """
     for pair in range(first, last):
@@ -341,7 +342,7 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
         small, left = np.float32(norms[start + i]), np.int32(0)
         for q in range(b):
             left += np.int32(weight[q] >= negligible[q])
-        count += left
+        count += int(left)
         for q in range(b):
             weight[q] = weight[q] if weight[q] >= negligible[q] else np.float32(0)
             w = weight[q]
@@ -368,7 +369,7 @@ def add_rows(weights, rows, into):  # type: ignore[no-untyped-def]  # pragma: no
         count = 0
         for q in range(weights.shape[1]):
             chosen[count] = q
-            count += np.int64(weights[i, q] != 0)
+            count += int(weights[i, q] != 0)
         for p in range(count):
             q = chosen[p]
             w = weights[i, q]

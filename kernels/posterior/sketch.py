@@ -1,7 +1,7 @@
 """A sketch of a data set: what bounds all scores from above by one small matrix product, and what pins any of them by one product of bytes.
 
-A score is what is wanted of a sample y for a query: `g·(y - c) - κ ‖y - c‖² + log prior`, with `g = (α/σ²)(x - α c)` and `κ = α²/2σ²`: its log
-weight but for a constant of the query. Two tables say what it can be at most, for every query, by Cauchy and Schwarz:
+A score is what is wanted of a sample y for a query: `g·(y - c) - κ ‖y - c‖² + log prior`, with `g = (α/σ²)(x - α c)` and `κ = α²/2σ²`: its
+log weight but for a constant of the query. Two tables say what it can be at most, for every query, by Cauchy and Schwarz:
 
 *Columns*, some tens of float32 for each sample: its first coordinates z in an orthonormal basis of leading directions, and of the others,
 group by group, their norm:
@@ -17,6 +17,7 @@ Images are bytes already: of theirs nothing is left. Between the two, the coordi
 
 import dataclasses
 import functools
+import itertools
 import logging
 import time
 from collections.abc import Iterator
@@ -200,8 +201,8 @@ class Aim(NamedTuple):
         return cls(g, kappa, constant, z, columns, groups, middle, whole, offset, slack, of_bytes)
 
     def coefficients(self, sketch: Sketch, coordinates: int, *, bound: bool) -> Float[np.ndarray, "columns B"]:
-        """By which the last of the columns, with so many coordinates, become bounds of the scores; or estimates, without the groups and what
-        is outside."""
+        """By which the last of the columns, with so many coordinates, become bounds of the scores; or estimates, without the groups and
+        what is outside."""
         own = self.columns[:, max(self.columns.shape[1] - 3 - coordinates, 0) :].copy()
         if not bound:
             own[:, -3] = 0
@@ -237,7 +238,8 @@ def build_sketch(
 ) -> Sketch:
     """The sketch of a data set: two passes over it, and a few over a part.
 
-    Memory: a byte for each number, and some 75 float32 and 192 bytes for each sample; other dtypes than float32 and uint8 are copied to float32.
+    Memory: a byte for each number, and some 75 float32 and 192 bytes for each sample; other dtypes than float32 and uint8 are copied to
+    float32.
 
     Args:
       rows: sorted by class where there are labels.
@@ -250,7 +252,7 @@ def build_sketch(
     basis, seen = leading_directions(rows, center)
     middle_step = np.maximum(np.abs(seen[:, FINE:]).max(axis=0, initial=0) / 100, 1e-30)  # what is beyond is left
     edges = [*(edge for edge in EDGES if LEVELS[0] <= edge < basis.shape[1]), basis.shape[1]]
-    groups = tuple(zip(edges[:-1], edges[1:], strict=True))
+    groups = tuple(itertools.pairwise(edges))
     fine, most = min(FINE, basis.shape[1]), 3 * rounding_of(d, basis.shape[1])
     table = Table(
         columns=np.empty((n, len(groups) + 3 + fine), np.float32),
@@ -289,8 +291,8 @@ def build_sketch(
 
 
 def leading_directions(rows: Shaped[np.ndarray, "N D"], center: Float[np.ndarray, " D"]) -> tuple[np.ndarray, np.ndarray]:
-    """An orthonormal basis `[D, K]` of about the leading principal directions, and the coordinates of a part of the samples, on which it was
-    found by a few rounds of subspace iteration.
+    """An orthonormal basis `[D, K]` of about the leading principal directions, and the coordinates of a part of the samples, on which it
+    was found by a few rounds of subspace iteration.
 
     Source: Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), algorithm 4.4.
     """
@@ -331,7 +333,7 @@ def _center_and_bytes(rows: Shaped[np.ndarray, "N D"]) -> tuple[np.ndarray, np.n
         return total, low, high
 
     every = on_every_core(work)
-    center = sum(one[0] for one in every) / len(rows)
+    center: np.ndarray = np.sum([one[0] for one in every], axis=0) / len(rows)
     low, high = np.min([one[1] for one in every], axis=0), np.max([one[2] for one in every], axis=0)
     step = (high.max() - low.min()) / 255 or 1.0
     some = (rows[:: max(1, len(rows) // 256)].astype(np.float64) - low.min()) / step

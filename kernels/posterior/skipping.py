@@ -4,7 +4,7 @@ Refinement gives nearly all weight to one sample, so late in time almost nothing
 a certificate: with K samples standing, the others weigh less than `N exp(-cut)` of the heaviest, where the cut is chosen so that float32
 rounding hides it. Driven by the host, hence not under tracing.
 
-Three looks, each at what the one before has left: at a few columns of all samples, by a matrix product; at the bytes of a sample; at itself.
+Three looks, each at what the one before has left: at some columns of all samples, by a matrix product; at bytes of a sample; at itself.
 """
 
 import numpy as np

@@ -113,7 +113,7 @@ def test_no_sample_weighs_more_than_its_bound(key, level, seed):
 
 @keys
 def test_bytes_and_what_they_lack_are_the_numbers(key):
-    """Samples are the sums of their bytes and what is left; so are directions, of 16 bits; coordinates are those of an orthonormal basis."""
+    """Samples are their bytes and what is left; so are directions, of 16 bits; coordinates are those of an orthonormal basis."""
     own, tile = sketch(key), host(*queries(DATA[key], 1))
     aim, table = Aim.at(own, tile.x, tile.alpha, tile.sigma), own.table
     g = (tile.alpha / tile.sigma**2)[:, None] * (tile.x - tile.alpha[:, None] * own.center)
