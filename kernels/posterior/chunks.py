@@ -69,7 +69,8 @@ class Sizes:
         least = 2**20 + 64 * 8 * d * 16
         if free < least:
             raise ValueError(f"budget={budget:,} bytes is too small for {n:,} samples of {d:,} numbers: give at least {20 * n + least:,}")
-        # Shares of what is free: two buffers and two copies of them, 1/4, for the compiler takes some too; a block in float64, thrice, 3/16; queries and settling, 1/8 each.
+        # Shares of what is free, the compiler taking some too: two buffers and two copies of them, 1/4; a block in float64, thrice, 3/16;
+        # queries and settling, 1/8 each.
         samples = max(1, min(block.samples, n, free // (16 * 8 * d)))
         at_once = max(1, min(CHUNK_BYTES, free // 16) // (samples * d * itemsize))
         chunks = -(-n // (samples * at_once))
