@@ -156,7 +156,7 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
             some = np.int32(0)
             for q in range(b):
                 some += np.int32(bounds[k, q] >= least[q])
-            every += some
+            every += int(some)
             if some:
                 for q in range(b):
                     standing[q, count[q]] = k
