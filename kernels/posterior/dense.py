@@ -93,7 +93,7 @@ def dense_tile(sketch: Sketch, part: slice, queries: Queries) -> Found:
     b = len(queries.x)
     aim = Aim.at(sketch, queries.x, queries.alpha, queries.sigma)
     expected = Scores.of(sketch, queries)
-    light, peak, top, pairs = _pass(sketch, part, aim, expected)
+    light, left_out, peak, top, pairs = _pass(sketch, part, aim, expected)
     heavy = Heavy.at(sketch, queries, top)
     rise = peak + aim.constant - heavy.peak  # float32's word on the same sample, and the constant
     scale = np.exp(rise)
@@ -103,21 +103,22 @@ def dense_tile(sketch: Sketch, part: slice, queries: Queries) -> Found:
     light = Light(sums, light.weighted * scale[:, None])
     found, total = moments(sketch, part, queries, heavy, every, pairs, unknown, unknown > 0, light)
     found.standing[:] = np.bincount(pairs.queries, minlength=b)
-    found.error_bound[:] = 0
+    found.error_bound[:] = scale * left_out / total * 2 * sketch.radius
     size = np.abs(heavy.peak - aim.constant) + aim.kappa * sketch.square_norms[top]
     as_expected = error_of_scores(sketch.d, size) <= SURPRISE * np.maximum(expected.error, SCORE_ERROR)
     found.answered[:] = as_expected & (expected.share >= LEAST_SHARE) & (found.variance >= LEAST_SPREAD * sums[3] / total)
     return found
 
 
-def _pass(sketch: Sketch, part: slice, aim: Aim, expected: Scores) -> tuple[Light, np.ndarray, np.ndarray, Pairs]:
-    """The sums of the light, relative to the highest score; that score, about the centre, and whose it is; the heavy by name."""
+def _pass(sketch: Sketch, part: slice, aim: Aim, expected: Scores) -> tuple[Light, np.ndarray, np.ndarray, np.ndarray, Pairs]:
+    """The sums of the light, relative to the highest score; the weight of what is not summed; that score, about the centre; whose it is; the
+    heavy by name."""
     b, n = len(aim.kappa), part.stop - part.start
     count = min(SHARES * cores(), n)
     cuts = [part.start + n * k // count for k in range(count + 1)]
     every = in_turn(count, lambda k: _Share(sketch, aim, expected).over(cuts[k], cuts[k + 1]))
     peak = np.max([one.peak for one in every], axis=0)
-    sums, weighted = np.zeros((5, b)), np.zeros((b, sketch.d))
+    sums, weighted = np.zeros((6, b)), np.zeros((b, sketch.d))
     top = np.full(b, part.start, np.int32)
     for one in every:
         one.lower_to(peak)
@@ -130,6 +131,7 @@ def _pass(sketch: Sketch, part: slice, aim: Aim, expected: Scores) -> tuple[Ligh
     weighted += sums[0][:, None] * about
     return (
         Light(sums[:4], weighted),
+        sums[5],
         peak - aim.g @ (sketch.center - about),
         top,
         Pairs.together([pairs for one in every for pairs in one.heavy]),
@@ -147,7 +149,7 @@ class _Share:
         self._near = np.where(expected.equal, np.inf, np.minimum(np.exp(-NEAR * expected.error), 1 - 4 * UNIT))
         self.own = np.full(b, -np.inf, np.float32)
         self.peak, self.top = self.own.astype(np.float64), np.zeros(b, np.int32)
-        self.sums, self.weighted = np.zeros((5, b)), np.zeros((b, sketch.d))
+        self.sums, self.weighted = np.zeros((6, b)), np.zeros((b, sketch.d))
         self.heavy = [Pairs.none()]
 
     def over(self, start: int, stop: int) -> "_Share":
@@ -203,7 +205,7 @@ class _Share:
             fall = np.where(np.isneginf(self.peak), 0, self.peak - peak)
         scale = np.exp(fall)
         self.sums[2] += fall * self.sums[0]
-        self.sums *= np.stack([scale, scale**2, scale, scale, scale])
+        self.sums *= np.stack([scale, scale**2, scale, scale, scale, scale])
         if weighted:
             self.weighted *= scale[:, None]
         self.peak = np.asarray(peak, np.float64)

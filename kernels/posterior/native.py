@@ -296,7 +296,7 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
     Args:
       scores: `[n, B]` float32, of the samples from `start` on; from row `first` on.
       negligible, limit: `[B]` float32: what weighs less becomes 0, and what weighs more is heavy.
-      sums: `[5, B]`, added to: Σ w, Σ w², Σ w (score - peak), Σ w norm of those that are not, Σ w of all.
+      sums: `[6, B]`, added to: Σ w, Σ w², Σ w (score - peak), Σ w norm of those that are neither, Σ w of all, Σ w of the negligible.
       rows, queries: result, written from `at` on: the heavy pairs.
 
     Returns:
@@ -304,7 +304,7 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
     """
     n, b = scores.shape
     count = 0
-    some, z, bits = np.zeros((5, b), np.float32), np.empty(b, np.float32), np.empty(b, np.int32)
+    some, z, bits = np.zeros((6, b), np.float32), np.empty(b, np.float32), np.empty(b, np.int32)
     two_to = bits.view(np.float32)
     done = n
     for i in range(first, n):
@@ -344,6 +344,7 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
             left += np.int32(weight[q] >= negligible[q])
         count += int(left)
         for q in range(b):
+            some[5, q] += weight[q] if weight[q] < negligible[q] else np.float32(0)
             weight[q] = weight[q] if weight[q] >= negligible[q] else np.float32(0)
             w = weight[q]
             some[0, q] += w
@@ -351,11 +352,11 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
             some[2, q] += w * max(z[q], np.float32(-87))
             some[3, q] += w * small
         if (i - first) % RUN == RUN - 1 or i == n - 1:
-            for s in range(5):
+            for s in range(6):
                 for q in range(b):
                     sums[s, q] += some[s, q]
                     some[s, q] = 0
-    for s in range(5):
+    for s in range(6):
         for q in range(b):
             sums[s, q] += some[s, q]
     return done, at, count
