@@ -111,8 +111,8 @@ def dense_tile(sketch: Sketch, part: slice, queries: Queries) -> Found:
 
 
 def _pass(sketch: Sketch, part: slice, aim: Aim, expected: Scores) -> tuple[Light, np.ndarray, np.ndarray, np.ndarray, Pairs]:
-    """The sums of the light, relative to the highest score; the weight of what is not summed; that score, about the centre; whose it is; the
-    heavy by name."""
+    """The sums of the light, relative to the highest score; the weight of what is not summed; that score, about the centre; whose it
+    is; the heavy by name."""
     b, n = len(aim.kappa), part.stop - part.start
     count = min(SHARES * cores(), n)
     cuts = [part.start + n * k // count for k in range(count + 1)]
