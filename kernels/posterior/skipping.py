@@ -7,6 +7,8 @@ rounding hides it. Driven by the host, hence not under tracing.
 Three looks, each at what the one before has left: at some columns of all samples, by a matrix product; at bytes of a sample; at itself.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -141,12 +143,11 @@ class Look:
         self.seen = np.sum(seen, axis=0)
         return Pairs.together([one for start in sorted(found) for one in found[start]])
 
-    def _through_columns(self, coordinates: int, bound: bool, work) -> None:  # type: ignore[no-untyped-def]
+    def _through_columns(self, coordinates: int, bound: bool, work: Callable[[int, int, np.ndarray], None]) -> None:
         """`work(core, start, scores)` for some rows at a time, with their bounds or estimates."""
         sketch = self.sketch
         coefficients = self._aim.coefficients(sketch, coordinates, bound=bound)
         columns = sketch.table.columns[:, -len(coefficients) :]
-
         parts = iter(range(self.part.start, self.part.stop, ROWS))  # whoever is done takes the next: another's threads may be at work
 
         def through(core: int) -> None:

@@ -216,7 +216,7 @@ def test_progress_wraps_the_chunks_of_the_first_reading(npy):
             yield chunk
 
     Oracle.from_source(npy, budget=SMALL, progress=progress)
-    assert seen == [0, 1, 2, 3]
+    assert seen == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
 MEASURE = """
