@@ -13,7 +13,7 @@ from kernels.posterior import native
 from kernels.posterior.cores import cores, in_turn
 from kernels.posterior.found import Found, Queries, by_tiles
 from kernels.posterior.sketch import ROWS, UNIT, Aim, Sketch
-from kernels.posterior.weighing import Heavy, Light, Pairs, moments
+from kernels.posterior.weighing import HIDDEN, Heavy, Light, Pairs, moments
 
 SCORE_ERROR = 1e-5
 """Nats: what the scores may get wrong of all moments together, one standard deviation."""
@@ -32,8 +32,8 @@ FAR = 4
 """Samples are moved to the centre before the products where ‖centre‖² exceeds so many times their mean square distance from it."""
 BLOCK = 2**21
 """Numbers of the samples that a core takes at once, unless their scores are too many."""
-HIDDEN = 1e-7
-"""Share of a query's weight that a float32 result cannot show: samples that together weigh less are not summed."""
+SLIP = 5e-6
+"""Of the velocity's scale: what may be wrong of the mean by what is not summed, and by float32's sums of the rest."""
 FEW = 0.2
 """Share of the weights of a block up to which samples are summed one by one, at three times what a matrix product takes for each."""
 SHARES = 4
@@ -106,7 +106,10 @@ def dense_tile(sketch: Sketch, part: slice, queries: Queries) -> Found:
     found.error_bound[:] = scale * left_out / total * 2 * sketch.radius
     size = np.abs(heavy.peak - aim.constant) + aim.kappa * sketch.square_norms[top]
     as_expected = error_of_scores(sketch.d, size) <= SURPRISE * np.maximum(expected.error, SCORE_ERROR)
+    slip = found.error_bound + 4 * UNIT * sums[0] / total * sketch.radius
+    moving = np.linalg.norm(found.denoised - queries.still[:, None] * queries.x, axis=1)
     found.answered[:] = as_expected & (expected.share >= LEAST_SHARE) & (found.variance >= LEAST_SPREAD * sums[3] / total)
+    found.answered[:] &= slip <= SLIP * moving
     return found
 
 

@@ -16,10 +16,8 @@ from kernels.posterior import native
 from kernels.posterior.cores import cores, on_every_core
 from kernels.posterior.found import Found, Queries, by_tiles
 from kernels.posterior.sketch import FINE, LEVELS, ROWS, Aim, Sketch
-from kernels.posterior.weighing import Heavy, Pairs, moments
+from kernels.posterior.weighing import HIDDEN, Heavy, Pairs, moments
 
-HIDDEN = 1e-7
-"""Share of a query's weight that a float32 result cannot show; less where the data are wide beside the velocity."""
 LIGHT, WRONG = 10.0, 1e-8
 """Nats below the peak from which a sample may be weighed by its bytes, where what they get wrong weighs less than this."""
 ROOM = 2**16
@@ -111,7 +109,8 @@ class Look:
             return heavy, wanted, pairs.where(keep)
 
     def _cut(self, square: np.ndarray) -> Float[np.ndarray, " B"]:
-        """How far below the peak a sample does not matter, where the velocity's scale is the root of `square`."""
+        """How far below the peak a sample does not matter, where the velocity's scale is the root of `square`: the wider the data are
+        beside it, the farther."""
         width = 4 * self.sketch.radius**2 / np.maximum(square, 1e-60)
         return np.log(self._n / np.maximum(HIDDEN / np.maximum(1, width), self._tolerance))
 

@@ -10,6 +10,8 @@ from kernels.posterior.cores import on_every_core, share
 from kernels.posterior.found import Found, Queries, log_density_of
 from kernels.posterior.sketch import Sketch
 
+HIDDEN = 1e-7
+"""Share of a query's weight that a float32 result cannot show: samples that together weigh no more may be left out."""
 SURPRISE = 30.0
 """Nats by which a sample may outweigh what was taken for the heaviest before weights are made anew, relative to its own."""
 
