@@ -76,7 +76,10 @@ def _pass(queries: Queries, chunks: Chunks, how: Plan, dtype: DTypeLike) -> Part
     k = min(CANDIDATES, chunks.sizes.chunk)
     total = _empty(*queries.x.shape, candidates=k, full=how.full, dtype=dtype)
     for chunk in chunks.of_labels(np.asarray(queries.label)):
+        programs = _add._cache_size()
         total = jax.block_until_ready(_add(total, queries, chunk.samples, how=how, dtype=dtype))
+        if _add._cache_size() > programs:  # compiling took more than the chunks will
+            give_back()
     give_back()
     return total
 

@@ -237,8 +237,11 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_the_memory_budget_is_kept(tmp_path):
-    """The whole process, JAX and its compiler included, stays below the budget and 300 MB; the file is twice the budget."""
-    budget, d = 160 * 2**20, 1024
+    """The whole process, JAX and its compiler included, stays below the budget and 300 MB; the file is twice the budget.
+
+    JAX takes 225 MB of the 300, and compiling up to 80 more at a time, which a much smaller budget would not hold.
+    """
+    budget, d = 224 * 2**20, 1024
     n = 2 * budget // (4 * d)
     rows = np.lib.format.open_memmap(tmp_path / "large.npy", mode="w+", dtype=np.float32, shape=(n, d))
     block = np.random.default_rng(1).standard_normal((1024, d), np.float32)
