@@ -171,6 +171,7 @@ def _say(what: str, stream: TextIO | None = None) -> None:
 def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
     """Do some work; what a user can cause ends the process in one line. One of several that fails does not wait for the others."""
     try:
+        _check_seed(flags.FLAGS.config)
         work()
     except Stopped as stopped:
         _say(str(stopped), sys.stderr)
@@ -189,6 +190,11 @@ def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
             raise
         traceback.print_exc()
         hosts.leave(exits.of_error(error) if expected else Exit.FAILED)
+
+
+def _check_seed(config: ConfigDict) -> None:
+    if not 0 <= config.get("seed", 0) < 2**31:
+        raise ValueError(f"config.seed={config.seed}: a seed is an integer from 0 to {2**31 - 1}; give another")
 
 
 def _finished(root: storage.Folder, config: ConfigDict, free: Sequence[str]) -> bool:

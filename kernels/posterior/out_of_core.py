@@ -75,10 +75,9 @@ def _pass(queries: Queries, chunks: Chunks, how: Plan, dtype: DTypeLike) -> Part
     """One reading of the data."""
     k = min(CANDIDATES, chunks.sizes.chunk)
     total = _empty(*queries.x.shape, candidates=k, full=how.full, dtype=dtype)
-    for chunk in chunks.of_labels(np.asarray(queries.label)):
-        programs = _add._cache_size()
+    for number, chunk in enumerate(chunks.of_labels(np.asarray(queries.label))):
         total = jax.block_until_ready(_add(total, queries, chunk.samples, how=how, dtype=dtype))
-        if _add._cache_size() > programs:  # compiling took more than the chunks will
+        if number == 0:  # what compiling took
             give_back()
     give_back()
     return total

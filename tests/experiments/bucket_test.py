@@ -28,12 +28,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    with emulator() as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        bucket.client.cache_clear()
+    with emulator() as environment:
         yield Place(environment=tuple(environment.items()))
-    bucket.client.cache_clear()
 
 
 def names(folder: str) -> set[str]:

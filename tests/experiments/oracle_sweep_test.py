@@ -179,6 +179,7 @@ def test_a_small_grid_finds_the_prediction_within_eight_per_cent(tmp_path: pathl
         (("--config.path=straight",), "rectified_flow"),
         (("--config.t_max=1.0",), "t_max"),
         (("--config.num_queries=0",), "queries"),
+        (("--config.seed=-1",), "from 0"),
         (("--config.data.path=/nowhere/x.npy",), "/nowhere/x.npy"),
         (("--config.data.path=gs://mine/x.npy",), "gs://mine/x.npy: data are read from files"),
         (("--config.data.labels=/nowhere/y.npy",), "config.data.path"),

@@ -20,12 +20,8 @@ from tests.emulator import emulator
 
 @pytest.fixture(scope="module")
 def gs() -> Iterator[str]:
-    with emulator() as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        bucket.client.cache_clear()
+    with emulator():
         yield "gs://mine"
-    bucket.client.cache_clear()
 
 
 @pytest.fixture
