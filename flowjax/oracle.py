@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from flowjax.distinct import distinct
 from flowjax.oracle_program import OracleOutput, Spec, coefficients, finished, program_of
@@ -290,9 +290,9 @@ class Oracle:
         t = jnp.asarray(t).astype(jnp.float32)
         if t.shape not in ((), (b,)):
             raise ValueError(f"t must be a scalar or of shape ({b},), got shape {t.shape}")
-        if _seen(t) and not ((t >= 0) & (t <= 1)).all():
-            raise ValueError(f"t must lie in [0, 1], got {float(t.ravel()[jnp.argmin((t >= 0) & (t <= 1))])!r}")
-        if _seen(x) and not jnp.isfinite(x).all():
+        if _seen(t) and not (inside := (np.asarray(t) >= 0) & (np.asarray(t) <= 1)).all():
+            raise ValueError(f"t must lie in [0, 1], got {float(np.ravel(t)[inside.argmin()])!r}")
+        if _seen(x) and not _finite(x):
             raise ValueError(f"x_t has NaN or infinity in row {int(jnp.argmin(jnp.isfinite(x.reshape(b, -1)).all(axis=1)))}")
         flat = x.reshape(b, self._samples.d), jnp.broadcast_to(t, (b,)), self._query_labels(label, b)
         x, t, label = (self._placed(v) for v in flat)
@@ -343,6 +343,11 @@ def _tiled_by_class(spec: Spec, label: np.ndarray) -> Spec:
 
 def _seen(x: Array | np.ndarray) -> bool:
     return not isinstance(x, jax.core.Tracer)
+
+
+@jax.jit
+def _finite(x: Array) -> Bool[Array, ""]:
+    return jnp.isfinite(x).all()
 
 
 def _labels(labels: ArrayLike | None, n: int) -> Int[Array, " N"] | None:

@@ -21,6 +21,8 @@ from flowjax.exits import Exit
 from flowjax.training import seal
 from flowjax.training.step import State, Trainer
 
+LINGER = 5.0
+"""Seconds for which threads of a save that failed may still be writing."""
 _PENDING = "not done yet"
 
 
@@ -113,12 +115,17 @@ class Checkpointer:
             response.result()
             if peers.is_first():
                 seal.write(self._folder / str(step))
-                for left in storage.names(self._folder):
-                    if ".orbax-checkpoint-tmp" in left:  # of saves that failed: nothing is being saved now
-                        with contextlib.suppress(OSError):
-                            storage.remove(self._folder / left)
+                self._remove_failed()
         except Exception as error:
             raise self._failed(error, step) from error
+
+    def _remove_failed(self) -> bool:
+        """What saves that failed have left, as nothing is being saved now. Whether all of it is gone."""
+        failed = [name for name in storage.names(self._folder) if ".orbax-checkpoint-tmp" in name]
+        for name in failed:
+            with contextlib.suppress(OSError):
+                storage.remove(self._folder / name)
+        return not failed
 
     def _failed(self, error: BaseException, step: int) -> SaveFailed:
         which = f"process {jax.process_index()}: " if peers.several() else ""
@@ -140,6 +147,10 @@ class Checkpointer:
         except SaveFailed:
             with contextlib.suppress(Exception):
                 self._orbax.close()
+            deadline = time.monotonic() + LINGER
+            with contextlib.suppress(OSError):
+                while not self._remove_failed() and time.monotonic() < deadline:
+                    time.sleep(0.05)
             self._orbax = self._open()  # afresh: nothing of what failed is carried on
             raise
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 FAST = {"reassoc", "contract", "nsz", "nnan"}
+GROUPS = 8
+"""Groups of coordinates that have norms in the columns, at most: so many that one instruction does for all."""
 RUN = 128
 """Rows whose weights are summed in float32, before the sums go on in float64."""
 TOGETHER = 64
@@ -168,7 +170,7 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
                 j = start + k
                 if fine:  # then the bounds have all but what follows, in place of which they have the groups
                     by_columns = bounds[k, q]
-                    for g in range(of_groups.shape[1]):
+                    for g in range(GROUPS):
                         by_columns -= columns[j, others + g] * of_groups[q, g]
                 else:
                     by_columns = np.float32(0)
@@ -365,17 +367,21 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
 @_compiled
 def add_rows(weights, rows, into):  # type: ignore[no-untyped-def]  # pragma: no cover
     """`into` `[B, D]` += weightsᵀ rows, where most weights `[n, B]` are 0."""
-    chosen = np.empty(weights.shape[1], np.int32)
-    for i in range(weights.shape[0]):
-        count = 0
-        for q in range(weights.shape[1]):
-            chosen[count] = q
-            count += int(weights[i, q] != 0)
-        for p in range(count):
-            q = chosen[p]
-            w = weights[i, q]
-            for k in range(rows.shape[1]):
-                into[q, k] += w * rows[i, k]
+    n, b = weights.shape
+    chosen, count = np.empty((b, TOGETHER + 1), np.int32), np.empty(b, np.int64)
+    for first in range(0, n, TOGETHER):
+        # Some rows together, query by query, so that a core's first caches hold them.
+        count[:] = 0
+        for i in range(first, min(first + TOGETHER, n)):
+            for q in range(b):
+                chosen[q, count[q]] = i
+                count[q] += np.int64(weights[i, q] != 0)
+        for q in range(b):
+            total = into[q]
+            for p in range(count[q]):
+                w, row = weights[chosen[q, p], q], rows[chosen[q, p]]
+                for k in range(row.shape[0]):
+                    total[k] += w * row[k]
 
 
 @_compiled

@@ -147,6 +147,11 @@ class Sketch:
         return float(np.sqrt(self.square_norms.max()))
 
     @functools.cached_property
+    def longest(self) -> tuple[float, float]:
+        """Of the bytes of all numbers, the largest norm, and the largest of what is left."""
+        return float(self.table.whole.lengths.max()), float(self.table.whole.left.max())
+
+    @functools.cached_property
     def largest_prior(self) -> float:
         """max |log prior| of the samples that count."""
         return float(np.abs(self.log_prior[self.log_prior > -1e29]).max(initial=0.0))
@@ -200,6 +205,11 @@ class Aim(NamedTuple):
         groups = _of_groups(sketch, z, FINE).astype(np.float32)
         return cls(g, kappa, constant, z, columns, groups, middle, whole, offset, slack, of_bytes)
 
+    def widest(self, sketch: Sketch) -> Float[np.ndarray, " B"]:
+        """How far from what its bytes say of it a score may lie, at most."""
+        length, left = sketch.longest
+        return self.whole.lost * length + self.whole.length * left + self.slack_of_bytes
+
     def coefficients(self, sketch: Sketch, coordinates: int, *, bound: bool) -> Float[np.ndarray, "columns B"]:
         """By which the last of the columns, with so many coordinates, become bounds of the scores; or estimates, without the groups and
         what is outside."""
@@ -212,8 +222,15 @@ class Aim(NamedTuple):
 
 def _of_groups(sketch: Sketch, z: Float[np.ndarray, "B K"], first: int) -> Float[np.ndarray, "B G"]:
     """The norms of the groups from coordinate `first` on; of others 0."""
-    norms = [np.linalg.norm(z[:, a:b], axis=1) * (a >= first) for a, b in sketch.groups]
-    return np.stack(norms, axis=1) if norms else np.zeros((len(z), 0))
+    return _norms(z, sketch.groups) * [*(a >= first for a, _ in sketch.groups), *[0] * (native.GROUPS - len(sketch.groups))]
+
+
+def _norms(z: Float[np.ndarray, "m K"], groups: tuple[tuple[int, int], ...]) -> Float[np.ndarray, "m G"]:
+    """Of the coordinates of each group; 0 where there is room for more groups."""
+    found = np.zeros((len(z), native.GROUPS))
+    for g, (a, b) in enumerate(groups):
+        found[:, g] = np.sqrt(np.einsum("mk,mk->m", z[:, a:b], z[:, a:b]))
+    return found
 
 
 def rounding_of(d: int, k: int) -> float:
@@ -255,7 +272,7 @@ def build_sketch(
     groups = tuple(itertools.pairwise(edges))
     fine, most = min(FINE, basis.shape[1]), 3 * rounding_of(d, basis.shape[1])
     table = Table(
-        columns=np.empty((n, len(groups) + 3 + fine), np.float32),
+        columns=np.empty((n, fine + 3 + native.GROUPS), np.float32),
         middle=Bytes.room(n, basis.shape[1] - fine),
         whole=Bytes.room(n, d),
         norms=np.empty(n),
@@ -270,8 +287,7 @@ def build_sketch(
             native.to_bytes(np.ascontiguousarray(z[:, fine:]), np.zeros(len(middle_step)), middle_step, *(v[a:b] for v in table.middle))
             norms = table.norms[a:b] = np.einsum("ni,ni->n", y, y)
             outside = np.sqrt(np.maximum(norms - np.sum(z**2, axis=1), 0) + most * norms)
-            in_groups = [np.linalg.norm(z[:, start:stop], axis=1) for start, stop in groups]
-            table.columns[a:b] = np.stack([*z[:, :fine].T[::-1], outside, table.prior[a:b], norms, *in_groups], axis=1)
+            table.columns[a:b] = np.stack([*z[:, :fine].T[::-1], outside, table.prior[a:b], norms, *_norms(z, groups).T], axis=1)
 
     with one_thread_each():
         on_every_core(work)

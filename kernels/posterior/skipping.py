@@ -84,7 +84,7 @@ class Look:
         # the highest score.
         cut = self._cut(sigma**2 * self.sketch.d / 2)
         spread = self.sketch.d / 2 + TYPICAL * np.sqrt(self.sketch.d / 2)
-        guess = -spread - self._aim.constant
+        guess = -spread - self._aim.constant - 2 * self._aim.widest(self.sketch)
         floor = np.maximum(guess, self._floor()) if level == FINE else guess.copy()
         while True:
             pairs = self._looked(level, cut, floor, most)

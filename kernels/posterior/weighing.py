@@ -17,7 +17,7 @@ SURPRISE = 30.0
 
 
 class Pairs(NamedTuple):
-    """Pairs of sample and query, those of a sample together, so that it is read once for all its queries."""
+    """Pairs of sample and query."""
 
     rows: Int[np.ndarray, " P"]
     queries: Int[np.ndarray, " P"]
@@ -90,6 +90,8 @@ def moments(
       logs: log weights of the pairs relative to the peak; where not `sure`, they are computed from differences.
     """
     found = Found.none(len(queries.x), sketch.d)
+    order = np.argsort(pairs.queries.astype(np.int16), kind="stable")  # what is summed of a query stays in a core's first caches
+    pairs, logs, sure = pairs.where(order), logs[order], sure[order]
     heavy, heaviest, mean, sums = _weighed(sketch, queries, heavy, cut, pairs, logs, sure, light)
     with np.errstate(invalid="ignore", divide="ignore"):  # of those that have no pairs
         total, square, score, away, _, _, below = sums.T
