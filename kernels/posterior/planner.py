@@ -23,15 +23,17 @@ from kernels.posterior.samples import Samples
 from kernels.posterior.sketch import FINE, LEVELS, Sketch, build_sketch
 from kernels.posterior.skipping import Look, posterior_by_sketch
 
-LEAST_NUMBERS = 2**23
-"""Smaller data sets are not worth a sketch: a dense pass over them takes milliseconds."""
+LEAST_NUMBERS = 2**20
+"""Smaller data sets are not worth a sketch: a pass over them takes milliseconds."""
 ELIGIBLE = 64
-"""Queries after which a sketch is made: it costs as much as some hundreds of them."""
+"""Queries after which a sketch is made, at the least: it costs as much as some hundreds of them."""
+WORTH = 2**29
+"""Queries times numbers of the data after which it is made: what is the same for all data, to load what numba has compiled, takes seconds."""
 RATIOS = np.geomspace(0.05, 20, 25)
 """σ/α at which it is counted how many samples stand; beyond the last, all do."""
 CALIBRATION_QUERIES = 16
 CALIBRATION_ROWS = 2**16
-"""Samples on which it is measured what skipping costs, and an eighth of them for what a dense pass does."""
+"""Samples on which it is measured what skipping costs, and an eighth of so many for what a dense pass does."""
 LOOKED, WEIGHED = 0.2, 0.02
 """Shares at which it is measured what a look and a weight cost."""
 MOST = 0.9
@@ -168,7 +170,8 @@ class Planner:
         """Moments of the queries, as far as they are answered; None where none is."""
         inside = (queries.sigma > 0) & np.isfinite(queries.x).all(axis=1)
         self._eligible += int(inside.sum())
-        if not inside.any() or (self._made is None and not self.always and self._eligible < ELIGIBLE):
+        enough = max(ELIGIBLE, WORTH / max(samples.values.size, 1))
+        if not inside.any() or (self._made is None and not self.always and self._eligible < enough):
             return None
         with one_thread_each():
             return self._answered(*self.prepare(samples), queries, inside, tolerance)
@@ -239,7 +242,7 @@ def noisy(sketch: Sketch, rows: int, count: int, ratio: float) -> Queries:
 def measure_costs(sketch: Sketch, standing: Standing) -> Costs:
     """Of this machine, on the first rows of the data: some tens of milliseconds each, the fastest of four."""
     n, every = min(CALIBRATION_ROWS, sketch.n), np.full(TILE, math.inf)
-    few = max(n // 8, 1)
+    few = min(CALIBRATION_ROWS // 8, sketch.n)
 
     def look(ratio: float) -> Look:
         return Look(sketch, slice(0, n), noisy(sketch, n, TILE, ratio), 0.0)
@@ -253,7 +256,9 @@ def measure_costs(sketch: Sketch, standing: Standing) -> Costs:
     weighed = _seconds(lambda: more.answer(FINE, every)) - before
     pairs = len(more.standing(FINE, every)[2].rows)
     dense = _seconds(lambda: dense_tile(sketch, slice(0, few), noisy(sketch, few, TILE, RATIOS[-1])))
-    return Costs(bound, max(looked / max(some.seen.sum(), 1), bound[0]), max(weighed / max(pairs, 1), bound[0]), dense / (TILE * few))
+    # On a busy machine a difference of two times can be anything; but a look costs more than a bound, and a weight more than a look.
+    looked = max(looked / max(some.seen.sum(), 1), bound[-1])
+    return Costs(bound, looked, max(weighed / max(pairs, 1), 2 * looked), dense / (TILE * few))
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -281,6 +281,7 @@ def test_the_default_makes_a_sketch_when_it_pays(monkeypatch):
     oracle(data, 0.9)
     assert not oracle._planner.ready
     monkeypatch.setattr("kernels.posterior.planner.LEAST_NUMBERS", 1000)
+    monkeypatch.setattr("kernels.posterior.planner.WORTH", 0)
     times = (0.05, 0.3, 0.9)
     dense = [oracle(data[:8], t) for t in times]
     assert not oracle._planner.ready
