@@ -1,6 +1,7 @@
 """What is done sample by sample, and not by matrix products: compiled by numba, for the CPU. Each call runs on one thread, without the GIL.
 
-Scores lie as `[samples, queries]`, so that all that is done for each query is done for sixteen at a time.
+Scores of the dense pass lie as `[samples, queries]`, so that all that is done for each query is done for sixteen at a time; bounds as
+`[queries, samples]`, so that those that stand are found for sixteen samples at a time.
 """
 
 import functools
@@ -91,39 +92,38 @@ def _product(digits, j, bits, q):  # type: ignore[no-untyped-def]  # pragma: no 
 
 
 @_compiled
-def lead(scores, start, run, table, aim, floor):  # type: ignore[no-untyped-def]  # pragma: no cover
+def lead(scores, n, start, run, table, aim, floor):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Raise the `floor` of each query, below which its highest score does not lie: by the one that is best by estimate in each run of rows.
 
     Args:
-      scores: `[n, B]` float32 estimates of the samples from `start` on.
+      scores: `[B, n and more]` float32 estimates of n samples from `start` on.
       table, aim: `Table` and `Aim` of `kernels.posterior.sketch`.
     """
-    n, b = scores.shape
+    b = scores.shape[0]
     digits, lengths, left = table.whole
     bits, step, lost, length = aim.whole
-    best, where = np.empty(b, np.float32), np.empty(b, np.int32)
-    for first in range(0, n, run):
-        best[:] = -np.inf
-        where[:] = start + first
-        for i in range(first, min(first + run, n)):
-            for q in range(b):
-                where[q] = start + i if scores[i, q] > best[q] else where[q]
-                best[q] = scores[i, q] if scores[i, q] > best[q] else best[q]
-        for q in range(b):
-            j = where[q]
+    for q in range(b):
+        for first in range(0, n, run):
+            last, best = min(first + run, n), scores[q, first]
+            for i in range(first, last):
+                best = max(best, scores[q, i])
+            i = first
+            while scores[q, i] < best:
+                i += 1
+            j = start + i
             value = step[q] * _product(digits, j, bits, q) + aim.offset[q] - aim.kappa[q] * table.norms[j] + table.prior[j]
             floor[q] = max(floor[q], value - (lost[q] * lengths[j] + length[q] * left[j] + aim.slack_of_bytes[q]))
 
 
 @_compiled
 def look(  # type: ignore[no-untyped-def]  # pragma: no cover
-    bounds, first, start, fine, table, aim, below, cut, floor, seen, most, rows, queries, values, widths, at
+    bounds, n, first, start, fine, table, aim, below, cut, floor, seen, most, rows, queries, values, widths, at
 ):
     """Pairs of sample and query that may lie within the cut of the query's highest score: by columns first, of those that stand by columns
     and the bytes of coordinates, and of those by all bytes.
 
     Args:
-      bounds: `[n, B]` float32, of the samples from `start` on; from row `first` on.
+      bounds: `[B, n and more]` float32, of n samples from `start` on; from row `first` on.
       fine: whether they are by all columns.
       table, aim: `Table` and `Aim` of `kernels.posterior.sketch`.
       below: `[B]`, how far below its bound by columns a score's floor may lie for it to be looked at: the cut, and what float32 hides.
@@ -134,7 +134,7 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
     Returns:
       Where to go on (short of n where there is no more room), and how many pairs there are.
     """
-    n, b = bounds.shape
+    b = bounds.shape[0]
     columns, middle, whole, norms, prior = table
     of_columns, of_groups, of_middle, of_whole = aim.columns, aim.groups, aim.middle, aim.whole
     kappa, offset, slack = aim.kappa, aim.offset, aim.slack_of_bytes
@@ -143,33 +143,31 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
     digits, lengths, left = whole
     bits, step, lost, length = of_whole
     others = of_columns.shape[1]
-    least, count = np.empty(b, np.float32), np.empty(b, np.int64)
-    standing, chosen, bound = np.empty((b, TOGETHER + 1), np.int32), np.empty(TOGETHER + 1, np.int32), np.empty(TOGETHER)
+    least = np.empty(b, np.float32)
+    standing, chosen, bound = np.empty(TOGETHER + 1, np.int32), np.empty(TOGETHER + 1, np.int32), np.empty(TOGETHER)
     for q in range(b):
         least[q] = np.float32(floor[q] - below[q]) if seen[q] <= most[q] else np.float32(np.inf)
     for i in range(first, n, TOGETHER):
         if at + b * TOGETHER > rows.shape[0]:
             return i, at
-        # Some rows together, so that they stay in a core's first cache, or the bits of a query do. What has no branch is in loops of its
+        # Some rows together, so that they stay in a core's first caches, or the bits of a query do. What has no branch is in loops of its
         # own: what a processor would guess wrong costs more than what is computed.
-        every, last = 0, min(i + TOGETHER, n)
-        count[:] = 0
-        for k in range(i, last):
-            some = np.int32(0)
-            for q in range(b):
-                some += np.int32(bounds[k, q] >= least[q])
-            every += int(some)
-            if some:
-                for q in range(b):
-                    standing[q, count[q]] = k
-                    count[q] += np.int64(bounds[k, q] >= least[q])
-        for q in range(b if every else 0):
-            left_over = 0
-            for p in range(count[q]):
-                k = standing[q, p]
+        last = min(i + TOGETHER, n)
+        for q in range(b):
+            low, some = least[q], np.int32(0)
+            for k in range(i, last):
+                some += np.int32(bounds[q, k] >= low)
+            if not some:
+                continue
+            count, left_over = 0, 0
+            for k in range(i, last):
+                standing[count] = k
+                count += int(bounds[q, k] >= low)
+            for p in range(count):
+                k = standing[p]
                 j = start + k
                 if fine:  # then the bounds have all but what follows, in place of which they have the groups
-                    by_columns = bounds[k, q]
+                    by_columns = bounds[q, k]
                     for g in range(GROUPS):
                         by_columns -= columns[j, others + g] * of_groups[q, g]
                 else:
@@ -178,8 +176,8 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
                         by_columns += columns[j, g] * of_columns[q, g]
                 width = some_lost[q] * some_lengths[j] + some_length[q] * some_left[j]
                 bound[p] = by_columns + some_step[q] * _product(some_digits, j, some_bits, q) + width
-            for p in range(count[q]):
-                chosen[left_over] = start + standing[q, p]
+            for p in range(count):
+                chosen[left_over] = start + standing[p]
                 left_over += int(bound[p] >= floor[q] - below[q])
             for p in range(left_over):
                 j = chosen[p]
@@ -191,7 +189,7 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
                 if value + width >= floor[q] - cut[q]:
                     rows[at], queries[at], values[at], widths[at] = j, q, value, width
                     at += 1
-            seen[q] += count[q]
+            seen[q] += count
             least[q] = np.float32(floor[q] - below[q]) if seen[q] <= most[q] else np.float32(np.inf)
     return n, at
 

@@ -210,14 +210,14 @@ class Aim(NamedTuple):
         length, left = sketch.longest
         return self.whole.lost * length + self.whole.length * left + self.slack_of_bytes
 
-    def coefficients(self, sketch: Sketch, coordinates: int, *, bound: bool) -> Float[np.ndarray, "columns B"]:
+    def coefficients(self, sketch: Sketch, coordinates: int, *, bound: bool) -> Float[np.ndarray, "B columns"]:
         """By which the last of the columns, with so many coordinates, become bounds of the scores; or estimates, without the groups and
         what is outside."""
         own = self.columns[:, max(self.columns.shape[1] - 3 - coordinates, 0) :].copy()
         if not bound:
             own[:, -3] = 0
         of_groups = _of_groups(sketch, self.coordinates, coordinates if bound else sketch.d)
-        return np.ascontiguousarray(np.concatenate([own, of_groups], axis=1).T, np.float32)
+        return np.concatenate([own, of_groups], axis=1, dtype=np.float32, casting="same_kind")
 
 
 def _of_groups(sketch: Sketch, z: Float[np.ndarray, "B K"], first: int) -> Float[np.ndarray, "B G"]:

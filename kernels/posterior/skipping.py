@@ -24,6 +24,8 @@ ROOM = 2**16
 """Pairs that each core has room for at first."""
 RUN = 128
 """Samples of which the best by estimate is looked at, for a floor of the scores."""
+APART = 16
+"""Numbers between the scores of two queries, so that they do not share the same places of a cache."""
 TYPICAL = 5.0
 """Standard deviations by which the noise of a query of the path may exceed its mean, in a first guess of the highest score."""
 
@@ -118,8 +120,8 @@ class Look:
         """Some score of each query, so that the highest does not lie below it: of those that are best by estimate."""
         floors = [np.full(len(self.queries.x), -np.inf) for _ in range(cores())]
 
-        def work(core: int, start: int, scores: np.ndarray) -> None:
-            native.lead(scores, start, RUN, self.sketch.table, self._aim, floors[core])
+        def work(core: int, start: int, n: int, scores: np.ndarray) -> None:
+            native.lead(scores, n, start, RUN, self.sketch.table, self._aim, floors[core])
 
         self._through_columns(LEVELS[0], False, work)
         return np.max(floors, axis=0)
@@ -131,10 +133,10 @@ class Look:
         seen = [np.zeros(len(cut), np.int64) for _ in range(cores())]
         below = (cut + self._aim.slack) * (1 + 1e-6)
 
-        def work(core: int, start: int, bounds: np.ndarray) -> None:
+        def work(core: int, start: int, n: int, bounds: np.ndarray) -> None:
             first, found[start] = 0, []
-            while first < len(bounds):
-                some = bounds, first, start, level == FINE, self.sketch.table, self._aim
+            while first < n:
+                some = bounds, n, first, start, level == FINE, self.sketch.table, self._aim
                 first, at = native.look(*some, below, cut, floor, seen[core], most, *rooms[core], 0)
                 found[start].append(Pairs(*(v[:at].copy() for v in rooms[core])))
 
@@ -142,18 +144,18 @@ class Look:
         self.seen = np.sum(seen, axis=0)
         return Pairs.together([one for start in sorted(found) for one in found[start]])
 
-    def _through_columns(self, coordinates: int, bound: bool, work: Callable[[int, int, np.ndarray], None]) -> None:
-        """`work(core, start, scores)` for some rows at a time, with their bounds or estimates."""
+    def _through_columns(self, coordinates: int, bound: bool, work: Callable[[int, int, int, np.ndarray], None]) -> None:
+        """`work(core, start, n, scores)` for n rows at a time, with their bounds or estimates in the first n columns."""
         sketch = self.sketch
         coefficients = self._aim.coefficients(sketch, coordinates, bound=bound)
-        columns = sketch.table.columns[:, -len(coefficients) :]
+        columns = sketch.table.columns[:, -coefficients.shape[1] :]
         parts = iter(range(self.part.start, self.part.stop, ROWS))  # whoever is done takes the next: another's threads may be at work
 
         def through(core: int) -> None:
-            scores = np.empty((ROWS, len(self.queries.x)), np.float32)
+            scores = np.empty((len(self.queries.x), ROWS + APART), np.float32)
             for start in parts:
                 stop = min(start + ROWS, self.part.stop)
-                own = np.matmul(columns[start:stop], coefficients, out=scores[: stop - start])
-                work(core, start, own)
+                np.matmul(coefficients, columns[start:stop].T, out=scores[:, : stop - start])
+                work(core, start, stop - start, scores)
 
         on_every_core(through)

@@ -99,7 +99,7 @@ def test_no_sample_weighs_more_than_its_bound(key, level, seed):
     own, tile = sketch(key), host(*queries(DATA[key], seed))
     truth, aim = log_weights(own, tile), Aim.at(own, tile.x, tile.alpha, tile.sigma)
     coefficients = aim.coefficients(own, level, bound=True)
-    bounds = (own.table.columns[:, -len(coefficients) :] @ coefficients).T + (aim.constant + aim.slack)[:, None]
+    bounds = coefficients @ own.table.columns[:, -coefficients.shape[1] :].T + (aim.constant + aim.slack)[:, None]
     rounding = 1e-9 * (1 + np.abs(truth).max(axis=1))
     assert (bounds >= truth - rounding[:, None] - 1e-6 * np.abs(aim.constant)[:, None]).all()
     heavy, cut, pairs = Look(own, slice(0, own.n), tile, 0.0).standing(level, np.full(len(tile.x), np.inf))
