@@ -34,6 +34,8 @@ RATIOS = np.geomspace(0.05, 20, 25)
 CALIBRATION_QUERIES = 16
 CALIBRATION_ROWS = 2**16
 """Samples on which it is measured what skipping costs, and an eighth of so many for what a dense pass does."""
+DEARER = 3.0
+"""How many times what it costs in a pass over all samples the weight of a pair costs by itself, at the least."""
 LOOKED, WEIGHED = 0.2, 0.02
 """Shares at which it is measured what a look and a weight cost."""
 MOST = 0.9
@@ -256,9 +258,10 @@ def measure_costs(sketch: Sketch, standing: Standing) -> Costs:
     weighed = _seconds(lambda: more.answer(FINE, every)) - before
     pairs = len(more.standing(FINE, every)[2].rows)
     dense = _seconds(lambda: dense_tile(sketch, slice(0, few), noisy(sketch, few, TILE, RATIOS[-1])))
-    # On a busy machine a difference of two times can be anything; but a look costs more than a bound, and a weight more than a look.
-    looked = max(looked / max(some.seen.sum(), 1), bound[-1])
-    return Costs(bound, looked, max(weighed / max(pairs, 1), 2 * looked), dense / (TILE * few))
+    # On a busy machine a difference of two times can be anything. But a look costs more than a bound; and a weight, which takes as many
+    # operations as a matrix product does for a pair, and none of them at its rate, several times what that takes.
+    dense /= TILE * few
+    return Costs(bound, max(looked / max(some.seen.sum(), 1), bound[-1]), max(weighed / max(pairs, 1), DEARER * dense), dense)
 
 
 def _seconds(call: Callable[[], object]) -> float:
