@@ -303,6 +303,7 @@ def main() -> int:
         "--only", choices=sorted({*Training.faults, *Sweeping.faults}), action="append", help="these faults; given again: these too"
     )
     options = parser.parse_args()
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # processes that are killed leave semaphores; the last line is ours
     draws = random.Random(options.seed)
     root = pathlib.Path(tempfile.mkdtemp(prefix="drill_"))
     happened: collections.Counter[str] = collections.Counter()

@@ -28,7 +28,7 @@ LEAST_NUMBERS = 2**20
 ELIGIBLE = 64
 """Queries after which a sketch is made, at the least: it costs as much as some hundreds of them."""
 WORTH = 2**29
-"""Queries times numbers of the data after which it is made: what is the same for all data, to load what numba has compiled, takes seconds."""
+"""Queries times numbers of the data after which it is made: to load what numba has compiled takes seconds, however small the data."""
 RATIOS = np.geomspace(0.05, 20, 25)
 """σ/α at which it is counted how many samples stand; beyond the last, all do."""
 CALIBRATION_QUERIES = 16
