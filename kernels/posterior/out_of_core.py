@@ -6,7 +6,7 @@ Every pass reads the data once for all queries that a budget holds. All of it ha
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial as bind
 from typing import Any, TypeVar
 
@@ -51,6 +51,8 @@ def posterior_out_of_core(rows: tuple[Array | np.ndarray, ...], chunks: Chunks, 
     return _in_pieces(some, len(rows[0]), chunks.sizes.queries)
 
 
+_COMPILED: set[Hashable] = set()
+"""Passes whose programs are there."""
 _queries = jax.jit(Queries.of)
 _moments = jax.jit(moments_of_settled)
 _empty = jax.jit(partials.empty, static_argnums=(0, 1), static_argnames=("candidates", "full", "dtype"))
@@ -77,8 +79,9 @@ def _pass(queries: Queries, chunks: Chunks, how: Plan, dtype: DTypeLike) -> Part
     total = _empty(*queries.x.shape, candidates=k, full=how.full, dtype=dtype)
     for number, chunk in enumerate(chunks.of_labels(np.asarray(queries.label))):
         total = jax.block_until_ready(_add(total, queries, chunk.samples, how=how, dtype=dtype))
-        if number == 0:  # what compiling took
-            give_back()
+        if number == 0 and (program := (queries.x.shape, chunks.sizes, how, np.dtype(dtype))) not in _COMPILED:
+            _COMPILED.add(program)
+            give_back()  # what compiling took
     give_back()
     return total
 
