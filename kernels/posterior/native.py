@@ -1,5 +1,8 @@
 """What is done sample by sample, and not by matrix products: compiled by numba, for the CPU. Each call runs on one thread, without the GIL.
 
+What lies at `[k]` in an inner loop is taken from a slice, over which k runs from 0: numba lets an index be negative, and where LLVM cannot
+tell that it is not, a loop is several times slower.
+
 Scores of the dense pass lie as `[samples, queries]`, so that all that is done for each query is done for sixteen at a time; bounds as
 `[queries, samples]`, so that those that stand are found for sixteen samples at a time.
 """
@@ -18,26 +21,39 @@ RUN = 128
 """Rows whose weights are summed in float32, before the sums go on in float64."""
 TOGETHER = 64
 """Rows that are looked at together."""
+MANY = 16
+"""Queries that look at them, from which on they are read beforehand."""
+LINE = 64
+"""Bytes that come from memory together."""
 
-_WAITING: list[Callable[..., Any]] = []
+_WAITING: list[tuple[bool, Callable[..., Any]]] = []
 
 
-def _compiled(f: Callable[..., Any]) -> Any:
+def compiled(f: Callable[..., Any]) -> Any:
     """Compiled by numba, which is imported when the first of these is called: it takes a quarter of a second and 60 MB."""
-    _WAITING.append(inspect.unwrap(f))  # unwrapped: tests put type checks around every function
+    own = inspect.unwrap(f)  # tests put type checks around every function
+    _WAITING.append((False, own))
 
     @functools.wraps(f)
     def first(*arguments: Any) -> Any:
         from numba import njit
+        from numba.extending import intrinsic
 
-        for each in _WAITING:  # all at once, for they call each other
-            globals()[each.__name__] = njit(nogil=True, cache=True, fastmath=FAST)(each)
-        return globals()[f.__name__](*arguments)
+        for inside, each in _WAITING:  # all at once, for they call each other
+            each.__globals__[each.__name__] = intrinsic(each) if inside else njit(nogil=True, cache=True, fastmath=FAST)(each)
+        _WAITING.clear()
+        return own.__globals__[own.__name__](*arguments)
 
     return first
 
 
-@_compiled
+def intrinsic(f: Callable[..., Any]) -> Any:
+    """What a compiled function calls, and LLVM is told instruction by instruction."""
+    _WAITING.append((True, inspect.unwrap(f)))
+    return f
+
+
+@compiled
 def to_bytes(rows, origin, step, digits, lengths, left):  # type: ignore[no-untyped-def]  # pragma: no cover
     """`digits` of some rows, y = origin + step ∘ digits + what is left; at least their norms, and the norms of what is left."""
     for i in range(rows.shape[0]):
@@ -52,15 +68,17 @@ def to_bytes(rows, origin, step, digits, lengths, left):  # type: ignore[no-unty
         left[i] = np.float32(np.sqrt(lost) * 1.000001)
 
 
-@_compiled
+@compiled
 def to_bits(g, unit, most, bits, step, lost, length):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """`bits` of up to `most`: unit ∘ g = step bits + what is lost, of which its norm; and ‖g‖."""
+    """`bits` of a norm of up to `most`, but for rounding: unit ∘ g = step bits + what is lost, of which its norm; and ‖g‖."""
     for q in range(g.shape[0]):
-        largest, size, gone = 0.0, 0.0, 0.0
+        largest, size, all_size, gone = 0.0, 0.0, 0.0, 0.0
         for i in range(g.shape[1]):
-            largest = max(largest, abs(g[q, i] * unit[i]))
+            value = g[q, i] * unit[i]
+            largest = max(largest, abs(value))
+            all_size += value * value
             size += g[q, i] * g[q, i]
-        own = largest / most if largest > 0 else 1.0
+        own = max(largest / 32767, np.sqrt(all_size) / most) if largest > 0 else 1.0
         for i in range(g.shape[1]):
             value = g[q, i] * unit[i]
             bit = np.floor(value / own + 0.5)
@@ -69,7 +87,7 @@ def to_bits(g, unit, most, bits, step, lost, length):  # type: ignore[no-untyped
         step[q], lost[q], length[q] = own, np.sqrt(gone) * 1.000001, np.sqrt(size) * 1.000001
 
 
-@_compiled
+@compiled
 def directions(x, alpha, sigma, center, away, g, squares, offset):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Of each query `g` = (α/σ²)(x - α c), ‖x - α c‖², and as `offset` g·away."""
     for q in range(x.shape[0]):
@@ -82,7 +100,7 @@ def directions(x, alpha, sigma, center, away, g, squares, offset):  # type: igno
         squares[q], offset[q] = total, along
 
 
-@_compiled
+@compiled
 def _product(digits, j, bits, q):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Of row j and row q, exact: int32 adds up products of bytes and 16 bits."""
     total = np.int32(0)
@@ -91,7 +109,16 @@ def _product(digits, j, bits, q):  # type: ignore[no-untyped-def]  # pragma: no 
     return np.int32(total)  # so that LLVM sums in 32 bits, by one instruction for sixteen products
 
 
-@_compiled
+@compiled
+def _by_bytes(j, q, table, aim):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """The score of a pair by all bytes, and its width."""
+    digits, lengths, left = table.whole
+    bits, step, lost, length = aim.whole
+    value = step[q] * _product(digits, j, bits, q) + aim.offset[q] - aim.kappa[q] * table.norms[j] + table.prior[j]
+    return value, lost[q] * lengths[j] + length[q] * left[j] + aim.slack_of_bytes[q]
+
+
+@compiled
 def lead(scores, n, start, run, table, aim, floor):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Raise the `floor` of each query, below which its highest score does not lie: by the one that is best by estimate in each run of rows.
 
@@ -99,23 +126,20 @@ def lead(scores, n, start, run, table, aim, floor):  # type: ignore[no-untyped-d
       scores: `[B, n and more]` float32 estimates of n samples from `start` on.
       table, aim: `Table` and `Aim` of `kernels.posterior.sketch`.
     """
-    b = scores.shape[0]
-    digits, lengths, left = table.whole
-    bits, step, lost, length = aim.whole
-    for q in range(b):
+    for q in range(scores.shape[0]):
         for first in range(0, n, run):
-            last, best = min(first + run, n), scores[q, first]
-            for i in range(first, last):
-                best = max(best, scores[q, i])
-            i = first
-            while scores[q, i] < best:
+            some = scores[q, first : min(first + run, n)]
+            best = some[0]
+            for i in range(some.shape[0]):
+                best = max(best, some[i])
+            i = 0
+            while some[i] < best:
                 i += 1
-            j = start + i
-            value = step[q] * _product(digits, j, bits, q) + aim.offset[q] - aim.kappa[q] * table.norms[j] + table.prior[j]
-            floor[q] = max(floor[q], value - (lost[q] * lengths[j] + length[q] * left[j] + aim.slack_of_bytes[q]))
+            value, width = _by_bytes(start + first + i, q, table, aim)
+            floor[q] = max(floor[q], value - width)
 
 
-@_compiled
+@compiled
 def look(  # type: ignore[no-untyped-def]  # pragma: no cover
     bounds, n, first, start, fine, table, aim, below, cut, floor, seen, most, rows, queries, values, widths, at
 ):
@@ -144,40 +168,56 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
     bits, step, lost, length = of_whole
     others = of_columns.shape[1]
     least = np.empty(b, np.float32)
-    standing, chosen, bound = np.empty(TOGETHER + 1, np.int32), np.empty(TOGETHER + 1, np.int32), np.empty(TOGETHER)
+    parts = -(-(n - first) // TOGETHER)
+    stands = np.empty((parts, b), np.bool_)
+    standing, chosen, bound = np.empty(TOGETHER + 1, np.int32), np.empty(TOGETHER + 1, np.int32), np.zeros(TOGETHER)
     for q in range(b):
         least[q] = np.float32(floor[q] - below[q]) if seen[q] <= most[q] else np.float32(np.inf)
-    for i in range(first, n, TOGETHER):
+        for part in range(parts):
+            some, low, any_of_them = bounds[q, first + part * TOGETHER : min(first + (part + 1) * TOGETHER, n)], least[q], np.int32(0)
+            for k in range(some.shape[0]):
+                any_of_them += np.int32(some[k] >= low)
+            stands[part, q] = any_of_them > 0
+    for part in range(parts):
+        i = first + part * TOGETHER
         if at + b * TOGETHER > rows.shape[0]:
             return i, at
-        # Some rows together, so that they stay in a core's first caches, or the bits of a query do. What has no branch is in loops of its
-        # own: what a processor would guess wrong costs more than what is computed.
-        last = min(i + TOGETHER, n)
+        # Some rows together, so that they stay in a core's first caches, or the bits of a query do; read once from end to end if many queries
+        # look at them, for here and there it takes longer. What has no branch is in loops of its own: what a processor would guess wrong
+        # costs more than what is computed.
+        many = 0
         for q in range(b):
-            low, some = least[q], np.int32(0)
-            for k in range(i, last):
-                some += np.int32(bounds[q, k] >= low)
-            if not some:
+            many += int(stands[part, q])
+        if many > MANY:
+            for k in range(i, min(i + TOGETHER, n)):
+                own, digits_of_it = columns[start + k], some_digits[start + k]
+                for g in range(0, own.shape[0], LINE // 4):
+                    bound[0] += own[g]
+                for g in range(0, digits_of_it.shape[0], LINE):
+                    bound[0] += digits_of_it[g]
+        for q in range(b):
+            if not stands[part, q]:
                 continue
+            some, low = bounds[q, i : min(i + TOGETHER, n)], least[q]
             count, left_over = 0, 0
-            for k in range(i, last):
+            for k in range(some.shape[0]):
                 standing[count] = k
-                count += int(bounds[q, k] >= low)
+                count += int(some[k] >= low)
             for p in range(count):
                 k = standing[p]
-                j = start + k
+                j = start + i + k
                 if fine:  # then the bounds have all but what follows, in place of which they have the groups
-                    by_columns = bounds[q, k]
+                    by_columns, own, of_query = some[k], columns[j, others:], of_groups[q]
                     for g in range(GROUPS):
-                        by_columns -= columns[j, others + g] * of_groups[q, g]
+                        by_columns -= own[g] * of_query[g]
                 else:
-                    by_columns = np.float32(0)
+                    by_columns, own, of_query = np.float32(0), columns[j], of_columns[q]
                     for g in range(others):
-                        by_columns += columns[j, g] * of_columns[q, g]
+                        by_columns += own[g] * of_query[g]
                 width = some_lost[q] * some_lengths[j] + some_length[q] * some_left[j]
                 bound[p] = by_columns + some_step[q] * _product(some_digits, j, some_bits, q) + width
             for p in range(count):
-                chosen[left_over] = start + standing[p]
+                chosen[left_over] = start + i + standing[p]
                 left_over += int(bound[p] >= floor[q] - below[q])
             for p in range(left_over):
                 j = chosen[p]
@@ -194,7 +234,37 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
     return n, at
 
 
-@_compiled
+@compiled
+def sift(  # type: ignore[no-untyped-def]  # pragma: no cover
+    scores, first, start, table, aim, least, cut, floor, seen, most, rows, queries, values, widths, at
+):
+    """Pairs of sample and query that may lie within the cut of the query's highest score, as `look` finds them, by scores of all.
+
+    Args:
+      scores: `[n, B]` float32, of the samples from `start` on; from row `first` on.
+      least: `[B]` float32: pairs of a lower score do not matter.
+    """
+    n, b = scores.shape
+    for i in range(first, n):
+        if at + b > rows.shape[0]:
+            return i, at
+        some = np.int32(0)
+        for q in range(b):
+            some += np.int32(scores[i, q] >= least[q])
+        if not some:
+            continue
+        for q in range(b):
+            if scores[i, q] >= least[q] and seen[q] <= most[q]:
+                value, width = _by_bytes(start + i, q, table, aim)
+                seen[q] += 1
+                floor[q] = max(floor[q], value - width)
+                if value + width >= floor[q] - cut[q]:
+                    rows[at], queries[at], values[at], widths[at] = start + i, q, value, width
+                    at += 1
+    return n, at
+
+
+@compiled
 def around(x, alpha, still, samples, rows, base, squares, moving):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Of one sample for each query: itself, as float64, ‖x - α y‖² and ‖y - κ x‖²."""
     for q in range(x.shape[0]):
@@ -206,7 +276,7 @@ def around(x, alpha, still, samples, rows, base, squares, moving):  # type: igno
         squares[q], moving[q] = _square_distance(own, alpha[q], y), away
 
 
-@_compiled
+@compiled
 def heaviest(x, alpha, sigma, samples, prior, index, rows, queries, first, last, peak, whose):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Raise `peak` of each query to the highest log weight among pairs `first` to `last`, exact, and `whose` to that sample."""
     for pair in range(first, last):
@@ -216,7 +286,7 @@ def heaviest(x, alpha, sigma, samples, prior, index, rows, queries, first, last,
             peak[q], whose[q] = value, j
 
 
-@_compiled
+@compiled
 def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
     x, alpha, sigma, samples, norms, prior, index, base, peak, cut, rows, queries, logs, sure, first, last,
     mean, light, sums, highest, whose,
@@ -263,7 +333,7 @@ def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
             sums[q, 3] += w * away
 
 
-@_compiled
+@compiled
 def _square_distance(x, alpha, y):  # type: ignore[no-untyped-def]  # pragma: no cover
     """‖x - α y‖², in the dtype of x and α."""
     total = alpha - alpha
@@ -273,7 +343,7 @@ def _square_distance(x, alpha, y):  # type: ignore[no-untyped-def]  # pragma: no
     return total
 
 
-@_compiled
+@compiled
 def highest(scores, start, k, norms, prior, best, where):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Products `[n, B]` float32 of the samples from `start` on become scores, `- k norm + prior`; `best` of each query is raised to its
     highest, and `where` is that sample."""
@@ -287,7 +357,7 @@ def highest(scores, start, k, norms, prior, best, where):  # type: ignore[no-unt
             best[q] = max(best[q], value)
 
 
-@_compiled
+@compiled
 def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
     scores, first, start, norms, peak, negligible, limit, sums, rows, queries, at
 ):
@@ -362,7 +432,7 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
     return done, at, count
 
 
-@_compiled
+@compiled
 def add_rows(weights, rows, into):  # type: ignore[no-untyped-def]  # pragma: no cover
     """`into` `[B, D]` += weightsᵀ rows, where most weights `[n, B]` are 0."""
     n, b = weights.shape
@@ -382,7 +452,7 @@ def add_rows(weights, rows, into):  # type: ignore[no-untyped-def]  # pragma: no
                     total[k] += w * row[k]
 
 
-@_compiled
+@compiled
 def add_scaled(total, scale, more):  # type: ignore[no-untyped-def]  # pragma: no cover
     """`total` `[B, D]` float64 times `scale` of each row, plus `more`."""
     for q in range(total.shape[0]):

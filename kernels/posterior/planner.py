@@ -20,7 +20,7 @@ from kernels.posterior.dense import FEW, dense_tile, exact_enough, posterior_ove
 from kernels.posterior.found import TILE, Found, Queries
 from kernels.posterior.plan import Plan
 from kernels.posterior.samples import Samples
-from kernels.posterior.sketch import FINE, LEVELS, Sketch, build_sketch
+from kernels.posterior.sketch import BYTES, FINE, LEVELS, Sketch, build_sketch
 from kernels.posterior.skipping import Look, posterior_by_sketch
 
 LEAST_NUMBERS = 2**20
@@ -29,6 +29,9 @@ ELIGIBLE = 64
 """Queries after which a sketch is made, at the least: it costs as much as some hundreds of them."""
 WORTH = 2**29
 """Queries times numbers of the data after which it is made: to load what numba has compiled takes seconds, however small the data."""
+WAYS = (*LEVELS, BYTES)
+"""How bounds of all scores may be had."""
+FINEST = WAYS.index(FINE)
 RATIOS = np.geomspace(0.05, 20, 25)
 """σ/α at which it is counted how many samples stand; beyond the last, all do."""
 CALIBRATION_QUERIES = 16
@@ -48,15 +51,15 @@ too many, a query is left to the former."""
 class Standing(NamedTuple):
     """Shares of the samples that are left at each of `RATIOS`."""
 
-    looked: Float[np.ndarray, "T levels"]
-    """By the bounds of each of `LEVELS`: these are looked at."""
+    looked: Float[np.ndarray, "T ways"]
+    """By the bounds of each of `WAYS`: these are looked at."""
     weighed: Float[np.ndarray, " T"]
     """By what is seen of them there."""
 
-    def at(self, ratio: float) -> tuple[Float[np.ndarray, " levels"], float]:
+    def at(self, ratio: float) -> tuple[Float[np.ndarray, " ways"], float]:
         """At any σ/α."""
         if not 0 < ratio <= RATIOS[-1]:
-            return np.ones(len(LEVELS)), 1.0
+            return np.ones(len(WAYS)), 1.0
         x = np.log(ratio), np.log(RATIOS)
         return np.array([np.interp(*x, shares) for shares in self.looked.T]), float(np.interp(*x, self.weighed))
 
@@ -65,8 +68,8 @@ class Standing(NamedTuple):
 class Costs:
     """Seconds on this machine, for one query and one sample of this data set."""
 
-    bound: Float[np.ndarray, " levels"]
-    """Its bound at each of `LEVELS`, and what it takes to know from where on it counts."""
+    bound: Float[np.ndarray, " ways"]
+    """Its bound by each of `WAYS`, and what it takes to know from where on it counts."""
     look: float
     """A look at its bytes."""
     weigh: float
@@ -79,10 +82,10 @@ class Costs:
         return self.dense * (1 + min(1.0, standing.at(ratio)[1] / FEW)) / 2
 
     def cheapest(self, standing: Standing, ratio: float) -> tuple[int, float]:
-        """The cheapest of `LEVELS` at σ/α = `ratio`, and its cost as a share of the dense pass."""
+        """The cheapest of `WAYS` at σ/α = `ratio`, and its cost as a share of the dense pass."""
         looked, weighed = standing.at(ratio)
         costs = self.bound + looked * self.look + weighed * self.weigh
-        return LEVELS[costs.argmin()], float(costs.min() / self.of_dense(standing, ratio))
+        return WAYS[costs.argmin()], float(costs.min() / self.of_dense(standing, ratio))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Choice:
     ratio: float
     """σ/α."""
     level: int | None
-    """Of `LEVELS`; None: a pass over all samples."""
+    """Of `WAYS`; None: a pass over all samples."""
     n: int
     looked: float
     """Share of the samples that bounds are expected to leave."""
@@ -106,6 +109,11 @@ class Choice:
             return (
                 f"dense: at σ/α = {self.ratio:.3g} bounds leave {self.looked:.0%} of the {self.n:,} samples standing; a pass over all "
                 "of them by matrix products costs less"
+            )
+        if self.level == BYTES:
+            return (
+                f"sketch: at σ/α = {self.ratio:.3g} a product with the bytes of all {self.n:,} samples is expected to leave "
+                f"{self.standing:.2%}, which are weighed exactly; about {self.cost:.0%} of a dense pass"
             )
         return (
             f"sketch: at σ/α = {self.ratio:.3g} bounds by {self.level} coordinates are expected to leave {self.looked:.2%} of the "
@@ -159,7 +167,7 @@ class Planner:
                 sketch = sketch_of(samples)
                 with one_thread_each():
                     standing = count_standing(sketch)
-                    costs = Costs(np.zeros(len(LEVELS)), 0.0, 0.0, 1.0) if self.always else measure_costs(sketch, standing)
+                    costs = Costs(np.zeros(len(WAYS)), 0.0, 0.0, 1.0) if self.always else measure_costs(sketch, standing)
                 self._made = sketch, costs, standing
             return self._made
 
@@ -215,20 +223,20 @@ def choose(n: int, costs: Costs, standing: Standing, ratio: float) -> Choice:
     level, cost = costs.cheapest(standing, ratio)
     looked, weighed = standing.at(ratio)
     if 0 < ratio < math.inf and cost < 1:
-        return Choice(ratio, level, n, float(looked[LEVELS.index(level)]), weighed, cost)
-    return Choice(ratio, None, n, float(looked[-1]), weighed, 1.0)
+        return Choice(ratio, level, n, float(looked[WAYS.index(level)]), weighed, cost)
+    return Choice(ratio, None, n, float(looked[FINEST]), weighed, 1.0)
 
 
 def count_standing(sketch: Sketch) -> Standing:
     """What is left of the samples, for a few noisy samples of the data at each of `RATIOS`."""
-    looked, weighed = np.ones((len(RATIOS), len(LEVELS))), np.ones(len(RATIOS))
+    looked, weighed = np.ones((len(RATIOS), len(WAYS))), np.ones(len(RATIOS))
     for k, ratio in enumerate(RATIOS):
         look = Look(sketch, slice(0, sketch.n), noisy(sketch, sketch.n, CALIBRATION_QUERIES, ratio), 0.0)
-        for one, level in enumerate(LEVELS):
+        for one, level in enumerate(WAYS):
             pairs = look.standing(level, np.full(CALIBRATION_QUERIES, math.inf))[2]
             looked[k, one] = look.seen.mean() / sketch.n
         weighed[k] = len(pairs.rows) / CALIBRATION_QUERIES / sketch.n
-        if looked[k, -1] > MOST:  # and so it will be
+        if looked[k].min() > MOST:  # and so it will be
             break
     return Standing(looked, weighed)
 
@@ -249,11 +257,11 @@ def measure_costs(sketch: Sketch, standing: Standing) -> Costs:
     def look(ratio: float) -> Look:
         return Look(sketch, slice(0, n), noisy(sketch, n, TILE, ratio), 0.0)
 
-    bound = np.array([_seconds(lambda: look(RATIOS[0]).standing(level, every)) for level in LEVELS]) / (TILE * n)  # noqa: B023
+    bound = np.array([_seconds(lambda: look(RATIOS[0]).standing(level, every)) for level in WAYS]) / (TILE * n)  # noqa: B023
     some, more = (
-        look(RATIOS[np.abs(shares - share).argmin()]) for shares, share in ((standing.looked[:, -1], LOOKED), (standing.weighed, WEIGHED))
+        look(RATIOS[np.abs(shares - share).argmin()]) for shares, share in ((standing.looked[:, FINEST], LOOKED), (standing.weighed, WEIGHED))
     )
-    looked = _seconds(lambda: some.standing(FINE, every)) - bound[-1] * TILE * n
+    looked = _seconds(lambda: some.standing(FINE, every)) - bound[FINEST] * TILE * n
     before = _seconds(lambda: more.standing(FINE, every))
     weighed = _seconds(lambda: more.answer(FINE, every)) - before
     pairs = len(more.standing(FINE, every)[2].rows)
@@ -261,7 +269,7 @@ def measure_costs(sketch: Sketch, standing: Standing) -> Costs:
     # On a busy machine a difference of two times can be anything. But a look costs more than a bound; and a weight, which takes as many
     # operations as a matrix product does for a pair, and none of them at its rate, several times what that takes.
     dense /= TILE * few
-    return Costs(bound, max(looked / max(some.seen.sum(), 1), bound[-1]), max(weighed / max(pairs, 1), DEARER * dense), dense)
+    return Costs(bound, max(looked / max(some.seen.sum(), 1), bound[FINEST]), max(weighed / max(pairs, 1), DEARER * dense), dense)
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -37,6 +37,8 @@ DIRECTIONS = 256
 LEVELS = (16, 32, 64)
 """How many coordinates may stand by themselves in a bound: it is finer, and costs more, the more do."""
 FINE = LEVELS[-1]
+BYTES = 0
+"""In their place: a bound by all bytes, which is nearly the score itself, and costs most."""
 SAMPLED = 2**25
 """Numbers of the data from which the directions are found."""
 ROUNDS = 3
@@ -74,11 +76,12 @@ class Bits(NamedTuple):
     """At least ‖g‖."""
 
     @classmethod
-    def of(cls, g: Float[np.ndarray, "B M"], unit: Float[np.ndarray, " M"]) -> "Bits":
-        """So small that int32 adds up their products with bytes."""
+    def of(cls, g: Float[np.ndarray, "B M"], unit: Float[np.ndarray, " M"], longest: float) -> "Bits":
+        """So small that int32 holds their products with bytes of norms up to `longest`."""
         b, m = g.shape
         bits = cls(np.empty((b, m), np.int16), *(np.empty(b) for _ in range(3)))
-        native.to_bits(g, unit, float(min(2**15 - 1, (2**31 - 1) // (128 * max(m, 1)))), *bits)
+        rounding = 0.5 * m**0.5
+        native.to_bits(g, unit, max((2**31 - 1) / max(longest, 1.0) - rounding, 1.0), *bits)
         return bits
 
 
@@ -152,6 +155,11 @@ class Sketch:
         return float(self.table.whole.lengths.max()), float(self.table.whole.left.max())
 
     @functools.cached_property
+    def longest_middle(self) -> float:
+        """The largest norm of the bytes of coordinates."""
+        return float(self.table.middle.lengths.max())
+
+    @functools.cached_property
     def largest_prior(self) -> float:
         """max |log prior| of the samples that count."""
         return float(np.abs(self.log_prior[self.log_prior > -1e29]).max(initial=0.0))
@@ -185,7 +193,9 @@ class Aim(NamedTuple):
     slack: Float[np.ndarray, " B"]
     """What float32 may take from a bound by columns, ..."""
     slack_of_bytes: Float[np.ndarray, " B"]
-    """... and float64 from a score by bytes."""
+    """... float64 from a score by bytes, ..."""
+    slack_of_products: Float[np.ndarray, " B"]
+    """... and float32 from that."""
 
     @classmethod
     def at(cls, sketch: Sketch, x: Float[np.ndarray, "B D"], alpha: Float[np.ndarray, " B"], sigma: Float[np.ndarray, " B"]) -> "Aim":
@@ -194,16 +204,18 @@ class Aim(NamedTuple):
         away = sketch.origin - sketch.center
         native.directions(x, alpha, sigma, sketch.center, away, g, squares, offset)
         kappa, constant, z = alpha**2 / (2 * sigma**2), -squares / (2 * sigma**2), _coordinates(g, sketch.basis)
-        whole = Bits.of(g, sketch.step)
-        middle = Bits.of(np.ascontiguousarray(z[:, FINE:]), sketch.middle_step)
+        whole = Bits.of(g, sketch.step, sketch.longest[0])
+        middle = Bits.of(np.ascontiguousarray(z[:, FINE:]), sketch.middle_step, sketch.longest_middle)
         length, radius = whole.length, sketch.radius
         outside = np.sqrt(np.maximum(length**2 - np.sum(z**2, axis=1), 0) + 3 * sketch.rounding * length**2)
         columns = np.stack([*z[:, :FINE].T[::-1], outside, np.ones_like(kappa), -kappa], axis=1).astype(np.float32)
         size = 3 * length * radius + kappa * radius**2 + sketch.largest_prior
         slack = 2 * sketch.rounding * length * radius + (sketch.table.columns.shape[1] + 8) * UNIT * size
-        of_bytes = 1e-13 * (size + length * float(np.linalg.norm(away)))
+        distance = float(np.linalg.norm(away))
+        of_bytes = 1e-13 * (size + length * distance)
+        of_products = 8 * UNIT * (length * (radius + 2 * distance) + kappa * radius**2 + sketch.largest_prior)
         groups = _of_groups(sketch, z, FINE).astype(np.float32)
-        return cls(g, kappa, constant, z, columns, groups, middle, whole, offset, slack, of_bytes)
+        return cls(g, kappa, constant, z, columns, groups, middle, whole, offset, slack, of_bytes, of_products)
 
     def widest(self, sketch: Sketch) -> Float[np.ndarray, " B"]:
         """How far from what its bytes say of it a score may lie, at most."""

@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernels.posterior import native
+from kernels.posterior.byte_products import multiply, panels_of
 from kernels.posterior.cores import cores, on_every_core
 from kernels.posterior.found import Found, Queries, by_tiles
-from kernels.posterior.sketch import FINE, LEVELS, ROWS, Aim, Sketch
+from kernels.posterior.sketch import BYTES, FINE, LEVELS, ROWS, Aim, Sketch
 from kernels.posterior.weighing import HIDDEN, Heavy, Pairs, moments
 
 LIGHT, WRONG = 10.0, 1e-8
@@ -44,7 +45,7 @@ def posterior_by_sketch(
 
     Args:
       tolerance: share of a query's weight that may be left out; no less than rounding hides is, anyway.
-      level: `[B]`, of `LEVELS`: how many coordinates stand by themselves in the first bounds.
+      level: `[B]`, of `LEVELS`: how many coordinates stand by themselves in the first bounds; or `BYTES`.
       most: `[B]` share of the samples whose bytes may be looked at: queries of which more stand are left unanswered.
     """
     every, most = np.broadcast_to(level, len(queries.x)), np.broadcast_to(most, len(queries.x))
@@ -131,31 +132,64 @@ class Look:
         found: dict[int, list[Pairs]] = {}
         rooms = [Pairs.none(ROOM) for _ in range(cores())]
         seen = [np.zeros(len(cut), np.int64) for _ in range(cores())]
-        below = (cut + self._aim.slack) * (1 + 1e-6)
+        table, aim = self.sketch.table, self._aim
+        below = (cut + aim.slack) * (1 + 1e-6)
+        hidden = aim.widest(self.sketch) + aim.slack_of_products
+        kappa = aim.kappa.astype(np.float32)
 
-        def work(core: int, start: int, n: int, bounds: np.ndarray) -> None:
+        def until_done(core: int, start: int, n: int, some: Callable[..., tuple[int, int]]) -> None:
             first, found[start] = 0, []
             while first < n:
-                some = bounds, n, first, start, level == FINE, self.sketch.table, self._aim
-                first, at = native.look(*some, below, cut, floor, seen[core], most, *rooms[core], 0)
+                first, at = some(first, cut, floor, seen[core], most, *rooms[core], 0)
                 found[start].append(Pairs(*(v[:at].copy() for v in rooms[core])))
 
-        self._through_columns(level, True, work)
+        def by_columns(core: int, start: int, n: int, bounds: np.ndarray) -> None:
+            until_done(core, start, n, lambda first, *rest: native.look(bounds, n, first, start, level == FINE, table, aim, below, *rest))
+
+        def by_products(core: int, start: int, n: int, products: np.ndarray) -> None:
+            scores, best, whose = products[:n], np.full(len(cut), -np.inf, np.float32), np.empty(len(cut), np.int32)
+            native.highest(scores, start, kappa, table.norms, table.prior, best, whose)
+            np.maximum(floor, best + aim.offset - hidden, out=floor)
+            least = np.nextafter((floor - cut - hidden - aim.offset).astype(np.float32), np.float32(-np.inf))
+            until_done(core, start, n, lambda first, *rest: native.sift(scores, first, start, table, aim, least, *rest))
+
+        if level == BYTES:
+            self._through_products(by_products)
+        else:
+            self._through_columns(level, True, by_columns)
         self.seen = np.sum(seen, axis=0)
         return Pairs.together([one for start in sorted(found) for one in found[start]])
 
     def _through_columns(self, coordinates: int, bound: bool, work: Callable[[int, int, int, np.ndarray], None]) -> None:
         """`work(core, start, n, scores)` for n rows at a time, with their bounds or estimates in the first n columns."""
-        sketch = self.sketch
-        coefficients = self._aim.coefficients(sketch, coordinates, bound=bound)
-        columns = sketch.table.columns[:, -coefficients.shape[1] :]
+        coefficients = self._aim.coefficients(self.sketch, coordinates, bound=bound)
+        columns = self.sketch.table.columns[:, -coefficients.shape[1] :]
+
+        def scored(start: int, stop: int, scores: np.ndarray) -> None:
+            np.matmul(coefficients, columns[start:stop].T, out=scores[:, : stop - start])
+
+        self._through((len(coefficients), ROWS + APART), scored, work)
+
+    def _through_products(self, work: Callable[[int, int, int, np.ndarray], None]) -> None:
+        """The same with what their bytes say of all products, in the first n rows."""
+        digits, bits = self.sketch.table.whole.digits, self._aim.whole
+        panels, step = panels_of(bits.bits), bits.step.astype(np.float32)
+
+        def scored(start: int, stop: int, products: np.ndarray) -> None:
+            multiply(products, digits[start:stop], panels, step)
+
+        self._through((ROWS, len(step)), scored, work)
+
+    def _through(
+        self, shape: tuple[int, int], scored: Callable[[int, int, np.ndarray], None], work: Callable[[int, int, int, np.ndarray], None]
+    ) -> None:
         parts = iter(range(self.part.start, self.part.stop, ROWS))  # whoever is done takes the next: another's threads may be at work
 
         def through(core: int) -> None:
-            scores = np.empty((len(self.queries.x), ROWS + APART), np.float32)
+            scores = np.empty(shape, np.float32)
             for start in parts:
                 stop = min(start + ROWS, self.part.stop)
-                np.matmul(coefficients, columns[start:stop].T, out=scores[:, : stop - start])
+                scored(start, stop, scores)
                 work(core, start, stop - start, scores)
 
         on_every_core(through)

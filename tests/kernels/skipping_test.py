@@ -11,10 +11,11 @@ from hypothesis import given, settings
 
 from flowjax.oracle import Oracle
 from kernels.posterior import posterior
+from kernels.posterior.byte_products import multiply, panels_of
 from kernels.posterior.found import Found, Queries
-from kernels.posterior.planner import Costs, choose, count_standing, sketch_of
+from kernels.posterior.planner import WAYS, Costs, choose, count_standing, sketch_of
 from kernels.posterior.samples import by_class, prepare
-from kernels.posterior.sketch import FINE, LEVELS, Aim, Sketch, build_sketch
+from kernels.posterior.sketch import BYTES, FINE, Aim, Sketch, build_sketch
 from kernels.posterior.skipping import Look, posterior_by_sketch
 from tests import float64_oracle as exact
 
@@ -91,15 +92,21 @@ def log_weights(own: Sketch, queries: Queries) -> np.ndarray:
 
 
 @keys
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", WAYS)
 @settings(max_examples=3)
 @given(seed=st.integers(0, 1000))
 def test_no_sample_weighs_more_than_its_bound(key, level, seed):
-    """By columns, however many of them; and what stands at the end is all that lies within the cut of a weight that some sample has."""
+    """By columns, however many of them, or by bytes; and what stands at the end is all that lies within the cut of a weight that some
+    sample has."""
     own, tile = sketch(key), host(*queries(DATA[key], seed))
     truth, aim = log_weights(own, tile), Aim.at(own, tile.x, tile.alpha, tile.sigma)
-    coefficients = aim.coefficients(own, level, bound=True)
-    bounds = coefficients @ own.table.columns[:, -coefficients.shape[1] :].T + (aim.constant + aim.slack)[:, None]
+    if level == BYTES:
+        bounds = np.zeros((own.n, len(tile.x)), np.float32)
+        multiply(bounds, own.table.whole.digits, panels_of(aim.whole.bits), aim.whole.step.astype(np.float32))
+        bounds = bounds.T + (aim.offset + aim.slack_of_products + aim.widest(own) + aim.constant)[:, None] - np.outer(aim.kappa, own.square_norms)
+    else:
+        coefficients = aim.coefficients(own, level, bound=True)
+        bounds = coefficients @ own.table.columns[:, -coefficients.shape[1] :].T + (aim.constant + aim.slack)[:, None]
     rounding = 1e-9 * (1 + np.abs(truth).max(axis=1))
     assert (bounds >= truth - rounding[:, None] - 1e-6 * np.abs(aim.constant)[:, None]).all()
     heavy, cut, pairs = Look(own, slice(0, own.n), tile, 0.0).standing(level, np.full(len(tile.x), np.inf))
@@ -144,7 +151,7 @@ def test_a_guess_that_is_too_high_is_found_out():
     own = sketch("falling spectrum")
     x = 100 * np.random.default_rng(0).standard_normal((6, D)).astype(np.float32)
     t = np.resize([0.5, 0.9, 0.99], 6).astype(np.float32)
-    for level in LEVELS:
+    for level in WAYS:
         found = by_sketch(own, host(x, t), level=level)
         assert found.answered.all()
         np.testing.assert_array_equal(found.top1_index, log_weights(own, host(x, t)).argmax(axis=1))
@@ -258,11 +265,11 @@ def test_the_plan_says_why_in_words_and_figures():
     """Early dense, late by bounds; the shares are what was counted on the data."""
     rng = np.random.default_rng(0)
     own = sketch_of(prepare(jnp.asarray((rng.standard_normal((4000, 200)) * np.geomspace(10, 0.01, 200)).astype(np.float32))))
-    standing, costs = count_standing(own), Costs(bound=np.array([1.0, 1.1, 1.5]), look=50.0, weigh=100.0, dense=10.0)
+    standing, costs = count_standing(own), Costs(bound=np.array([1.0, 1.1, 1.5, 5.0]), look=50.0, weigh=100.0, dense=10.0)
     early, late = choose(own.n, costs, standing, 30.0), choose(own.n, costs, standing, 0.05)
     assert (early.level, early.cost) == (None, 1)
     assert str(early).startswith("dense: at σ/α = 30 bounds leave 100% of the 4,000 samples")
-    assert late.level in LEVELS
+    assert late.level in WAYS
     assert late.cost < 0.5
     assert "of the 4,000 samples" in str(late)
     oracle = Oracle(DATA["falling spectrum"], implementation="sketch")
