@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernels.posterior import native
+from kernels.posterior.aim import Aim
 from kernels.posterior.cores import cores, in_turn
 from kernels.posterior.found import Found, Queries, by_tiles
-from kernels.posterior.sketch import ROWS, UNIT, Aim, Sketch
+from kernels.posterior.sketch import ROWS, UNIT, Sketch
 from kernels.posterior.weighing import HIDDEN, Heavy, Light, Pairs, moments
 
 SCORE_ERROR = 1e-5

@@ -75,5 +75,4 @@ def by_tiles(
 
 def log_density_of(sketch: Sketch, part: slice, log_weight: np.ndarray, sigma: np.ndarray) -> Float[np.ndarray, " B"]:
     """From log Σ prior exp(-‖x - α y‖² / 2σ²) to the density of the mixture, nats."""
-    log_mass = float(np.log(np.exp(sketch.log_prior[part]).sum()))
-    return log_weight - sketch.d / 2 * np.log(2 * np.pi * sigma**2) - log_mass
+    return log_weight - sketch.d / 2 * np.log(2 * np.pi * sigma**2) - sketch.log_mass(part)

@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -18,9 +18,10 @@ from jaxtyping import Bool, Float
 from kernels.posterior.cores import one_thread_each
 from kernels.posterior.dense import FEW, dense_tile, exact_enough, posterior_over_all
 from kernels.posterior.found import TILE, Found, Queries
+from kernels.posterior.looks import LEAF
 from kernels.posterior.plan import Plan
 from kernels.posterior.samples import Samples
-from kernels.posterior.sketch import BYTES, FINE, LEVELS, Sketch, build_sketch
+from kernels.posterior.sketch import Sketch, build_sketch
 from kernels.posterior.skipping import Look, posterior_by_sketch
 
 LEAST_NUMBERS = 2**20
@@ -29,9 +30,8 @@ ELIGIBLE = 64
 """Queries after which a sketch is made, at the least: it costs as much as some hundreds of them."""
 WORTH = 2**29
 """Queries times numbers of the data after which it is made: to load what numba has compiled takes seconds, however small the data."""
-WAYS = (*LEVELS, BYTES)
-"""How bounds of all scores may be had."""
-FINEST = WAYS.index(FINE)
+Way = Literal["dense", "bounds", "products"]
+"""A pass over all samples; bounds, then looks at what they leave; or a product with the bytes of all samples, then looks."""
 RATIOS = np.geomspace(0.05, 20, 25)
 """σ/α at which it is counted how many samples stand; beyond the last, all do."""
 CALIBRATION_QUERIES = 16
@@ -49,29 +49,35 @@ too many, a query is left to the former."""
 
 
 class Standing(NamedTuple):
-    """Shares of the samples that are left at each of `RATIOS`."""
+    """Shares of the samples, at each of `RATIOS`."""
 
-    looked: Float[np.ndarray, "T ways"]
-    """By the bounds of each of `WAYS`: these are looked at."""
+    bounded: Float[np.ndarray, " T"]
+    """That are bounded one by one; twice those that are so by all columns."""
+    looked: Float[np.ndarray, " T"]
+    """That columns leave: these are looked at."""
     weighed: Float[np.ndarray, " T"]
-    """By what is seen of them there."""
+    """That are left by what is seen of them there."""
 
-    def at(self, ratio: float) -> tuple[Float[np.ndarray, " ways"], float]:
+    def at(self, ratio: float) -> tuple[float, float, float]:
         """At any σ/α."""
         if not 0 < ratio <= RATIOS[-1]:
-            return np.ones(len(WAYS)), 1.0
-        x = np.log(ratio), np.log(RATIOS)
-        return np.array([np.interp(*x, shares) for shares in self.looked.T]), float(np.interp(*x, self.weighed))
+            return 3.0, 1.0, 1.0
+        bounded, looked, weighed = (float(np.interp(np.log(ratio), np.log(RATIOS), shares)) for shares in self)
+        return bounded, looked, weighed
 
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
     """Seconds on this machine, for one query and one sample of this data set."""
 
-    bound: Float[np.ndarray, " ways"]
-    """Its bound by each of `WAYS`, and what it takes to know from where on it counts."""
+    start: float
+    """What is done before any sample is looked at, and afterwards."""
+    bound: float
+    """Its bound by the first columns."""
     look: float
     """A look at its bytes."""
+    product: float
+    """Its score by a product with the bytes of all samples."""
     weigh: float
     """Its weight and its part in the sums."""
     dense: float
@@ -79,13 +85,15 @@ class Costs:
 
     def of_dense(self, standing: Standing, ratio: float) -> float:
         """Its share of that pass at σ/α = `ratio`: where few samples have weight, the second of two products is left out."""
-        return self.dense * (1 + min(1.0, standing.at(ratio)[1] / FEW)) / 2
+        return self.dense * (1 + min(1.0, standing.at(ratio)[2] / FEW)) / 2
 
-    def cheapest(self, standing: Standing, ratio: float) -> tuple[int, float]:
-        """The cheapest of `WAYS` at σ/α = `ratio`, and its cost as a share of the dense pass."""
-        looked, weighed = standing.at(ratio)
-        costs = self.bound + looked * self.look + weighed * self.weigh
-        return WAYS[costs.argmin()], float(costs.min() / self.of_dense(standing, ratio))
+    def cheapest(self, standing: Standing, ratio: float) -> tuple[Way, float]:
+        """The cheaper of the two ways to skip at σ/α = `ratio`, and its cost as a share of the dense pass."""
+        bounded, looked, weighed = standing.at(ratio)
+        bounds = self.start + bounded * self.bound + looked * self.look
+        products = self.product + weighed * self.look
+        way: Way = "bounds" if bounds <= products else "products"
+        return way, (min(bounds, products) + weighed * self.weigh) / self.of_dense(standing, ratio)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +102,7 @@ class Choice:
 
     ratio: float
     """σ/α."""
-    level: int | None
-    """Of `WAYS`; None: a pass over all samples."""
+    way: Way
     n: int
     looked: float
     """Share of the samples that bounds are expected to leave."""
@@ -105,19 +112,18 @@ class Choice:
     """Of the dense pass, as a share."""
 
     def __str__(self) -> str:
-        if self.level is None:
+        if self.way == "dense":
             return (
                 f"dense: at σ/α = {self.ratio:.3g} bounds leave {self.looked:.0%} of the {self.n:,} samples standing; a pass over all "
                 "of them by matrix products costs less"
             )
-        if self.level == BYTES:
-            return (
-                f"sketch: at σ/α = {self.ratio:.3g} a product with the bytes of all {self.n:,} samples is expected to leave "
-                f"{self.standing:.2%}, which are weighed exactly; about {self.cost:.0%} of a dense pass"
-            )
+        how = (
+            f"bounds are expected to leave {self.looked:.2%} of the {self.n:,} samples, and a look at these"
+            if self.way == "bounds"
+            else f"a product with the bytes of all {self.n:,} samples is expected to leave"
+        )
         return (
-            f"sketch: at σ/α = {self.ratio:.3g} bounds by {self.level} coordinates are expected to leave {self.looked:.2%} of the "
-            f"{self.n:,} samples, and a look at these {self.standing:.2%}, which are weighed exactly; about {self.cost:.0%} of a dense pass"
+            f"sketch: at σ/α = {self.ratio:.3g} {how} {self.standing:.2%}, which are weighed exactly; about {self.cost:.0%} of a dense pass"
         )
 
 
@@ -167,7 +173,7 @@ class Planner:
                 sketch = sketch_of(samples)
                 with one_thread_each():
                     standing = count_standing(sketch)
-                    costs = Costs(np.zeros(len(WAYS)), 0.0, 0.0, 1.0) if self.always else measure_costs(sketch, standing)
+                    costs = Costs(0.0, 0.0, 0.0, 0.0, 0.0, 1.0) if self.always else measure_costs(sketch, standing)
                 self._made = sketch, costs, standing
             return self._made
 
@@ -193,7 +199,7 @@ class Planner:
         ratio = np.where(queries.alpha > 0, queries.sigma / np.where(queries.alpha > 0, queries.alpha, 1), np.inf)
         distinct, own = np.unique(ratio, return_inverse=True)
         cheapest = [costs.cheapest(standing, float(value)) for value in distinct]
-        level = np.array([one for one, _ in cheapest])[own]
+        by_products = np.array([way == "products" for way, _ in cheapest])[own]
         cost = np.array([cost for _, cost in cheapest])[own]
         exact = np.zeros(len(ratio), bool)
         if not self.always:
@@ -202,7 +208,7 @@ class Planner:
         limit = math.inf if self.always else np.where(exact, 1.0, STREAMING)
         skip = inside & (queries.alpha > 0) & (cost < limit)
         share = costs.dense / costs.look if costs.look else math.inf
-        posterior_by_sketch(sketch, queries, np.flatnonzero(skip), found, tolerance=tolerance, level=level, most=limit * share)
+        posterior_by_sketch(sketch, queries, np.flatnonzero(skip), found, tolerance=tolerance, by_products=by_products, most=limit * share)
         if exact.any():
             posterior_over_all(sketch, queries, np.flatnonzero(exact & ~found.answered), found)
             left = exact & ~found.answered & (queries.alpha > 0)  # a cluster, or scores that are larger than those of the path
@@ -220,25 +226,25 @@ def sketch_of(samples: Samples) -> Sketch:
 
 def choose(n: int, costs: Costs, standing: Standing, ratio: float) -> Choice:
     """The cheapest way for queries with σ/α = `ratio`, by what was left of noisy samples of this data set."""
-    level, cost = costs.cheapest(standing, ratio)
-    looked, weighed = standing.at(ratio)
+    way, cost = costs.cheapest(standing, ratio)
+    _, looked, weighed = standing.at(ratio)
     if 0 < ratio < math.inf and cost < 1:
-        return Choice(ratio, level, n, float(looked[WAYS.index(level)]), weighed, cost)
-    return Choice(ratio, None, n, float(looked[FINEST]), weighed, 1.0)
+        return Choice(ratio, way, n, looked, weighed, cost)
+    return Choice(ratio, "dense", n, looked, weighed, 1.0)
 
 
 def count_standing(sketch: Sketch) -> Standing:
     """What is left of the samples, for a few noisy samples of the data at each of `RATIOS`."""
-    looked, weighed = np.ones((len(RATIOS), len(WAYS))), np.ones(len(RATIOS))
+    counted = Standing(*([3.0] * len(RATIOS), *(np.ones(len(RATIOS)) for _ in range(2))))
     for k, ratio in enumerate(RATIOS):
         look = Look(sketch, slice(0, sketch.n), noisy(sketch, sketch.n, CALIBRATION_QUERIES, ratio), 0.0)
-        for one, level in enumerate(WAYS):
-            pairs = look.standing(level, np.full(CALIBRATION_QUERIES, math.inf))[2]
-            looked[k, one] = look.seen.mean() / sketch.n
-        weighed[k] = len(pairs.rows) / CALIBRATION_QUERIES / sketch.n
-        if looked[k].min() > MOST:  # and so it will be
+        _, _, pairs = look.standing(False, np.full(CALIBRATION_QUERIES, math.inf))
+        of_all = 1 / CALIBRATION_QUERIES / sketch.n
+        counted.bounded[k] = min(LEAF * (look.counts[0] + 2 * look.counts[1]) * of_all, 3.0)
+        counted.looked[k], counted.weighed[k] = look.seen.sum() * of_all, len(pairs.rows) * of_all
+        if counted.weighed[k] > MOST:  # and so it will be
             break
-    return Standing(looked, weighed)
+    return counted
 
 
 def noisy(sketch: Sketch, rows: int, count: int, ratio: float) -> Queries:
@@ -252,24 +258,29 @@ def noisy(sketch: Sketch, rows: int, count: int, ratio: float) -> Queries:
 def measure_costs(sketch: Sketch, standing: Standing) -> Costs:
     """Of this machine, on the first rows of the data: some tens of milliseconds each, the fastest of four."""
     n, every = min(CALIBRATION_ROWS, sketch.n), np.full(TILE, math.inf)
-    few = min(CALIBRATION_ROWS // 8, sketch.n)
+    few, pairs = min(CALIBRATION_ROWS // 8, sketch.n), TILE * n
 
     def look(ratio: float) -> Look:
         return Look(sketch, slice(0, n), noisy(sketch, n, TILE, ratio), 0.0)
 
-    bound = np.array([_seconds(lambda: look(RATIOS[0]).standing(level, every)) for level in WAYS]) / (TILE * n)  # noqa: B023
-    some, more = (
-        look(RATIOS[np.abs(shares - share).argmin()]) for shares, share in ((standing.looked[:, FINEST], LOOKED), (standing.weighed, WEIGHED))
-    )
-    looked = _seconds(lambda: some.standing(FINE, every)) - bound[FINEST] * TILE * n
-    before = _seconds(lambda: more.standing(FINE, every))
-    weighed = _seconds(lambda: more.answer(FINE, every)) - before
-    pairs = len(more.standing(FINE, every)[2].rows)
-    dense = _seconds(lambda: dense_tile(sketch, slice(0, few), noisy(sketch, few, TILE, RATIOS[-1])))
-    # On a busy machine a difference of two times can be anything. But a look costs more than a bound; and a weight, which takes as many
-    # operations as a matrix product does for a pair, and none of them at its rate, several times what that takes.
-    dense /= TILE * few
-    return Costs(bound, max(looked / max(some.seen.sum(), 1), bound[FINEST]), max(weighed / max(pairs, 1), DEARER * dense), dense)
+    def at(shares: np.ndarray, share: float) -> Look:
+        return look(RATIOS[np.abs(shares - share).argmin()])
+
+    start = _seconds(lambda: look(RATIOS[0]).answer(False, every)) / pairs
+    bound = _seconds(lambda: look(RATIOS[0]).standing(False, every, everywhere=True)) / pairs - start
+    some, more = at(standing.looked, LOOKED), at(standing.weighed, WEIGHED)
+    looked = _seconds(lambda: some.standing(False, every)) - pairs * start - LEAF * (some.counts[0] + 2 * some.counts[1]) * bound
+    before = _seconds(lambda: more.standing(False, every))
+    weighed = _seconds(lambda: more.answer(False, every)) - before
+    heavy = len(more.standing(False, every)[2].rows)
+    product = _seconds(lambda: look(RATIOS[0]).standing(True, every)) / pairs
+    dense = _seconds(lambda: dense_tile(sketch, slice(0, few), noisy(sketch, few, TILE, RATIOS[-1]))) / (TILE * few)
+    # On a busy machine a difference of two times can be anything. But a look costs more than a bound; a bound some of a product's operations;
+    # and a weight, which takes as many operations as a matrix product does for a pair, and none of them at its rate, several times what that
+    # takes.
+    bound = max(bound, dense / sketch.d)
+    look_at = max(looked / max(some.seen.sum(), 1), 3 * bound)
+    return Costs(start, bound, look_at, product, max(weighed / max(heavy, 1), DEARER * dense), dense)
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -1,10 +1,13 @@
-"""A sketch of a data set: what bounds all scores from above by one small matrix product, and what pins any of them by one product of bytes.
+"""A sketch of a data set: what bounds scores from above, of many samples together or of each, and what pins any of them by one product of bytes.
 
 A score is what is wanted of a sample y for a query: `g·(y - c) - κ ‖y - c‖² + log prior`, with `g = (α/σ²)(x - α c)` and `κ = α²/2σ²`: its
-log weight but for a constant of the query. Two tables say what it can be at most, for every query, by Cauchy and Schwarz:
+log weight but for a constant of the query. Three tables say what it can be at most, for every query:
+
+*Leaves*: samples that lie together (`kernels.posterior.tree`), `LEAF` of them, and the box in which their leading coordinates lie. In each
+coordinate `g_k z - κ z²` is largest at `g_k / 2κ`, or at the side of the box that is nearest to it.
 
 *Columns*, some tens of float32 for each sample: its first coordinates z in an orthonormal basis of leading directions, and of the others,
-group by group, their norm:
+group by group, their norm; by Cauchy and Schwarz
 
     g·(y - c) ≤ Σ_k g_k z_k + Σ_G ‖g_G‖ ‖z_G‖
 
@@ -24,28 +27,27 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Int8, Int16, Shaped
+from jaxtyping import Float, Int, Int8, Shaped
 
 from kernels.posterior import native
 from kernels.posterior.cores import on_every_core, one_thread_each, share
+from kernels.posterior.looks import COARSE, COLUMNS, FINE, GROUPS, LEAF
+from kernels.posterior.tree import leaves_of
 
 UNIT = 2.0**-24
 """Half of a float32's last place, relative."""
 EDGES = (16, 32, 64, 96, 128, 192)
 """Where groups of coordinates begin, the leading ones first; the last group is what lies outside of the basis."""
 DIRECTIONS = 256
-LEVELS = (16, 32, 64)
-"""How many coordinates may stand by themselves in a bound: it is finer, and costs more, the more do."""
-FINE = LEVELS[-1]
-BYTES = 0
-"""In their place: a bound by all bytes, which is nearly the score itself, and costs most."""
 SAMPLED = 2**25
 """Numbers of the data from which the directions are found."""
 ROUNDS = 3
 SLICE = 512
 """Coordinates are summed in float32 over so many numbers, and in float64 from there on."""
 ROWS = 2048
-"""Samples that a core looks at together: their scores for 128 queries are 1 MB."""
+"""Samples that a core takes together: their scores for 128 queries are 1 MB."""
+NOBODY = -1e30
+"""Log prior of what does not count, or is not there."""
 GRID = 1e-6
 """Of a byte's step: data within this of whole steps are taken to be bytes."""
 
@@ -65,38 +67,23 @@ class Bytes(NamedTuple):
         return cls(np.empty((n, m), np.int8), np.empty(n, np.float32), np.empty(n, np.float32))
 
 
-class Bits(NamedTuple):
-    """Queries for products with bytes: unit ∘ g = step bits + what is lost."""
-
-    bits: Int16[np.ndarray, "B M"]
-    step: Float[np.ndarray, " B"]
-    lost: Float[np.ndarray, " B"]
-    """At least the norm of what is lost."""
-    length: Float[np.ndarray, " B"]
-    """At least ‖g‖."""
-
-    @classmethod
-    def of(cls, g: Float[np.ndarray, "B M"], unit: Float[np.ndarray, " M"], longest: float) -> "Bits":
-        """So small that int32 holds their products with bytes of norms up to `longest`."""
-        b, m = g.shape
-        bits = cls(np.empty((b, m), np.int16), *(np.empty(b) for _ in range(3)))
-        rounding = 0.5 * m**0.5
-        native.to_bits(g, unit, max((2**31 - 1) / max(longest, 1.0) - rounding, 1.0), *bits)
-        return bits
-
-
 class Table(NamedTuple):
-    """What is looked at, sample by sample."""
+    """What is looked at, leaf by leaf; P places of samples, some of them empty."""
 
-    columns: Float[np.ndarray, "N C"]
-    """float32: the coordinates, the leading ones last; the norm outside of the basis, log prior, ‖y - center‖²; the norms of the groups."""
+    low: Float[np.ndarray, "leaves C"]
+    high: Float[np.ndarray, "leaves C"]
+    """float32: the boxes of the leading coordinates, and of the norm of all the others."""
+    likely: Float[np.ndarray, " leaves"]
+    """float32: the largest log prior."""
+    columns: Float[np.ndarray, "leaves C LEAF"]
+    """float32: coordinates, the norm outside of the basis, log prior, ‖y - center‖², and the norms of groups, as `in_columns` orders them."""
     middle: Bytes
     """The coordinates that have no column."""
     whole: Bytes
     """All numbers."""
-    norms: Float[np.ndarray, " N"]
+    norms: Float[np.ndarray, " P"]
     """‖y - center‖², float64."""
-    prior: Float[np.ndarray, " N"]
+    prior: Float[np.ndarray, " P"]
     """float64; 0 without counts."""
 
 
@@ -113,6 +100,14 @@ class Sketch:
     groups: tuple[tuple[int, int], ...]
     """Coordinates from and to, of each group."""
     table: Table
+    row: Int[np.ndarray, " P"]
+    """Which row each place of the table is of; -1: it is empty."""
+    leaves: dict[tuple[int, int], slice]
+    """Of all rows, and of those of each class, from and to: their leaves."""
+    square_norms: Float[np.ndarray, " N"]
+    """‖y - center‖², float64, of the rows; ..."""
+    log_prior: Float[np.ndarray, " N"]
+    """... and their log prior; 0 without counts."""
     origin: Float[np.ndarray, " D"]
     step: Float[np.ndarray, " D"]
     """Of the bytes of all numbers; ..."""
@@ -130,14 +125,6 @@ class Sketch:
     @property
     def d(self) -> int:
         return self.rows.shape[1]
-
-    @property
-    def square_norms(self) -> Float[np.ndarray, " N"]:
-        return self.table.norms
-
-    @property
-    def log_prior(self) -> Float[np.ndarray, " N"]:
-        return self.table.prior
 
     @functools.cached_property
     def mean_square(self) -> float:
@@ -162,7 +149,7 @@ class Sketch:
     @functools.cached_property
     def largest_prior(self) -> float:
         """max |log prior| of the samples that count."""
-        return float(np.abs(self.log_prior[self.log_prior > -1e29]).max(initial=0.0))
+        return float(np.abs(self.log_prior[self.log_prior > NOBODY]).max(initial=0.0))
 
     @property
     def rounding(self) -> float:
@@ -173,84 +160,28 @@ class Sketch:
         """The rows of a class; -1: all."""
         return slice(0, self.n) if label < 0 else self.classes[label]
 
+    def leaves_of(self, part: slice) -> slice:
+        """Those of such rows; for other ranges of rows so many leaves, of whatever rows."""
+        return self.leaves.get((part.start, part.stop), slice(0, -(-(part.stop - part.start) // LEAF)))
 
-class Aim(NamedTuple):
-    """Queries as a sketch reads them."""
+    @functools.cached_property
+    def _masses(self) -> dict[tuple[int, int], float]:
+        return {}
 
-    g: Float[np.ndarray, "B D"]
-    kappa: Float[np.ndarray, " B"]
-    constant: Float[np.ndarray, " B"]
-    """What a log weight `-‖x - α y‖² / 2σ² + log prior` has beside the score."""
-    coordinates: Float[np.ndarray, "B K"]
-    columns: Float[np.ndarray, "B C"]
-    """float32: what the columns but the groups are multiplied by, ..."""
-    groups: Float[np.ndarray, "B G"]
-    """... and the groups that have no coordinate among them."""
-    middle: Bits
-    whole: Bits
-    offset: Float[np.ndarray, " B"]
-    """g·(o - c)."""
-    slack: Float[np.ndarray, " B"]
-    """What float32 may take from a bound by columns, ..."""
-    slack_of_bytes: Float[np.ndarray, " B"]
-    """... float64 from a score by bytes, ..."""
-    slack_of_products: Float[np.ndarray, " B"]
-    """... and float32 from that."""
-
-    @classmethod
-    def at(cls, sketch: Sketch, x: Float[np.ndarray, "B D"], alpha: Float[np.ndarray, " B"], sigma: Float[np.ndarray, " B"]) -> "Aim":
-        """Of noisy queries x = α y + σ noise, float64."""
-        g, squares, offset = np.empty_like(x), np.empty(len(x)), np.empty(len(x))
-        away = sketch.origin - sketch.center
-        native.directions(x, alpha, sigma, sketch.center, away, g, squares, offset)
-        kappa, constant, z = alpha**2 / (2 * sigma**2), -squares / (2 * sigma**2), _coordinates(g, sketch.basis)
-        whole = Bits.of(g, sketch.step, sketch.longest[0])
-        middle = Bits.of(np.ascontiguousarray(z[:, FINE:]), sketch.middle_step, sketch.longest_middle)
-        length, radius = whole.length, sketch.radius
-        outside = np.sqrt(np.maximum(length**2 - np.sum(z**2, axis=1), 0) + 3 * sketch.rounding * length**2)
-        columns = np.stack([*z[:, :FINE].T[::-1], outside, np.ones_like(kappa), -kappa], axis=1).astype(np.float32)
-        size = 3 * length * radius + kappa * radius**2 + sketch.largest_prior
-        slack = 2 * sketch.rounding * length * radius + (sketch.table.columns.shape[1] + 8) * UNIT * size
-        distance = float(np.linalg.norm(away))
-        of_bytes = 1e-13 * (size + length * distance)
-        of_products = 8 * UNIT * (length * (radius + 2 * distance) + kappa * radius**2 + sketch.largest_prior)
-        groups = _of_groups(sketch, z, FINE).astype(np.float32)
-        return cls(g, kappa, constant, z, columns, groups, middle, whole, offset, slack, of_bytes, of_products)
-
-    def widest(self, sketch: Sketch) -> Float[np.ndarray, " B"]:
-        """How far from what its bytes say of it a score may lie, at most."""
-        length, left = sketch.longest
-        return self.whole.lost * length + self.whole.length * left + self.slack_of_bytes
-
-    def coefficients(self, sketch: Sketch, coordinates: int, *, bound: bool) -> Float[np.ndarray, "B columns"]:
-        """By which the last of the columns, with so many coordinates, become bounds of the scores; or estimates, without the groups and
-        what is outside."""
-        own = self.columns[:, max(self.columns.shape[1] - 3 - coordinates, 0) :].copy()
-        if not bound:
-            own[:, -3] = 0
-        of_groups = _of_groups(sketch, self.coordinates, coordinates if bound else sketch.d)
-        return np.concatenate([own, of_groups], axis=1, dtype=np.float32, casting="same_kind")
-
-
-def _of_groups(sketch: Sketch, z: Float[np.ndarray, "B K"], first: int) -> Float[np.ndarray, "B G"]:
-    """The norms of the groups from coordinate `first` on; of others 0."""
-    return _norms(z, sketch.groups) * [*(a >= first for a, _ in sketch.groups), *[0] * (native.GROUPS - len(sketch.groups))]
-
-
-def _norms(z: Float[np.ndarray, "m K"], groups: tuple[tuple[int, int], ...]) -> Float[np.ndarray, "m G"]:
-    """Of the coordinates of each group; 0 where there is room for more groups."""
-    found = np.zeros((len(z), native.GROUPS))
-    for g, (a, b) in enumerate(groups):
-        found[:, g] = np.sqrt(np.einsum("mk,mk->m", z[:, a:b], z[:, a:b]))
-    return found
+    def log_mass(self, part: slice) -> float:
+        """log Σ prior of these rows."""
+        key = (part.start, part.stop)
+        if key not in self._masses:
+            self._masses[key] = float(np.log(np.exp(self.log_prior[part]).sum()))
+        return self._masses[key]
 
 
 def rounding_of(d: int, k: int) -> float:
-    """‖z - exact‖ of k coordinates by `_coordinates` of a vector of d numbers and length 1: the worst that float32 can do."""
+    """‖z - exact‖ of k coordinates by `coordinates_of` of a vector of d numbers and length 1: the worst that float32 can do."""
     return float(np.sqrt(k)) * (min(d, SLICE) + 3) * UNIT
 
 
-def _coordinates(v: Float[np.ndarray, "m D"], basis: Float[np.ndarray, "D K"]) -> Float[np.ndarray, "m K"]:
+def coordinates_of(v: Float[np.ndarray, "m D"], basis: Float[np.ndarray, "D K"]) -> Float[np.ndarray, "m K"]:
     """In float32, slice by slice, summed in float64."""
     found = np.zeros((len(v), basis.shape[1]))
     for start in range(0, len(basis), SLICE):
@@ -280,29 +211,50 @@ def build_sketch(
     center, origin, step = _center_and_bytes(rows)
     basis, seen = leading_directions(rows, center)
     middle_step = np.maximum(np.abs(seen[:, FINE:]).max(axis=0, initial=0) / 100, 1e-30)  # what is beyond is left
-    edges = [*(edge for edge in EDGES if LEVELS[0] <= edge < basis.shape[1]), basis.shape[1]]
+    edges = [*(edge for edge in EDGES if edge < basis.shape[1]), basis.shape[1]]
     groups = tuple(itertools.pairwise(edges))
-    fine, most = min(FINE, basis.shape[1]), 3 * rounding_of(d, basis.shape[1])
+    classes = {} if labels is None else _classes(labels)
+    row, leaves = _places(rows, center, basis, [*classes.values()] or [slice(0, n)])
+    places, most = len(row), 3 * rounding_of(d, basis.shape[1])
+    prior = np.zeros(n) if log_prior is None else np.maximum(log_prior, NOBODY)
+    count, places, most = len(row), row.size, 3 * rounding_of(d, basis.shape[1])
+    prior = np.zeros(n) if log_prior is None else np.maximum(log_prior, NOBODY)
     table = Table(
-        columns=np.empty((n, fine + 3 + native.GROUPS), np.float32),
-        middle=Bytes.room(n, basis.shape[1] - fine),
-        whole=Bytes.room(n, d),
-        norms=np.empty(n),
-        prior=np.zeros(n) if log_prior is None else np.maximum(log_prior, -1e30),
+        low=np.empty((count, COARSE + 1), np.float32),
+        high=np.empty((count, COARSE + 1), np.float32),
+        likely=np.empty(count, np.float32),
+        columns=np.empty((count, COLUMNS, LEAF), np.float32),
+        middle=Bytes.room(places, max(basis.shape[1] - FINE, 0)),
+        whole=Bytes.room(places, d),
+        norms=np.empty(places),
+        prior=np.where(row < 0, NOBODY, prior[row]).ravel(),
     )
 
     def work(core: int) -> None:
-        for a, b in _some_rows(*share(n, core), d):
-            native.to_bytes(rows[a:b], origin, step, *(v[a:b] for v in table.whole))
-            y = rows[a:b] - center
-            z = _coordinates(y, basis)
-            native.to_bytes(np.ascontiguousarray(z[:, fine:]), np.zeros(len(middle_step)), middle_step, *(v[a:b] for v in table.middle))
-            norms = table.norms[a:b] = np.einsum("ni,ni->n", y, y)
-            outside = np.sqrt(np.maximum(norms - np.sum(z**2, axis=1), 0) + most * norms)
-            table.columns[a:b] = np.stack([*z[:, :fine].T[::-1], outside, table.prior[a:b], norms, *_norms(z, groups).T], axis=1)
+        for a, b in _some_rows(*share(count, core), LEAF * d):
+            own = slice(a * LEAF, b * LEAF)
+            some = rows[np.where(row[a:b] < 0, row[a:b, :1], row[a:b]).ravel()]
+            native.to_bytes(some, origin, step, *(v[own] for v in table.whole))
+            y = some - center
+            z = coordinates_of(y, basis)
+            native.to_bytes(np.ascontiguousarray(z[:, FINE:]), np.zeros(len(middle_step)), middle_step, *(v[own] for v in table.middle))
+            norms = table.norms[own] = np.einsum("ni,ni->n", y, y)
+            outside, *rest = (
+                np.sqrt(np.maximum(norms - np.sum(z[:, :k] ** 2, axis=1) + sign * most * norms, 0))[:, None]
+                for k, sign in ((len(z[0]), 1), (COARSE, -1), (COARSE, 1))
+            )
+            columns = in_columns(z, outside, table.prior[own, None], norms[:, None], groups)
+            by_leaf = columns.reshape(b - a, LEAF, -1)
+            table.columns[a:b] = by_leaf.transpose(0, 2, 1)
+            for side, box, away in ((np.min, table.low, rest[0]), (np.max, table.high, rest[1])):
+                box[a:b, :COARSE] = side(by_leaf[:, :, :COARSE], axis=1)
+                box[a:b, COARSE] = side(away.reshape(b - a, LEAF), axis=1)
+            table.likely[a:b] = by_leaf[:, :, COARSE + 1].max(axis=1)
 
     with one_thread_each():
         on_every_core(work)
+    square_norms, there = np.empty(n), row.ravel() >= 0
+    square_norms[row.ravel()[there]] = table.norms[there]
     logging.getLogger(__name__).info("sketched %d samples of %d numbers in %.1f s", n, d, time.perf_counter() - started)
     return Sketch(
         rows=rows,
@@ -310,12 +262,53 @@ def build_sketch(
         basis=basis,
         groups=groups,
         table=table,
+        row=row.ravel(),
+        leaves=leaves,
+        square_norms=square_norms,
+        log_prior=prior,
         origin=origin,
         step=step,
         middle_step=middle_step,
         index=np.arange(n, dtype=np.int32) if index is None else index,
-        classes={} if labels is None else _classes(labels),
+        classes=classes,
     )
+
+
+def _places(
+    rows: Shaped[np.ndarray, "N D"], center: Float[np.ndarray, " D"], basis: Float[np.ndarray, "D K"], parts: list[slice]
+) -> tuple[Int[np.ndarray, "leaves LEAF"], dict[tuple[int, int], slice]]:
+    """Which rows each leaf has, and which leaves each part of the rows and all of them; every leaf is of one part."""
+    leading = np.empty((len(rows), min(COARSE, basis.shape[1])), np.float32)
+
+    def work(core: int) -> None:
+        for a, b in _some_rows(*share(len(rows), core), rows.shape[1]):
+            leading[a:b] = (rows[a:b] - center).astype(np.float32) @ basis[:, :COARSE]
+
+    with one_thread_each():
+        on_every_core(work)
+    found, leaves, count = [], {}, 0
+    for part in parts:
+        own = leaves_of(leading[part], LEAF)
+        found.append(np.where(own < 0, own, own + np.int32(part.start)))
+        leaves[part.start, part.stop] = slice(count, count + len(own))
+        count += len(own)
+    return np.concatenate(found), leaves | {(0, len(rows)): slice(0, count)}
+
+
+def in_columns(
+    z: Float[np.ndarray, "m K"],
+    outside: Float[np.ndarray, "m 1"],
+    prior: Float[np.ndarray, "m 1"],
+    square: Float[np.ndarray, "m 1"],
+    groups: tuple[tuple[int, int], ...],
+) -> Float[np.ndarray, "m COLUMNS"]:
+    """In the order of the table; 0 where there are no more coordinates or groups."""
+    leading = np.zeros((len(z), FINE))
+    leading[:, : z.shape[1]] = z[:, :FINE]
+    norms = np.zeros((len(z), GROUPS))
+    for g, (a, b) in enumerate(groups):
+        norms[:, g] = np.sqrt(np.einsum("mk,mk->m", z[:, a:b], z[:, a:b]))
+    return np.concatenate([leading[:, :COARSE], outside, prior, square, norms, leading[:, COARSE:]], axis=1)
 
 
 def leading_directions(rows: Shaped[np.ndarray, "N D"], center: Float[np.ndarray, " D"]) -> tuple[np.ndarray, np.ndarray]:

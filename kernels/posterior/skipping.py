@@ -1,34 +1,31 @@
-"""The posterior without going through all samples: bounds of all scores from a sketch, then the few that could matter exactly.
+"""The posterior without going through all samples: bounds of scores from a sketch, then the few that could matter exactly.
 
 Refinement gives nearly all weight to one sample, so late in time almost nothing needs to be looked at. What is left out is left out with
 a certificate: with K samples standing, the others weigh less than `N exp(-cut)` of the heaviest, where the cut is chosen so that float32
 rounding hides it. Driven by the host, hence not under tracing.
 
-Three looks, each at what the one before has left: at some columns of all samples, by a matrix product; at bytes of a sample; at itself.
+Two ways to the samples that stand. Bounds of ever fewer samples, ever finer: boxes, columns, bytes (`kernels.posterior.looks`). Or a product
+with the bytes of all samples: it costs more, however few stand, and little else, however many do.
 """
 
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from kernels.posterior import native
+from kernels.posterior import looks, native
+from kernels.posterior.aim import Aim
 from kernels.posterior.byte_products import multiply, panels_of
-from kernels.posterior.cores import cores, on_every_core
+from kernels.posterior.cores import cores, on_every_core, share
 from kernels.posterior.found import Found, Queries, by_tiles
-from kernels.posterior.sketch import BYTES, FINE, LEVELS, ROWS, Aim, Sketch
+from kernels.posterior.looks import LEAF
+from kernels.posterior.sketch import ROWS, Sketch
 from kernels.posterior.weighing import HIDDEN, Heavy, Pairs, moments
 
 LIGHT, WRONG = 10.0, 1e-8
 """Nats below the peak from which a sample may be weighed by its bytes, where what they get wrong weighs less than this."""
 ROOM = 2**16
 """Pairs that each core has room for at first."""
-RUN = 128
-"""Samples of which the best by estimate is looked at, for a floor of the scores."""
-APART = 16
-"""Numbers between the scores of two queries, so that they do not share the same places of a cache."""
-TYPICAL = 5.0
-"""Standard deviations by which the noise of a query of the path may exceed its mean, in a first guess of the highest score."""
 
 
 def posterior_by_sketch(
@@ -38,20 +35,20 @@ def posterior_by_sketch(
     into: Found,
     *,
     tolerance: float = 0.0,
-    level: Int[np.ndarray, " B"] | int = FINE,
+    by_products: Bool[np.ndarray, " B"] | bool = False,
     most: Float[np.ndarray, " B"] | float = np.inf,
 ) -> None:
     """Exact moments of the queries `rows`, all with α > 0 and σ > 0, put into `into`.
 
     Args:
       tolerance: share of a query's weight that may be left out; no less than rounding hides is, anyway.
-      level: `[B]`, of `LEVELS`: how many coordinates stand by themselves in the first bounds; or `BYTES`.
+      by_products: `[B]`, whether scores are had by a product with the bytes of all samples, and not by bounds.
       most: `[B]` share of the samples whose bytes may be looked at: queries of which more stand are left unanswered.
     """
-    every, most = np.broadcast_to(level, len(queries.x)), np.broadcast_to(most, len(queries.x))
+    every, most = np.broadcast_to(by_products, len(queries.x)), np.broadcast_to(most, len(queries.x))
     for one in np.unique(every[rows]):
         some = rows[every[rows] == one]
-        by_tiles(sketch, queries, some, lambda part, tile, mine: Look(sketch, part, tile, tolerance).answer(int(one), most[mine]), into)  # noqa: B023
+        by_tiles(sketch, queries, some, lambda part, tile, mine: Look(sketch, part, tile, tolerance).answer(bool(one), most[mine]), into)  # noqa: B023
 
 
 class Look:
@@ -59,18 +56,20 @@ class Look:
 
     def __init__(self, sketch: Sketch, part: slice, queries: Queries, tolerance: float):
         self.sketch, self.part, self.queries, self._tolerance = sketch, part, queries, tolerance
-        x, alpha, sigma, _, _ = queries
-        self._aim = Aim.at(sketch, x, alpha, sigma)
-        self.seen = np.zeros(len(x), np.int64)
+        self._leaves = sketch.leaves_of(part)
+        self._aim = Aim.at(sketch, queries.x, queries.alpha, queries.sigma)
+        self.seen = np.zeros(len(queries.x), np.int64)
         """How many samples' bytes have been looked at."""
+        self.counts = np.zeros(2, np.int64)
+        """How many leaves have been looked at, for one query each, by the first columns and by more of them."""
 
     @property
     def _n(self) -> int:
         return self.part.stop - self.part.start
 
-    def answer(self, level: int, most: Float[np.ndarray, " B"]) -> Found:
+    def answer(self, by_products: bool, most: Float[np.ndarray, " B"]) -> Found:
         """Moments of the queries but those that are given up: see `posterior_by_sketch`."""
-        heavy, cut, pairs = self.standing(level, most * self._n)
+        heavy, cut, pairs = self.standing(by_products, most * self._n)
         logs = pairs.values + (self._aim.constant - heavy.peak)[pairs.queries]
         highest = logs + pairs.widths
         sure = (highest < -LIGHT) & (pairs.widths * np.exp(np.minimum(highest, 0)) < WRONG)
@@ -80,27 +79,26 @@ class Look:
         found.answered[:] = self.seen <= most * self._n
         return found
 
-    def standing(self, level: int, most: Float[np.ndarray, " B"]) -> tuple[Heavy, Float[np.ndarray, " B"], Pairs]:
-        """A heavy sample of each query, how far below it a sample does not matter, and the pairs that may lie above that."""
-        x, _, sigma, _, _ = self.queries
-        # Guesses first, as if the noise were that of the path: how much may be left out depends on the nearest sample, and what stands on
-        # the highest score.
-        cut = self._cut(sigma**2 * self.sketch.d / 2)
-        spread = self.sketch.d / 2 + TYPICAL * np.sqrt(self.sketch.d / 2)
-        guess = -spread - self._aim.constant - 2 * self._aim.widest(self.sketch)
-        floor = np.maximum(guess, self._floor()) if level == FINE else guess.copy()
+    def standing(
+        self, by_products: bool, most: Float[np.ndarray, " B"], *, everywhere: bool = False
+    ) -> tuple[Heavy, Float[np.ndarray, " B"], Pairs]:
+        """A heavy sample of each query, how far below it a sample does not matter, and the pairs that may lie above that.
+
+        Args:
+          most: queries of which more samples are looked at are given up.
+          everywhere: look at all leaves, though they are known not to matter: to see what that costs.
+        """
+        bounds = self._bounds_of_leaves()
+        floor = self._floor(bounds)
+        cut = self._cut(self.queries.sigma**2 * self.sketch.d / 2)  # a guess: how much may be left out depends on the nearest sample
         while True:
-            pairs = self._looked(level, cut, floor, most)
-            lower = np.full(len(x), -np.inf)
+            pairs = self._sifted(cut, floor, most) if by_products else self._looked(bounds, everywhere, cut, floor, most)
+            lower, given_up = np.full(len(cut), -np.inf), self.seen > most
             np.maximum.at(lower, pairs.queries, pairs.values - pairs.widths)
-            given_up = self.seen > most
-            too_high = (lower < guess) & ~given_up
-            if too_high.any():
-                guess, floor = np.full(len(x), -np.inf), np.where(too_high, self._floor(), lower)
-                continue
-            # By the caller's order among equals, so that what is found does not depend on how the work was divided.
-            best = np.full(len(x), self.part.start, np.int32)
-            at_best = np.flatnonzero(pairs.values - pairs.widths == lower[pairs.queries])[::-1]
+            # The lowest row among equals, so that what is found does not depend on how the work was divided.
+            at_best = np.flatnonzero(pairs.values - pairs.widths == lower[pairs.queries])
+            at_best = at_best[np.argsort(-pairs.rows[at_best], kind="stable")]
+            best = np.full(len(cut), self.part.start, np.int32)
             best[pairs.queries[at_best]] = pairs.rows[at_best]
             heavy = Heavy.at(self.sketch, self.queries, best)
             wanted = self._cut(np.minimum(heavy.moving, heavy.square))
@@ -117,79 +115,76 @@ class Look:
         width = 4 * self.sketch.radius**2 / np.maximum(square, 1e-60)
         return np.log(self._n / np.maximum(HIDDEN / np.maximum(1, width), self._tolerance))
 
-    def _floor(self) -> Float[np.ndarray, " B"]:
-        """Some score of each query, so that the highest does not lie below it: of those that are best by estimate."""
-        floors = [np.full(len(self.queries.x), -np.inf) for _ in range(cores())]
+    def _bounds_of_leaves(self) -> Float[np.ndarray, "leaves B"]:
+        """At least the highest score in each leaf."""
+        first, count = self._leaves.start, self._leaves.stop - self._leaves.start
+        bounds = np.empty((self._leaves.stop, len(self.queries.x)), np.float32)
 
-        def work(core: int, start: int, n: int, scores: np.ndarray) -> None:
-            native.lead(scores, n, start, RUN, self.sketch.table, self._aim, floors[core])
+        def work(core: int) -> None:
+            a, b = share(count, core)
+            looks.bounds_of_leaves(first + a, first + b, self.sketch.table, self._aim, bounds)
 
-        self._through_columns(LEVELS[0], False, work)
-        return np.max(floors, axis=0)
+        on_every_core(work)
+        return bounds
 
-    def _looked(self, level: int, cut: np.ndarray, floor: np.ndarray, most: np.ndarray) -> Pairs:
-        """The pairs that stand, and some that do not; `floor` is raised."""
-        found: dict[int, list[Pairs]] = {}
-        rooms = [Pairs.none(ROOM) for _ in range(cores())]
-        seen = [np.zeros(len(cut), np.int64) for _ in range(cores())]
+    def _floor(self, bounds: Float[np.ndarray, "leaves B"]) -> Float[np.ndarray, " B"]:
+        """Some score of each query, so that its highest does not lie below it: of samples of the leaves whose bounds are highest."""
+        b, floor = len(self.queries.x), np.full(len(self.queries.x), -np.inf)
+        on_every_core(lambda core: looks.begin(bounds, self._leaves.start, *share(b, core), self.sketch.table, self._aim, floor))
+        return floor
+
+    def _looked(self, bounds: np.ndarray, everywhere: bool, cut: np.ndarray, floor: np.ndarray, most: np.ndarray) -> Pairs:
+        """The pairs that stand by bounds, and some that do not; `floor` is raised."""
+        below = (cut + self._aim.slack) * (1 + 1e-6)
+        counts = [np.zeros(2, np.int64) for _ in range(cores())]
+
+        def some(core: int, start: int, stop: int) -> Step:
+            return lambda first, *more: looks.look(
+                bounds, first, stop, everywhere, self.sketch.table, self._aim, below, cut, floor, counts[core], *more
+            )
+
+        pairs = self._through(ROWS // LEAF, self._leaves, some, most)
+        self.counts = np.sum(counts, axis=0)
+        return pairs
+
+    def _sifted(self, cut: np.ndarray, floor: np.ndarray, most: np.ndarray) -> Pairs:
+        """The same by what the bytes of all samples say."""
         table, aim = self.sketch.table, self._aim
-        below = (cut + aim.slack) * (1 + 1e-6)
+        panels, step, kappa = panels_of(aim.whole.bits), aim.whole.step.astype(np.float32), aim.kappa32
         hidden = aim.widest(self.sketch) + aim.slack_of_products
-        kappa = aim.kappa.astype(np.float32)
+        memory = [np.empty((ROWS, len(cut)), np.float32) for _ in range(cores())]
 
-        def until_done(core: int, start: int, n: int, some: Callable[..., tuple[int, int]]) -> None:
-            first, found[start] = 0, []
-            while first < n:
-                first, at = some(first, cut, floor, seen[core], most, *rooms[core], 0)
-                found[start].append(Pairs(*(v[:at].copy() for v in rooms[core])))
-
-        def by_columns(core: int, start: int, n: int, bounds: np.ndarray) -> None:
-            until_done(core, start, n, lambda first, *rest: native.look(bounds, n, first, start, level == FINE, table, aim, below, *rest))
-
-        def by_products(core: int, start: int, n: int, products: np.ndarray) -> None:
-            scores, best, whose = products[:n], np.full(len(cut), -np.inf, np.float32), np.empty(len(cut), np.int32)
+        def some(core: int, start: int, stop: int) -> Step:
+            scores, best, whose = memory[core][: stop - start], np.full(len(cut), -np.inf, np.float32), np.empty(len(cut), np.int32)
+            multiply(scores, table.whole.digits[start:stop], panels, step)
             native.highest(scores, start, kappa, table.norms, table.prior, best, whose)
             np.maximum(floor, best + aim.offset - hidden, out=floor)
             least = np.nextafter((floor - cut - hidden - aim.offset).astype(np.float32), np.float32(-np.inf))
-            until_done(core, start, n, lambda first, *rest: native.sift(scores, first, start, table, aim, least, *rest))
+            return lambda first, *more: looks.sift(scores, first, start, table, aim, least, cut, floor, *more)
 
-        if level == BYTES:
-            self._through_products(by_products)
-        else:
-            self._through_columns(level, True, by_columns)
-        self.seen = np.sum(seen, axis=0)
-        return Pairs.together([one for start in sorted(found) for one in found[start]])
+        return self._through(ROWS, slice(self._leaves.start * LEAF, self._leaves.stop * LEAF), some, most)
 
-    def _through_columns(self, coordinates: int, bound: bool, work: Callable[[int, int, int, np.ndarray], None]) -> None:
-        """`work(core, start, n, scores)` for n rows at a time, with their bounds or estimates in the first n columns."""
-        coefficients = self._aim.coefficients(self.sketch, coordinates, bound=bound)
-        columns = self.sketch.table.columns[:, -coefficients.shape[1] :]
+    def _through(self, size: int, every: slice, some: Callable[[int, int, int], "Step"], most: np.ndarray) -> Pairs:
+        """All pairs that `some(core, start, stop)` finds, `size` things at a time, with their rows; `seen` is counted."""
+        found: dict[int, list[Pairs]] = {}
+        rooms = [Pairs.none(ROOM) for _ in range(cores())]
+        seen = [np.zeros(len(most), np.int64) for _ in range(cores())]
+        parts = iter(range(every.start, every.stop, size))  # whoever is done takes the next: another's threads may be at work
 
-        def scored(start: int, stop: int, scores: np.ndarray) -> None:
-            np.matmul(coefficients, columns[start:stop].T, out=scores[:, : stop - start])
-
-        self._through((len(coefficients), ROWS + APART), scored, work)
-
-    def _through_products(self, work: Callable[[int, int, int, np.ndarray], None]) -> None:
-        """The same with what their bytes say of all products, in the first n rows."""
-        digits, bits = self.sketch.table.whole.digits, self._aim.whole
-        panels, step = panels_of(bits.bits), bits.step.astype(np.float32)
-
-        def scored(start: int, stop: int, products: np.ndarray) -> None:
-            multiply(products, digits[start:stop], panels, step)
-
-        self._through((ROWS, len(step)), scored, work)
-
-    def _through(
-        self, shape: tuple[int, int], scored: Callable[[int, int, np.ndarray], None], work: Callable[[int, int, int, np.ndarray], None]
-    ) -> None:
-        parts = iter(range(self.part.start, self.part.stop, ROWS))  # whoever is done takes the next: another's threads may be at work
-
-        def through(core: int) -> None:
-            scores = np.empty(shape, np.float32)
+        def work(core: int) -> None:
             for start in parts:
-                stop = min(start + ROWS, self.part.stop)
-                scored(start, stop, scores)
-                work(core, start, stop - start, scores)
+                stop, first, found[start] = min(start + size, every.stop), start, []
+                step = some(core, start, stop)
+                while first < stop:
+                    first, at = step(first, seen[core], most, *rooms[core], 0)
+                    found[start].append(Pairs(*(v[:at].copy() for v in rooms[core])))
 
-        on_every_core(through)
+        on_every_core(work)
+        self.seen = np.sum(seen, axis=0)
+        pairs = Pairs.together([one for start in sorted(found) for one in found[start]])
+        pairs = pairs._replace(rows=self.sketch.row[pairs.rows])
+        return pairs.where(pairs.rows >= 0)
+
+
+Step = Callable[..., tuple[int, int]]
+"""From a place on, as far as there is room for pairs: where to go on, and how many there are."""

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels.posterior.aim import Bits
 from kernels.posterior.byte_products import SOME, TALL, WIDE, multiply, panels_of
-from kernels.posterior.sketch import Bits
 
 sizes = st.integers(1, 3 * WIDE + 1)
 

@@ -1,6 +1,8 @@
 """Skipping with a certificate: the bounds hold for every query, and what is left out stays within `error_bound`."""
 
+import dataclasses
 import functools
+import itertools
 
 import hypothesis.strategies as st
 import jax
@@ -10,12 +12,14 @@ import pytest
 from hypothesis import given, settings
 
 from flowjax.oracle import Oracle
-from kernels.posterior import posterior
+from kernels.posterior import looks, posterior
+from kernels.posterior.aim import Aim
 from kernels.posterior.byte_products import multiply, panels_of
 from kernels.posterior.found import Found, Queries
-from kernels.posterior.planner import WAYS, Costs, choose, count_standing, sketch_of
+from kernels.posterior.looks import COARSE, COLUMNS, FINE, HALF, LEAF, MORE, NORMS
+from kernels.posterior.planner import Costs, choose, count_standing, sketch_of
 from kernels.posterior.samples import by_class, prepare
-from kernels.posterior.sketch import BYTES, FINE, Aim, Sketch, build_sketch
+from kernels.posterior.sketch import Sketch, build_sketch
 from kernels.posterior.skipping import Look, posterior_by_sketch
 from tests import float64_oracle as exact
 
@@ -79,9 +83,9 @@ def host(x: np.ndarray, t: np.ndarray) -> Queries:
     return Queries(x.astype(np.float64), t, 1 - t, np.ones(len(x)), np.full(len(x), -1))
 
 
-def by_sketch(own: Sketch, queries: Queries, tolerance: float = 0.0, level: int = FINE) -> Found:
+def by_sketch(own: Sketch, queries: Queries, tolerance: float = 0.0, by_products: bool = False) -> Found:
     found = Found.none(*queries.x.shape)
-    posterior_by_sketch(own, queries, np.arange(len(queries.x)), found, tolerance=tolerance, level=level)
+    posterior_by_sketch(own, queries, np.arange(len(queries.x)), found, tolerance=tolerance, by_products=by_products)
     return found
 
 
@@ -91,31 +95,62 @@ def log_weights(own: Sketch, queries: Queries) -> np.ndarray:
     return -np.sum(gaps**2, axis=2) / (2 * queries.sigma[:, None] ** 2)
 
 
+def bounds(way: str, own: Sketch, aim: Aim) -> np.ndarray:
+    """At least the score of each sample for each query, `[B, places]`; as the code has it, but for columns, of which this is the formula."""
+    table, places = own.table, len(own.row)
+    if way == "leaves":
+        of_leaves = np.empty((places // LEAF, len(aim.g)), np.float32)
+        looks.bounds_of_leaves(0, len(of_leaves), table, aim, of_leaves)
+        return np.repeat(of_leaves.T, LEAF, axis=1) + aim.slack[:, None]
+    if way == "products":
+        scores = np.empty((places, len(aim.g)), np.float32)
+        multiply(scores, table.whole.digits, panels_of(aim.whole.bits), aim.whole.step.astype(np.float32))
+        return scores.T + (aim.offset + aim.slack_of_products + aim.widest(own))[:, None] - np.outer(aim.kappa, table.norms)
+    group, last = {"first": (0, MORE), "half": (1, MORE + HALF - COARSE), "all": (2, COLUMNS)}[way]
+    used = [*range(NORMS), *range(NORMS + group, MORE), *range(MORE, last)]
+    columns = table.columns.transpose(1, 0, 2).reshape(COLUMNS, places)
+    return aim.columns[:, used] @ columns[used] + aim.slack[:, None]
+
+
 @keys
-@pytest.mark.parametrize("level", WAYS)
+@pytest.mark.parametrize("way", ["leaves", "first", "half", "all", "products"])
 @settings(max_examples=3)
 @given(seed=st.integers(0, 1000))
-def test_no_sample_weighs_more_than_its_bound(key, level, seed):
-    """By columns, however many of them, or by bytes; and what stands at the end is all that lies within the cut of a weight that some
-    sample has."""
+def test_no_sample_weighs_more_than_its_bound(key, way, seed):
     own, tile = sketch(key), host(*queries(DATA[key], seed))
     truth, aim = log_weights(own, tile), Aim.at(own, tile.x, tile.alpha, tile.sigma)
-    if level == BYTES:
-        bounds = np.zeros((own.n, len(tile.x)), np.float32)
-        multiply(bounds, own.table.whole.digits, panels_of(aim.whole.bits), aim.whole.step.astype(np.float32))
-        bounds = bounds.T + (aim.offset + aim.slack_of_products + aim.widest(own) + aim.constant)[:, None] - np.outer(aim.kappa, own.square_norms)
-    else:
-        coefficients = aim.coefficients(own, level, bound=True)
-        bounds = coefficients @ own.table.columns[:, -coefficients.shape[1] :].T + (aim.constant + aim.slack)[:, None]
+    there = own.row >= 0
+    found = bounds(way, own, aim)[:, there] + aim.constant[:, None]
+    rounding = 1e-9 * (1 + np.abs(truth).max(axis=1)) + 1e-6 * np.abs(aim.constant)
+    assert (found >= truth[:, own.row[there]] - rounding[:, None]).all()
+
+
+@keys
+@pytest.mark.parametrize("by_products", [False, True])
+@settings(max_examples=3)
+@given(seed=st.integers(0, 1000))
+def test_what_stands_is_all_that_lies_within_the_cut_of_a_weight_that_some_sample_has(key, by_products, seed):
+    own, tile = sketch(key), host(*queries(DATA[key], seed))
+    truth, aim = log_weights(own, tile), Aim.at(own, tile.x, tile.alpha, tile.sigma)
     rounding = 1e-9 * (1 + np.abs(truth).max(axis=1))
-    assert (bounds >= truth - rounding[:, None] - 1e-6 * np.abs(aim.constant)[:, None]).all()
-    heavy, cut, pairs = Look(own, slice(0, own.n), tile, 0.0).standing(level, np.full(len(tile.x), np.inf))
+    heavy, cut, pairs = Look(own, slice(0, own.n), tile, 0.0).standing(by_products, np.full(len(tile.x), np.inf))
     assert (np.abs(truth[np.arange(len(truth)), heavy.row] - heavy.peak) <= rounding).all()
     stands = np.zeros(truth.shape, bool)
     stands[pairs.queries, pairs.rows] = True
     assert (stands | (truth <= (heavy.peak - cut + rounding)[:, None])).all()
     off = np.abs(pairs.values + aim.constant[pairs.queries] - truth[pairs.queries, pairs.rows])
     assert (off <= pairs.widths + rounding[pairs.queries]).all()
+
+
+@keys
+def test_every_sample_has_one_place_in_a_leaf_of_its_class(key):
+    n = len(DATA[key])
+    own = build_sketch(DATA[key], labels=np.sort(np.arange(n) % 7).astype(np.int32))
+    np.testing.assert_array_equal(np.sort(own.row[own.row >= 0]), np.arange(n))
+    for rows in own.classes.values():
+        leaves = own.leaves_of(rows)
+        mine = own.row[leaves.start * LEAF : leaves.stop * LEAF]
+        np.testing.assert_array_equal(np.sort(mine[mine >= 0]), np.arange(rows.start, rows.stop))
 
 
 @keys
@@ -128,14 +163,17 @@ def test_bytes_and_what_they_lack_are_the_numbers(key):
     lost = np.linalg.norm(g * own.step - aim.whole.bits * aim.whole.step[:, None], axis=1)
     assert (lost <= aim.whole.lost * (1 + 1e-6)).all()
     assert (np.linalg.norm(g, axis=1) <= aim.whole.length).all()
-    left = np.linalg.norm(DATA[key] - (own.origin + own.step * table.whole.digits), axis=1)
-    assert (left <= table.whole.left + 1e-12 * np.abs(DATA[key]).max()).all()
+    there = own.row >= 0
+    samples = DATA[key][own.row[there]].astype(np.float64)
+    left = np.linalg.norm(samples - (own.origin + own.step * table.whole.digits[there]), axis=1)
+    assert (left <= table.whole.left[there] + 1e-12 * np.abs(DATA[key]).max()).all()
     assert (np.linalg.norm(table.whole.digits.astype(np.float64), axis=1) <= table.whole.lengths).all()
     basis = own.basis.astype(np.float64)
     np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-5)
-    z = (DATA[key] - own.center) @ basis
-    away = np.linalg.norm(z[:, FINE:] - own.middle_step * table.middle.digits, axis=1)
-    assert (away <= table.middle.left + 2 * own.rounding * np.sqrt(own.square_norms)).all()
+    z = (samples - own.center) @ basis
+    away = np.linalg.norm(z[:, FINE:] - own.middle_step * table.middle.digits[there], axis=1)
+    assert (away <= table.middle.left[there] + 2 * own.rounding * np.sqrt(table.norms[there])).all()
+    np.testing.assert_array_equal(own.square_norms[own.row[there]], table.norms[there])
 
 
 def test_of_images_nothing_is_left():
@@ -146,13 +184,13 @@ def test_of_images_nothing_is_left():
         assert (own.table.whole.left.max() < 1e-5) == whole
 
 
-def test_a_guess_that_is_too_high_is_found_out():
-    """Queries far from all samples, of which no score comes near what noise of the path would leave."""
+def test_queries_far_from_all_samples():
+    """No score of theirs comes near what noise of the path would leave."""
     own = sketch("falling spectrum")
     x = 100 * np.random.default_rng(0).standard_normal((6, D)).astype(np.float32)
     t = np.resize([0.5, 0.9, 0.99], 6).astype(np.float32)
-    for level in WAYS:
-        found = by_sketch(own, host(x, t), level=level)
+    for by_products in (False, True):
+        found = by_sketch(own, host(x, t), by_products=by_products)
         assert found.answered.all()
         np.testing.assert_array_equal(found.top1_index, log_weights(own, host(x, t)).argmax(axis=1))
 
@@ -164,8 +202,8 @@ def test_no_answer_exceeds_its_own_bound(key):
     x, t = queries(data, 7, 24)
     sigma = 1 - t.astype(np.float64)
     wanted = exact.oracle(data, x, t)
-    for tolerance in (0.0, 1e-3, 0.2):
-        found = by_sketch(own, host(x, t), tolerance)
+    for tolerance, by_products in itertools.product((0.0, 1e-3, 0.2), (False, True)):
+        found = by_sketch(own, host(x, t), tolerance, by_products)
         off = np.linalg.norm(found.denoised - wanted.denoised, axis=1)
         nats = 1e-15 * (np.linalg.norm(x.astype(np.float64), axis=1) + np.linalg.norm(data, axis=1).max()) ** 2 / sigma**2  # float64's own
         light = 1e-7  # of samples that are summed in float32
@@ -265,13 +303,16 @@ def test_the_plan_says_why_in_words_and_figures():
     """Early dense, late by bounds; the shares are what was counted on the data."""
     rng = np.random.default_rng(0)
     own = sketch_of(prepare(jnp.asarray((rng.standard_normal((4000, 200)) * np.geomspace(10, 0.01, 200)).astype(np.float32))))
-    standing, costs = count_standing(own), Costs(bound=np.array([1.0, 1.1, 1.5, 5.0]), look=50.0, weigh=100.0, dense=10.0)
+    standing, costs = count_standing(own), Costs(start=0.1, bound=1.0, look=50.0, product=5.0, weigh=100.0, dense=10.0)
     early, late = choose(own.n, costs, standing, 30.0), choose(own.n, costs, standing, 0.05)
-    assert (early.level, early.cost) == (None, 1)
+    assert (early.way, early.cost) == ("dense", 1)
     assert str(early).startswith("dense: at σ/α = 30 bounds leave 100% of the 4,000 samples")
-    assert late.level in WAYS
+    assert late.way == "bounds"
     assert late.cost < 0.5
     assert "of the 4,000 samples" in str(late)
+    cheap = choose(own.n, dataclasses.replace(costs, product=0.2), standing, 0.3)
+    assert cheap.way == "products"
+    assert "a product with the bytes of all 4,000 samples" in str(cheap)
     oracle = Oracle(DATA["falling spectrum"], implementation="sketch")
     assert [line.split(":")[0] for line in oracle.plan(np.array([0.0, 0.9])).splitlines()] == ["t = 0", "t = 0.9"]
     assert "streaming" in Oracle(DATA["gaussians"], implementation="streaming").plan(0.5)

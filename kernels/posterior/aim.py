@@ -1,0 +1,96 @@
+"""Queries as a sketch reads them: directions, in its coordinates, and in 16 bits for products with its bytes."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int16
+
+from kernels.posterior import native
+from kernels.posterior.looks import COARSE, FINE
+from kernels.posterior.sketch import UNIT, Sketch, coordinates_of, in_columns
+
+
+class Bits(NamedTuple):
+    """Queries for products with bytes: unit ∘ g = step bits + what is lost."""
+
+    bits: Int16[np.ndarray, "B M"]
+    step: Float[np.ndarray, " B"]
+    lost: Float[np.ndarray, " B"]
+    """At least the norm of what is lost."""
+    length: Float[np.ndarray, " B"]
+    """At least ‖g‖."""
+
+    @classmethod
+    def of(cls, g: Float[np.ndarray, "B M"], unit: Float[np.ndarray, " M"], longest: float) -> "Bits":
+        """So small that int32 holds their products with bytes of norms up to `longest`."""
+        b, m = g.shape
+        bits = cls(np.empty((b, m), np.int16), *(np.empty(b) for _ in range(3)))
+        rounding = 0.5 * m**0.5
+        native.to_bits(g, unit, max((2**31 - 1) / max(longest, 1.0) - rounding, 1.0), *bits)
+        return bits
+
+
+class Aim(NamedTuple):
+    """Queries, all with σ > 0, as a sketch reads them."""
+
+    g: Float[np.ndarray, "B D"]
+    kappa: Float[np.ndarray, " B"]
+    constant: Float[np.ndarray, " B"]
+    """What a log weight `-‖x - α y‖² / 2σ² + log prior` has beside the score."""
+    box: Float[np.ndarray, "B C"]
+    """float32: the leading coordinates of g, and the norm of all the others."""
+    peak: Float[np.ndarray, "B C"]
+    """float32: box / 2κ, where a score is highest."""
+    kappa32: Float[np.ndarray, " B"]
+    columns: Float[np.ndarray, "B C"]
+    """float32: what the columns are multiplied by, for bounds by all of them."""
+    middle: Bits
+    whole: Bits
+    offset: Float[np.ndarray, " B"]
+    """g·(o - c)."""
+    slack: Float[np.ndarray, " B"]
+    """What float32 may take from a bound by boxes or columns, ..."""
+    slack_of_bytes: Float[np.ndarray, " B"]
+    """... float64 from a score by bytes, ..."""
+    slack_of_products: Float[np.ndarray, " B"]
+    """... and float32 from that."""
+
+    @classmethod
+    def at(cls, sketch: Sketch, x: Float[np.ndarray, "B D"], alpha: Float[np.ndarray, " B"], sigma: Float[np.ndarray, " B"]) -> "Aim":
+        """Of noisy queries x = α y + σ noise, float64."""
+        g, squares, offset = np.empty_like(x), np.empty(len(x)), np.empty(len(x))
+        away = sketch.origin - sketch.center
+        native.directions(x, alpha, sigma, sketch.center, away, g, squares, offset)
+        kappa, constant, z = alpha**2 / (2 * sigma**2), -squares / (2 * sigma**2), coordinates_of(g, sketch.basis)
+        whole = Bits.of(g, sketch.step, sketch.longest[0])
+        middle = Bits.of(np.ascontiguousarray(z[:, FINE:]), sketch.middle_step, sketch.longest_middle)
+        length, radius = whole.length, sketch.radius
+        rest, outside = (
+            np.sqrt(np.maximum(length**2 - np.sum(z[:, :k] ** 2, axis=1), 0) + 3 * sketch.rounding * length**2)[:, None]
+            for k in (COARSE, z.shape[1])
+        )
+        columns = in_columns(z, outside, np.ones((len(x), 1)), -kappa[:, None], sketch.groups)
+        box = np.concatenate([columns[:, :COARSE], rest], axis=1)
+        size = 3 * length * radius + kappa * radius**2 + sketch.largest_prior
+        slack = 2 * sketch.rounding * (length * radius + 2 * kappa * radius**2) + (columns.shape[1] + 8) * UNIT * size
+        distance = float(np.linalg.norm(away))
+        return cls(
+            g=g,
+            kappa=kappa,
+            constant=constant,
+            box=box.astype(np.float32),
+            peak=np.clip(box / np.maximum(2 * kappa, 1e-300)[:, None], -1e30, 1e30).astype(np.float32),
+            kappa32=kappa.astype(np.float32),
+            columns=columns.astype(np.float32),
+            middle=middle,
+            whole=whole,
+            offset=offset,
+            slack=slack,
+            slack_of_bytes=1e-13 * (size + length * distance),
+            slack_of_products=8 * UNIT * (length * (radius + 2 * distance) + kappa * radius**2 + sketch.largest_prior),
+        )
+
+    def widest(self, sketch: Sketch) -> Float[np.ndarray, " B"]:
+        """How far from what its bytes say of it a score may lie, at most."""
+        length, left = sketch.longest
+        return self.whole.lost * length + self.whole.length * left + self.slack_of_bytes
