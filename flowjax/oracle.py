@@ -283,11 +283,11 @@ class Oracle:
 
     def _arguments(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None) -> tuple[Array, Array, Array]:
         """x `[B, D]`, t `[B]`, label `[B]`, with every value checked that can be seen."""
-        x = jnp.asarray(x_t).astype(jnp.float32)
+        x = jnp.asarray(x_t, jnp.float32)
         if x.ndim == 0 or x.shape[1:] != self._spec.shape:
             raise ValueError(f"x_t must have shape {('B', *self._spec.shape)}, a batch of samples; got {x.shape}")
         b = x.shape[0]
-        t = jnp.asarray(t).astype(jnp.float32)
+        t = jnp.asarray(t, jnp.float32)
         if t.shape not in ((), (b,)):
             raise ValueError(f"t must be a scalar or of shape ({b},), got shape {t.shape}")
         if _seen(t) and not (inside := (np.asarray(t) >= 0) & (np.asarray(t) <= 1)).all():
@@ -303,7 +303,7 @@ class Oracle:
 
     def _query_labels(self, label: ArrayLike | None, b: int) -> Int[Array, " B"]:
         if label is None:
-            return jnp.full(b, -1, jnp.int32)
+            return jnp.asarray(np.full(b, -1, np.int32))
         if self._prepared.labels is None:
             raise ValueError("label was given, but the oracle has no labels: build it as Oracle(data, labels)")
         label = jnp.asarray(label)

@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Float, Int16
 
 from kernels.posterior import native
-from kernels.posterior.looks import COARSE, FINE
-from kernels.posterior.sketch import UNIT, Sketch, coordinates_of, in_columns
+from kernels.posterior.cores import on_every_core, share
+from kernels.posterior.looks import COARSE
+from kernels.posterior.sketch import UNIT, Sketch, beyond, coordinates_of, in_columns
 
 
 class Bits(NamedTuple):
@@ -61,9 +62,10 @@ class Aim(NamedTuple):
         g, squares, offset = np.empty_like(x), np.empty(len(x)), np.empty(len(x))
         away = sketch.origin - sketch.center
         native.directions(x, alpha, sigma, sketch.center, away, g, squares, offset)
-        kappa, constant, z = alpha**2 / (2 * sigma**2), -squares / (2 * sigma**2), coordinates_of(g, sketch.basis)
+        kappa, constant = alpha**2 / (2 * sigma**2), -squares / (2 * sigma**2)
+        z = np.concatenate(on_every_core(lambda core: coordinates_of(g[slice(*share(len(g), core))], sketch.basis)))
         whole = Bits.of(g, sketch.step, sketch.longest[0])
-        middle = Bits.of(np.ascontiguousarray(z[:, FINE:]), sketch.middle_step, sketch.longest_middle)
+        middle = Bits.of(beyond(z, len(sketch.middle_step)), sketch.middle_step, sketch.longest_middle)
         length, radius = whole.length, sketch.radius
         rest, outside = (
             np.sqrt(np.maximum(length**2 - np.sum(z[:, :k] ** 2, axis=1), 0) + 3 * sketch.rounding * length**2)[:, None]

@@ -41,6 +41,8 @@ DEARER = 3.0
 """How many times what it costs in a pass over all samples the weight of a pair costs by itself, at the least."""
 LOOKED, WEIGHED = 0.2, 0.02
 """Shares at which it is measured what a look and a weight cost."""
+BOUNDS = (1.0, 2.0, 6.0)
+"""What the first columns cost, more columns, and bytes of the other coordinates."""
 MOST = 0.9
 """Share of the samples left from which on it is not counted any further."""
 STREAMING = 2.0
@@ -52,7 +54,7 @@ class Standing(NamedTuple):
     """Shares of the samples, at each of `RATIOS`."""
 
     bounded: Float[np.ndarray, " T"]
-    """That are bounded one by one; twice those that are so by all columns."""
+    """That are bounded one by one, each bound as many times as it costs of the first: `BOUNDS`."""
     looked: Float[np.ndarray, " T"]
     """That columns leave: these are looked at."""
     weighed: Float[np.ndarray, " T"]
@@ -61,7 +63,7 @@ class Standing(NamedTuple):
     def at(self, ratio: float) -> tuple[float, float, float]:
         """At any σ/α."""
         if not 0 < ratio <= RATIOS[-1]:
-            return 3.0, 1.0, 1.0
+            return sum(BOUNDS), 1.0, 1.0
         bounded, looked, weighed = (float(np.interp(np.log(ratio), np.log(RATIOS), shares)) for shares in self)
         return bounded, looked, weighed
 
@@ -201,17 +203,23 @@ class Planner:
         cheapest = [costs.cheapest(standing, float(value)) for value in distinct]
         by_products = np.array([way == "products" for way, _ in cheapest])[own]
         cost = np.array([cost for _, cost in cheapest])[own]
+        able = inside & (queries.alpha > 0)
         exact = np.zeros(len(ratio), bool)
-        if not self.always:
-            exact[inside] = exact_enough(sketch, queries.at(inside))
+
+        def ask(rows: Bool[np.ndarray, " B"]) -> None:
+            if rows.any() and not self.always:
+                exact[rows] = exact_enough(sketch, queries.at(rows))
+
+        ask(inside & ~(able & (cost < 1)))
         # A query may cost what the dense pass would, and something if that is to be found out late.
-        limit = math.inf if self.always else np.where(exact, 1.0, STREAMING)
-        skip = inside & (queries.alpha > 0) & (cost < limit)
+        limit = math.inf if self.always else np.where(exact | (cost < 1), 1.0, STREAMING)
+        skip = able & (cost < limit)
         share = costs.dense / costs.look if costs.look else math.inf
         posterior_by_sketch(sketch, queries, np.flatnonzero(skip), found, tolerance=tolerance, by_products=by_products, most=limit * share)
-        if exact.any():
+        ask(skip & ~found.answered)
+        if (exact & ~found.answered).any():
             posterior_over_all(sketch, queries, np.flatnonzero(exact & ~found.answered), found)
-            left = exact & ~found.answered & (queries.alpha > 0)  # a cluster, or scores that are larger than those of the path
+            left = exact & ~found.answered & able  # a cluster, or scores that are larger than those of the path
             posterior_by_sketch(sketch, queries, np.flatnonzero(left), found, tolerance=tolerance, most=STREAMING * share)
         return found if found.answered.any() else None
 
@@ -235,12 +243,12 @@ def choose(n: int, costs: Costs, standing: Standing, ratio: float) -> Choice:
 
 def count_standing(sketch: Sketch) -> Standing:
     """What is left of the samples, for a few noisy samples of the data at each of `RATIOS`."""
-    counted = Standing(*([3.0] * len(RATIOS), *(np.ones(len(RATIOS)) for _ in range(2))))
+    counted = Standing(np.full(len(RATIOS), sum(BOUNDS)), np.ones(len(RATIOS)), np.ones(len(RATIOS)))
     for k, ratio in enumerate(RATIOS):
         look = Look(sketch, slice(0, sketch.n), noisy(sketch, sketch.n, CALIBRATION_QUERIES, ratio), 0.0)
         _, _, pairs = look.standing(False, np.full(CALIBRATION_QUERIES, math.inf))
         of_all = 1 / CALIBRATION_QUERIES / sketch.n
-        counted.bounded[k] = min(LEAF * (look.counts[0] + 2 * look.counts[1]) * of_all, 3.0)
+        counted.bounded[k] = LEAF * float(look.counts @ BOUNDS) * of_all
         counted.looked[k], counted.weighed[k] = look.seen.sum() * of_all, len(pairs.rows) * of_all
         if counted.weighed[k] > MOST:  # and so it will be
             break
@@ -269,15 +277,15 @@ def measure_costs(sketch: Sketch, standing: Standing) -> Costs:
     start = _seconds(lambda: look(RATIOS[0]).answer(False, every)) / pairs
     bound = _seconds(lambda: look(RATIOS[0]).standing(False, every, everywhere=True)) / pairs - start
     some, more = at(standing.looked, LOOKED), at(standing.weighed, WEIGHED)
-    looked = _seconds(lambda: some.standing(False, every)) - pairs * start - LEAF * (some.counts[0] + 2 * some.counts[1]) * bound
+    looked = _seconds(lambda: some.standing(False, every)) - pairs * start - LEAF * (some.counts @ BOUNDS) * bound
     before = _seconds(lambda: more.standing(False, every))
     weighed = _seconds(lambda: more.answer(False, every)) - before
     heavy = len(more.standing(False, every)[2].rows)
     product = _seconds(lambda: look(RATIOS[0]).standing(True, every)) / pairs
     dense = _seconds(lambda: dense_tile(sketch, slice(0, few), noisy(sketch, few, TILE, RATIOS[-1]))) / (TILE * few)
-    # On a busy machine a difference of two times can be anything. But a look costs more than a bound; a bound some of a product's operations;
-    # and a weight, which takes as many operations as a matrix product does for a pair, and none of them at its rate, several times what that
-    # takes.
+    # On a busy machine a difference of two times can be anything. But a look costs more than a bound, and a bound some of a product's
+    # operations; and a weight, which takes as many as a matrix product does for a pair, and none of them at its rate, several times what
+    # that takes.
     bound = max(bound, dense / sketch.d)
     look_at = max(looked / max(some.seen.sum(), 1), 3 * bound)
     return Costs(start, bound, look_at, product, max(weighed / max(heavy, 1), DEARER * dense), dense)

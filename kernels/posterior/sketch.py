@@ -1,4 +1,5 @@
-"""A sketch of a data set: what bounds scores from above, of many samples together or of each, and what pins any of them by one product of bytes.
+"""A sketch of a data set: what bounds scores from above, of many samples together or of each, and what pins any of them by one product of
+bytes.
 
 A score is what is wanted of a sample y for a query: `g·(y - c) - κ ‖y - c‖² + log prior`, with `g = (α/σ²)(x - α c)` and `κ = α²/2σ²`: its
 log weight but for a constant of the query. Three tables say what it can be at most, for every query:
@@ -76,9 +77,9 @@ class Table(NamedTuple):
     likely: Float[np.ndarray, " leaves"]
     """float32: the largest log prior."""
     columns: Float[np.ndarray, "leaves C LEAF"]
-    """float32: coordinates, the norm outside of the basis, log prior, ‖y - center‖², and the norms of groups, as `in_columns` orders them."""
+    """float32: coordinates, the norm outside of the basis, log prior, ‖y - center‖², the norms of groups, as `in_columns` orders them."""
     middle: Bytes
-    """The coordinates that have no column."""
+    """The coordinates that have no column: digits `[leaves, pairs, LEAF, 2]`, two by two of all samples of a leaf."""
     whole: Bytes
     """All numbers."""
     norms: Float[np.ndarray, " P"]
@@ -210,7 +211,8 @@ def build_sketch(
     n, d = rows.shape
     center, origin, step = _center_and_bytes(rows)
     basis, seen = leading_directions(rows, center)
-    middle_step = np.maximum(np.abs(seen[:, FINE:]).max(axis=0, initial=0) / 100, 1e-30)  # what is beyond is left
+    others = -(-max(basis.shape[1] - FINE, 0) // 2) * 2
+    middle_step = np.maximum(np.abs(beyond(seen, others)).max(axis=0, initial=0) / 100, 1e-30)  # what is farther is left
     edges = [*(edge for edge in EDGES if edge < basis.shape[1]), basis.shape[1]]
     groups = tuple(itertools.pairwise(edges))
     classes = {} if labels is None else _classes(labels)
@@ -224,7 +226,9 @@ def build_sketch(
         high=np.empty((count, COARSE + 1), np.float32),
         likely=np.empty(count, np.float32),
         columns=np.empty((count, COLUMNS, LEAF), np.float32),
-        middle=Bytes.room(places, max(basis.shape[1] - FINE, 0)),
+        middle=Bytes(
+            np.empty((count, others // 2, LEAF, 2), np.int8), np.empty((count, LEAF), np.float32), np.empty((count, LEAF), np.float32)
+        ),
         whole=Bytes.room(places, d),
         norms=np.empty(places),
         prior=np.where(row < 0, NOBODY, prior[row]).ravel(),
@@ -237,7 +241,11 @@ def build_sketch(
             native.to_bytes(some, origin, step, *(v[own] for v in table.whole))
             y = some - center
             z = coordinates_of(y, basis)
-            native.to_bytes(np.ascontiguousarray(z[:, FINE:]), np.zeros(len(middle_step)), middle_step, *(v[own] for v in table.middle))
+            middle = Bytes.room(len(some), others)
+            native.to_bytes(beyond(z, others), np.zeros(others), middle_step, *middle)
+            table.middle.digits[a:b] = middle.digits.reshape(b - a, LEAF, -1, 2).transpose(0, 2, 1, 3)
+            for of_leaves, of_rows in zip(table.middle[1:], middle[1:], strict=True):
+                of_leaves[a:b] = of_rows.reshape(b - a, LEAF)
             norms = table.norms[own] = np.einsum("ni,ni->n", y, y)
             outside, *rest = (
                 np.sqrt(np.maximum(norms - np.sum(z[:, :k] ** 2, axis=1) + sign * most * norms, 0))[:, None]
@@ -309,6 +317,13 @@ def in_columns(
     for g, (a, b) in enumerate(groups):
         norms[:, g] = np.sqrt(np.einsum("mk,mk->m", z[:, a:b], z[:, a:b]))
     return np.concatenate([leading[:, :COARSE], outside, prior, square, norms, leading[:, COARSE:]], axis=1)
+
+
+def beyond(z: Float[np.ndarray, "m K"], count: int) -> Float[np.ndarray, "m M"]:
+    """The coordinates that have no column, `count` of them, the last of which may be none: 0."""
+    found = np.zeros((len(z), count))
+    found[:, : max(z.shape[1] - FINE, 0)] = z[:, FINE:]
+    return found
 
 
 def leading_directions(rows: Shaped[np.ndarray, "N D"], center: Float[np.ndarray, " D"]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,8 @@ Refinement gives nearly all weight to one sample, so late in time almost nothing
 a certificate: with K samples standing, the others weigh less than `N exp(-cut)` of the heaviest, where the cut is chosen so that float32
 rounding hides it. Driven by the host, hence not under tracing.
 
-Two ways to the samples that stand. Bounds of ever fewer samples, ever finer: boxes, columns, bytes (`kernels.posterior.looks`). Or a product
-with the bytes of all samples: it costs more, however few stand, and little else, however many do.
+Two ways to the samples that stand. Bounds of ever fewer samples, ever finer: boxes, columns, bytes (`kernels.posterior.looks`). Or a
+product with the bytes of all samples, which costs the same however many bounds would leave.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,9 @@ from jaxtyping import Bool, Float, Int
 
 from kernels.posterior import looks, native
 from kernels.posterior.aim import Aim
-from kernels.posterior.byte_products import multiply, panels_of
 from kernels.posterior.cores import cores, on_every_core, share
 from kernels.posterior.found import Found, Queries, by_tiles
-from kernels.posterior.looks import LEAF
+from kernels.posterior.looks import LEAF, multiply, panels_of
 from kernels.posterior.sketch import ROWS, Sketch
 from kernels.posterior.weighing import HIDDEN, Heavy, Pairs, moments
 
@@ -60,8 +59,8 @@ class Look:
         self._aim = Aim.at(sketch, queries.x, queries.alpha, queries.sigma)
         self.seen = np.zeros(len(queries.x), np.int64)
         """How many samples' bytes have been looked at."""
-        self.counts = np.zeros(2, np.int64)
-        """How many leaves have been looked at, for one query each, by the first columns and by more of them."""
+        self.counts = np.zeros(3, np.int64)
+        """How many leaves have been looked at, for one query each, by the first columns, more of them, and bytes of other coordinates."""
 
     @property
     def _n(self) -> int:
@@ -136,7 +135,7 @@ class Look:
     def _looked(self, bounds: np.ndarray, everywhere: bool, cut: np.ndarray, floor: np.ndarray, most: np.ndarray) -> Pairs:
         """The pairs that stand by bounds, and some that do not; `floor` is raised."""
         below = (cut + self._aim.slack) * (1 + 1e-6)
-        counts = [np.zeros(2, np.int64) for _ in range(cores())]
+        counts = [np.zeros(3, np.int64) for _ in range(cores())]
 
         def some(core: int, start: int, stop: int) -> Step:
             return lambda first, *more: looks.look(

@@ -6,12 +6,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kernels.posterior import native
-from kernels.posterior.cores import on_every_core, share
+from kernels.posterior.cores import cores, in_turn
 from kernels.posterior.found import Found, Queries, log_density_of
 from kernels.posterior.sketch import Sketch
 
 HIDDEN = 1e-7
 """Share of a query's weight that a float32 result cannot show: samples that together weigh no more may be left out."""
+ALONE = 4
+"""Pairs for each query up to which one core weighs them all."""
 SURPRISE = 30.0
 """Nats by which a sample may outweigh what was taken for the heaviest before weights are made anew, relative to its own."""
 
@@ -127,14 +129,16 @@ def _weighed(
     x, alpha, sigma, _, _ = queries
     of_rows = sketch.rows, sketch.square_norms, sketch.log_prior, sketch.index
 
-    def work(core: int) -> tuple[np.ndarray, ...]:
+    parts = cores() if len(pairs.rows) > ALONE * len(x) else 1  # sums of their own cost each part more than a few pairs do
+
+    def work(part: int) -> tuple[np.ndarray, ...]:
         mean, more, sums = np.zeros(x.shape), np.zeros(x.shape, np.float32), np.zeros((len(x), 7))
         highest, whose = np.full(len(x), -np.inf), heavy.row.copy()  # so that all are computed by the same code, and ties are
-        some = pairs.rows, pairs.queries, logs, sure, *share(len(pairs.rows), core)
+        some = pairs.rows, pairs.queries, logs, sure, *(len(pairs.rows) * k // parts for k in (part, part + 1))
         native.add_pairs(x, alpha, sigma, *of_rows, heavy.base, heavy.peak, cut, *some, mean, more, sums, highest, whose)
         return mean, more, sums, highest, whose
 
-    every = on_every_core(work)
+    every = in_turn(parts, work) if parts > 1 else [work(0)]
     heaviest = _highest(sketch, [one[3:] for one in every])
     heaviest = heaviest._replace(peak=np.where(np.isneginf(heaviest.peak), heavy.peak, heaviest.peak))
     rise = heaviest.peak - heavy.peak

@@ -14,12 +14,11 @@ from hypothesis import given, settings
 from flowjax.oracle import Oracle
 from kernels.posterior import looks, posterior
 from kernels.posterior.aim import Aim
-from kernels.posterior.byte_products import multiply, panels_of
 from kernels.posterior.found import Found, Queries
-from kernels.posterior.looks import COARSE, COLUMNS, FINE, HALF, LEAF, MORE, NORMS
+from kernels.posterior.looks import COARSE, COLUMNS, HALF, LEAF, MORE, NORMS, multiply, panels_of
 from kernels.posterior.planner import Costs, choose, count_standing, sketch_of
 from kernels.posterior.samples import by_class, prepare
-from kernels.posterior.sketch import Sketch, build_sketch
+from kernels.posterior.sketch import Sketch, beyond, build_sketch
 from kernels.posterior.skipping import Look, posterior_by_sketch
 from tests import float64_oracle as exact
 
@@ -96,7 +95,7 @@ def log_weights(own: Sketch, queries: Queries) -> np.ndarray:
 
 
 def bounds(way: str, own: Sketch, aim: Aim) -> np.ndarray:
-    """At least the score of each sample for each query, `[B, places]`; as the code has it, but for columns, of which this is the formula."""
+    """At least the score of each sample for each query, `[B, places]`; as the code has it, of columns by its formula."""
     table, places = own.table, len(own.row)
     if way == "leaves":
         of_leaves = np.empty((places // LEAF, len(aim.g)), np.float32)
@@ -171,8 +170,10 @@ def test_bytes_and_what_they_lack_are_the_numbers(key):
     basis = own.basis.astype(np.float64)
     np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-5)
     z = (samples - own.center) @ basis
-    away = np.linalg.norm(z[:, FINE:] - own.middle_step * table.middle.digits[there], axis=1)
-    assert (away <= table.middle.left[there] + 2 * own.rounding * np.sqrt(table.norms[there])).all()
+    others = beyond(z, len(own.middle_step))
+    digits = table.middle.digits.transpose(0, 2, 1, 3).reshape(len(there), -1)[there]
+    away = np.linalg.norm(others - own.middle_step * digits, axis=1)
+    assert (away <= table.middle.left.ravel()[there] + 2 * own.rounding * np.sqrt(table.norms[there])).all()
     np.testing.assert_array_equal(own.square_norms[own.row[there]], table.norms[there])
 
 

@@ -1,4 +1,4 @@
-"""Products of bytes with 16-bit integers: equal to those of integers, whatever the shapes."""
+"""Products of bytes with 16 bits: equal to those of integers, whatever the shapes."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.posterior.aim import Bits
-from kernels.posterior.byte_products import SOME, TALL, WIDE, multiply, panels_of
+from kernels.posterior.looks import SOME, TALL, WIDE, multiply, panels_of
 
 sizes = st.integers(1, 3 * WIDE + 1)
 
