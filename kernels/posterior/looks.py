@@ -116,14 +116,15 @@ def begin(bounds, start, first, last, table, aim, floor):  # type: ignore[no-unt
 
 @compiled
 def look(  # type: ignore[no-untyped-def]  # pragma: no cover
-    bounds, first, last, everywhere, table, aim, below, cut, floor, counts, seen, most, places, queries, values, widths, at
+    bounds, first, last, lowest, highest, everywhere, table, aim, below, cut, floor, counts, seen, most, places, queries, values, widths, at
 ):
     """Pairs of sample and query that may lie within the cut of the query's highest score: of the leaves that may have some by columns, of
     those that stand by columns and the bytes of coordinates, and of those by all bytes.
 
     Args:
       bounds: `[leaves, B]` float32, of each leaf; of leaves `first` to `last`.
-      everywhere: whatever these say.
+      lowest, highest: `[B]` float32: leaves of queries whose bound is not between, the latter not included, are left for another call.
+      everywhere: look at the others, whatever these bounds say.
       below: `[B]`, how far below its bound by columns a score's floor may lie for it to be looked at: the cut, and what float32 hides.
       cut, floor: `[B]`: the floor is raised to what the bytes say a score is at least.
       counts: `[3]`, of leaves that have been looked at, for a query, by the first columns, by more of them, and by bytes of the other
@@ -147,7 +148,7 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
         digits, lengths, left = table.middle.digits[leaf], table.middle.lengths[leaf], table.middle.left[leaf]
         for q in range(b):
             low, of_query = least[q], aim.columns[q]
-            if of_leaf[q] < low and not everywhere:
+            if not (lowest[q] <= of_leaf[q] < highest[q] and (of_leaf[q] >= low or everywhere)):
                 continue
             # All of a leaf each time: what a processor would guess wrong costs more than what is computed. The groups are in a bound as
             # long as their coordinates are not.

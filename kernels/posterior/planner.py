@@ -39,11 +39,11 @@ CALIBRATION_ROWS = 2**16
 """Samples on which it is measured what skipping costs, and an eighth of so many for what a dense pass does."""
 DEARER = 3.0
 """How many times what it costs in a pass over all samples the weight of a pair costs by itself, at the least."""
-LOOKED, WEIGHED = 0.2, 0.02
+LOOKED, WEIGHED = 0.2, 0.005
 """Shares at which it is measured what a look and a weight cost."""
 BOUNDS = (1.0, 2.0, 6.0)
 """What the first columns cost, more columns, and bytes of the other coordinates."""
-MOST = 0.9
+MOST = 0.2
 """Share of the samples left from which on it is not counted any further."""
 STREAMING = 2.0
 """What XLA's float32 pass costs, with what it repeats in float64, beside the host's: where the latter is not exact enough and bounds leave
@@ -264,7 +264,7 @@ def noisy(sketch: Sketch, rows: int, count: int, ratio: float) -> Queries:
 
 
 def measure_costs(sketch: Sketch, standing: Standing) -> Costs:
-    """Of this machine, on the first rows of the data: some tens of milliseconds each, the fastest of four."""
+    """Of this machine, on the first rows of the data: some tens of milliseconds each, the fastest of three."""
     n, every = min(CALIBRATION_ROWS, sketch.n), np.full(TILE, math.inf)
     few, pairs = min(CALIBRATION_ROWS // 8, sketch.n), TILE * n
 
@@ -293,7 +293,7 @@ def measure_costs(sketch: Sketch, standing: Standing) -> Costs:
 
 def _seconds(call: Callable[[], object]) -> float:
     found = []
-    for _ in range(5):  # the first compiles
+    for _ in range(4):  # the first compiles
         started = time.perf_counter()
         call()
         found.append(time.perf_counter() - started)

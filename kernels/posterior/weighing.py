@@ -12,6 +12,8 @@ from kernels.posterior.sketch import Sketch
 
 HIDDEN = 1e-7
 """Share of a query's weight that a float32 result cannot show: samples that together weigh no more may be left out."""
+PIECE = 2**12
+"""Pairs that are weighed together."""
 ALONE = 4
 """Pairs for each query up to which one core weighs them all."""
 SURPRISE = 30.0
@@ -92,7 +94,10 @@ def moments(
       logs: log weights of the pairs relative to the peak; where not `sure`, they are computed from differences.
     """
     found = Found.none(len(queries.x), sketch.d)
-    order = np.argsort(pairs.queries.astype(np.int16), kind="stable")  # what is summed of a query stays in a core's first caches
+    # Query by query, so that its sums stay in a core's first caches; some pairs at a time, so that samples stay in the last one.
+    pieces = np.array_split(pairs.queries.astype(np.int16), max(1, len(logs) // PIECE))
+    firsts = np.cumsum([0, *(len(piece) for piece in pieces[:-1])])
+    order = np.concatenate([first + np.argsort(piece, kind="stable") for first, piece in zip(firsts, pieces, strict=True)])
     pairs, logs, sure = pairs.where(order), logs[order], sure[order]
     heavy, heaviest, mean, sums = _weighed(sketch, queries, heavy, cut, pairs, logs, sure, light)
     with np.errstate(invalid="ignore", divide="ignore"):  # of those that have no pairs
