@@ -3,8 +3,7 @@
 What lies at `[k]` in an inner loop is taken from a slice, over which k runs from 0: numba lets an index be negative, and where LLVM cannot
 tell that it is not, a loop is several times slower.
 
-Scores of the dense pass lie as `[samples, queries]`, so that all that is done for each query is done for sixteen at a time; bounds as
-`[queries, samples]`, so that those that stand are found for sixteen samples at a time.
+Scores lie as `[samples, queries]`, so that all that is done for each query is done for some at a time.
 """
 
 import functools
@@ -42,7 +41,7 @@ def compiled(f: Callable[..., Any]) -> Any:
 
 
 def intrinsic(f: Callable[..., Any]) -> Any:
-    """What a compiled function calls, and LLVM is told instruction by instruction."""
+    """What a compiled function calls, told to LLVM instruction by instruction: compiled with it."""
     _WAITING.append((True, inspect.unwrap(f)))
     return f
 

@@ -197,9 +197,9 @@ def build_sketch(
     labels: Int[np.ndarray, " N"] | None = None,
     index: Int[np.ndarray, " N"] | None = None,
 ) -> Sketch:
-    """The sketch of a data set: two passes over it, and a few over a part.
+    """The sketch of a data set: three passes over it, and a few over a part.
 
-    Memory: a byte for each number, and some 75 float32 and 192 bytes for each sample; other dtypes than float32 and uint8 are copied to
+    Memory: a byte for each number, and 75 float32 and up to 192 bytes for each sample; other dtypes than float32 and uint8 are copied to
     float32.
 
     Args:

@@ -8,6 +8,7 @@ Two ways to the samples that stand. Bounds of ever fewer samples, ever finer: bo
 product with the bytes of all samples, which costs the same however many bounds would leave.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -148,16 +149,14 @@ class Look:
             best = np.partition(sampled, k, axis=0)[k]
             rounds = [(best, infinite), (-infinite, best)]
 
-        def some(core: int, start: int, stop: int) -> Step:
-            return lambda first, *more: looks.look(
-                bounds, first, stop, *between, everywhere, self.sketch.table, self._aim, below, cut, floor, counts[core], *more
-            )
+        def some(lowest: np.ndarray, highest: np.ndarray, core: int, start: int, stop: int) -> Step:
+            fixed = everywhere, self.sketch.table, self._aim, below, cut, floor, counts[core]
+            return lambda first, *more: looks.look(bounds, first, stop, lowest, highest, *fixed, *more)
 
-        self.seen[:], every = 0, []
-        for between in rounds:
-            every.append(self._through(ROWS // LEAF, self._leaves, some, most))
+        self.seen[:] = 0
+        pairs = [self._through(ROWS // LEAF, self._leaves, functools.partial(some, *between), most) for between in rounds]
         self.counts = np.sum(counts, axis=0)
-        return Pairs.together(every)
+        return Pairs.together(pairs)
 
     def _sifted(self, cut: np.ndarray, floor: np.ndarray, most: np.ndarray) -> Pairs:
         """The same by what the bytes of all samples say."""
