@@ -38,9 +38,9 @@ class Aim(NamedTuple):
     kappa: Float[np.ndarray, " B"]
     constant: Float[np.ndarray, " B"]
     """What a log weight `-‖x - α y‖² / 2σ² + log prior` has beside the score."""
-    box: Float[np.ndarray, "B C"]
+    box: Float[np.ndarray, "C B"]
     """float32: the leading coordinates of g, and the norm of all the others."""
-    peak: Float[np.ndarray, "B C"]
+    peak: Float[np.ndarray, "C B"]
     """float32: box / 2κ, where a score is highest."""
     kappa32: Float[np.ndarray, " B"]
     columns: Float[np.ndarray, "B C"]
@@ -72,7 +72,7 @@ class Aim(NamedTuple):
             for k in (COARSE, z.shape[1])
         )
         columns = in_columns(z, outside, np.ones((len(x), 1)), -kappa[:, None], sketch.groups)
-        box = np.concatenate([columns[:, :COARSE], rest], axis=1)
+        box = np.concatenate([columns[:, :COARSE], rest], axis=1).T
         size = 3 * length * radius + kappa * radius**2 + sketch.largest_prior
         slack = 2 * sketch.rounding * (length * radius + 2 * kappa * radius**2) + (columns.shape[1] + 8) * UNIT * size
         distance = float(np.linalg.norm(away))
@@ -80,8 +80,8 @@ class Aim(NamedTuple):
             g=g,
             kappa=kappa,
             constant=constant,
-            box=box.astype(np.float32),
-            peak=np.clip(box / np.maximum(2 * kappa, 1e-300)[:, None], -1e30, 1e30).astype(np.float32),
+            box=np.ascontiguousarray(box, np.float32),
+            peak=np.ascontiguousarray(np.clip(box / np.maximum(2 * kappa, 1e-300), -1e30, 1e30), np.float32),
             kappa32=kappa.astype(np.float32),
             columns=columns.astype(np.float32),
             middle=middle,

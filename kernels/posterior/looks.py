@@ -37,13 +37,13 @@ SHORT = 4
 def bounds_of_leaves(first, last, table, aim, into):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Into rows `first` to `last` of `into` `[leaves, B]` float32: at least the highest score in each box."""
     for leaf in range(first, last):
-        low, high, likely, own = table.low[leaf], table.high[leaf], table.likely[leaf], into[leaf]
-        for q in range(own.shape[0]):
-            g, peak, kappa, total = aim.box[q], aim.peak[q], aim.kappa32[q], likely
-            for k in range(COARSE + 1):
-                z = min(max(peak[k], low[k]), high[k])
-                total += z * (g[k] - kappa * z)
-            own[q] = total
+        low, high, own = table.low[leaf], table.high[leaf], into[leaf]
+        own[:] = table.likely[leaf]
+        for k in range(COARSE + 1):
+            g, peak, least, most = aim.box[k], aim.peak[k], low[k], high[k]
+            for q in range(own.shape[0]):
+                z = min(max(peak[q], least), most)
+                own[q] += z * (g[q] - aim.kappa32[q] * z)
 
 
 @compiled
