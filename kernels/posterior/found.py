@@ -27,7 +27,7 @@ class Queries(NamedTuple):
     def at(self, rows: np.ndarray) -> "Queries":
         """Some of them, in this order; writable, for numba compiles anew for what is not."""
         if len(rows) == len(self.x) and (np.diff(rows) > 0).all():
-            return Queries(*(np.require(v, requirements="CW") for v in self))
+            return Queries(*(np.require(v, requirements=["C", "W"]) for v in self))
         return Queries(*(np.ascontiguousarray(v[rows]) for v in self))
 
 
