@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from kernels.posterior.cores import one_thread_each
 from kernels.posterior.dense import FEW, dense_tile, exact_enough, posterior_over_all
@@ -37,6 +37,8 @@ RATIOS = np.geomspace(0.05, 20, 25)
 CALIBRATION_QUERIES = 16
 CALIBRATION_ROWS = 2**16
 """Samples on which it is measured what skipping costs, and an eighth of so many for what a dense pass does."""
+FACTOR = 4.0
+"""How many times more or less than a pair in a pass over all samples a look may cost."""
 DEARER = 3.0
 """How many times what it costs in a pass over all samples the weight of a pair costs by itself, at the least."""
 LOOKED, WEIGHED = 0.2, 0.005
@@ -56,7 +58,7 @@ class Standing(NamedTuple):
     bounded: Float[np.ndarray, " T"]
     """That are bounded one by one, each bound as many times as it costs of the first: `BOUNDS`."""
     looked: Float[np.ndarray, " T"]
-    """That columns leave: these are looked at."""
+    """That bounds leave: these are looked at."""
     weighed: Float[np.ndarray, " T"]
     """That are left by what is seen of them there."""
 
@@ -245,7 +247,7 @@ def count_standing(sketch: Sketch) -> Standing:
     """What is left of the samples, for a few noisy samples of the data at each of `RATIOS`."""
     counted = Standing(np.full(len(RATIOS), sum(BOUNDS)), np.ones(len(RATIOS)), np.ones(len(RATIOS)))
     for k, ratio in enumerate(RATIOS):
-        look = Look(sketch, slice(0, sketch.n), noisy(sketch, sketch.n, CALIBRATION_QUERIES, ratio), 0.0)
+        look = Look(sketch, slice(0, sketch.n), noisy(sketch, np.arange(sketch.n), CALIBRATION_QUERIES, ratio), 0.0)
         _, _, pairs = look.standing(False, np.full(CALIBRATION_QUERIES, math.inf))
         of_all = 1 / CALIBRATION_QUERIES / sketch.n
         counted.bounded[k] = LEAF * float(look.counts @ BOUNDS) * of_all
@@ -255,21 +257,22 @@ def count_standing(sketch: Sketch) -> Standing:
     return counted
 
 
-def noisy(sketch: Sketch, rows: int, count: int, ratio: float) -> Queries:
-    """Some of the first `rows` samples plus noise, α = 1."""
+def noisy(sketch: Sketch, rows: Int[np.ndarray, " n"], count: int, ratio: float) -> Queries:
+    """Some of these samples plus noise, α = 1."""
     rng = np.random.default_rng(0)
-    x = sketch.rows[rng.integers(rows, size=count)] + ratio * rng.standard_normal((count, sketch.d))
+    x = sketch.rows[rng.choice(rows, size=count)] + ratio * rng.standard_normal((count, sketch.d))
     ones = np.ones(count)
     return Queries(x, ones, ratio * ones, ones, np.full(count, -1))
 
 
 def measure_costs(sketch: Sketch, standing: Standing) -> Costs:
-    """Of this machine, on the first rows of the data: some tens of milliseconds each, the fastest of three."""
+    """Of this machine, on the first leaves of the data: some tens of milliseconds each, the fastest of three."""
     n, every = min(CALIBRATION_ROWS, sketch.n), np.full(TILE, math.inf)
     few, pairs = min(CALIBRATION_ROWS // 8, sketch.n), TILE * n
+    there = sketch.row[:n][sketch.row[:n] >= 0]
 
     def look(ratio: float) -> Look:
-        return Look(sketch, slice(0, n), noisy(sketch, n, TILE, ratio), 0.0)
+        return Look(sketch, slice(0, n), noisy(sketch, there, TILE, ratio), 0.0)
 
     def at(shares: np.ndarray, share: float) -> Look:
         return look(RATIOS[np.abs(shares - share).argmin()])
@@ -282,12 +285,11 @@ def measure_costs(sketch: Sketch, standing: Standing) -> Costs:
     weighed = _seconds(lambda: more.answer(False, every)) - before
     heavy = len(more.standing(False, every)[2].rows)
     product = _seconds(lambda: look(RATIOS[0]).standing(True, every)) / pairs
-    dense = _seconds(lambda: dense_tile(sketch, slice(0, few), noisy(sketch, few, TILE, RATIOS[-1]))) / (TILE * few)
-    # On a busy machine a difference of two times can be anything. But a look costs more than a bound, and a bound some of a product's
-    # operations; and a weight, which takes as many as a matrix product does for a pair, and none of them at its rate, several times what
-    # that takes.
+    dense = _seconds(lambda: dense_tile(sketch, slice(0, few), noisy(sketch, there, TILE, RATIOS[-1]))) / (TILE * few)
+    # On a busy machine a difference of two times can be anything. But a bound takes some of a product's operations; a look as many as one
+    # of the two products, of bytes; and a weight as many, and none of them at a product's rate: several times what that takes.
     bound = max(bound, dense / sketch.d)
-    look_at = max(looked / max(some.seen.sum(), 1), 3 * bound)
+    look_at = float(np.clip(looked / max(some.seen.sum(), 1), dense / FACTOR, FACTOR * dense))
     return Costs(start, bound, look_at, product, max(weighed / max(heavy, 1), DEARER * dense), dense)
 
 

@@ -280,6 +280,15 @@ def test_where_too_many_stand_the_query_is_given_up():
     assert not found.answered.any()
 
 
+def test_a_query_that_float32_cannot_bound_is_given_up():
+    """So far off that its scores might become infinite; the others of its tile are answered."""
+    own, x = sketch("falling spectrum"), DATA["falling spectrum"][:3].copy()
+    x[1] = 1e32
+    for by_products in (False, True):
+        found = by_sketch(own, host(x, np.full(3, 0.9, np.float32)), by_products=by_products)
+        np.testing.assert_array_equal(found.answered, [True, False, True])
+
+
 def test_a_query_with_nan_gives_nan_and_leaves_the_others_alone():
     data = DATA["falling spectrum"]
     x = data[:4].copy()
