@@ -179,7 +179,7 @@ class _Share:
         total = self.sums[4]
         if not total.any():  # nothing is known yet of what a sample's share will be
             first = np.zeros_like(self.sums)
-            self._weigh(scores[: max(len(scores) // 4, 1)].copy(), start, 0 * total, np.full(len(total), np.inf), first)
+            self._weigh(scores.copy(), start, 0 * total, np.full(len(total), np.inf), first)
             total = first[4]
         limit = np.minimum(self._expected.share * total, self._near)
         count = self._weigh(scores, start, HIDDEN / sketch.n * total, limit, self.sums)
