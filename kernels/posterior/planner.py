@@ -39,8 +39,8 @@ CALIBRATION_ROWS = 2**16
 """Samples on which it is measured what skipping costs, and an eighth of so many for what a dense pass does."""
 FACTOR = 4.0
 """How many times more or less than a pair in a pass over all samples a look may cost."""
-DEARER = 3.0
-"""How many times what it costs in a pass over all samples the weight of a pair costs by itself, at the least."""
+DEARER, DEAREST = 3.0, 30.0
+"""How many times what it costs in a pass over all samples the weight of a pair costs by itself, at the least and at most."""
 LOOKED, WEIGHED = 0.2, 0.005
 """Shares at which it is measured what a look and a weight cost."""
 BOUNDS = (1.0, 2.0, 6.0)
@@ -290,7 +290,8 @@ def measure_costs(sketch: Sketch, standing: Standing) -> Costs:
     # of the two products, of bytes; and a weight as many, and none of them at a product's rate: several times what that takes.
     bound = max(bound, dense / sketch.d)
     look_at = float(np.clip(looked / max(some.seen.sum(), 1), dense / FACTOR, FACTOR * dense))
-    return Costs(start, bound, look_at, product, max(weighed / max(heavy, 1), DEARER * dense), dense)
+    weigh = float(np.clip(weighed / max(heavy, 1), DEARER * dense, DEAREST * dense))
+    return Costs(start, bound, look_at, product, weigh, dense)
 
 
 def _seconds(call: Callable[[], object]) -> float:
