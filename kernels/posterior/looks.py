@@ -5,7 +5,7 @@ numbered leaf by leaf.
 
 At the end, three loops whose sums stay in registers, told to LLVM in its vectors, for what a compiler makes of nested loops does not. Every
 CPU can do them; of products of bytes with 16 bits, added up two by two, LLVM finds that some CPUs have an instruction for that (x86's
-`pmaddwd`), which makes them half again as fast as float32's. All is in one file, since numba does not see when another changes.
+`pmaddwd`), which makes them faster than float32's. All is in one file, since numba does not see when another changes.
 """
 
 from collections.abc import Callable, Sequence
