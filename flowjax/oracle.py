@@ -115,7 +115,7 @@ class Oracle:
     @property
     def data(self) -> Array:
         """The samples, `[N, *shape]`, as given. Over a mesh: gathered on one device, if this process has them all."""
-        return self._in_order("values").reshape(self._samples.n, *self._spec.shape)
+        return self._prepared.restored(self._in_order("values")).reshape(self._samples.n, *self._spec.shape)
 
     @property
     def labels(self) -> Int[Array, " N"] | None:
@@ -258,7 +258,7 @@ class Oracle:
           by_class: equal samples of different classes stay apart; False merges them and drops the labels.
         """
         found = distinct(
-            np.asarray(self._in_order("values")),
+            np.asarray(self.data).reshape(self._samples.n, -1),
             np.asarray(self.labels) if by_class and self.labels is not None else None,
             None if self.counts is None else np.asarray(self.counts),
         )

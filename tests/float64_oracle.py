@@ -62,7 +62,7 @@ class Exact:
     top1_weight: np.ndarray
     top1_index: np.ndarray
     runner_up: np.ndarray
-    """The largest weight below the top one: how clear the choice of `top1_index` is."""
+    """The largest weight of a sample that is no copy of the top one: how clear the choice of `top1_index` is."""
     entropy: np.ndarray
     effective_samples: np.ndarray
     variance: np.ndarray
@@ -116,8 +116,13 @@ def _one(data: np.ndarray, prior: np.ndarray, x: np.ndarray, c: Coefficients, in
 
     square = np.concatenate(over_rows(lambda y: np.square(x - c.alpha * y).sum(1)))
     score = np.log(prior) - square / (2 * c.sigma**2)
-    peak = score.max()
-    unnormalised = np.exp(score - peak)
+    near, peak = int(np.argmax(score)), score.max()
+    pivot = data[near].astype(np.float64)
+    # ‖x - α p‖² - ‖x - α y‖² = α (y - p)·(2x - α y - α p): however far x lies, nothing is lost.
+    closer = np.concatenate(over_rows(lambda y: ((y - pivot) * ((x - c.alpha * y) + (x - c.alpha * pivot))).sum(1)))
+    score = np.log(prior) - np.log(prior[near]) + c.alpha * closer / (2 * c.sigma**2)
+    peak, score = peak + score.max(), score - score.max()
+    unnormalised = np.exp(score)
     gamma = unnormalised / unnormalised.sum()
     # Far samples have weight 0 to the last digit; the rest is few late in time.
     alive = np.flatnonzero(gamma > 0)
@@ -129,7 +134,7 @@ def _one(data: np.ndarray, prior: np.ndarray, x: np.ndarray, c: Coefficients, in
     variance = gamma_alive @ np.concatenate(over_rows(lambda y: np.square(y - mean).sum(1)))
     # u = α' E[y] + σ' (x - α E[y]) / σ; the conditional ones alike, for each y.
     u = c.alpha_dot * mean + c.sigma_dot * (x - c.alpha * mean) / c.sigma
-    entropy = -(gamma_alive @ (score[alive] - peak - np.log(unnormalised.sum()))) if len(alive) > 1 else 0.0
+    entropy = -(gamma_alive @ (score[alive] - np.log(unnormalised.sum()))) if len(alive) > 1 else 0.0
     # With counts, a sample's weight is that of all its copies together, and so is the entropy.
     return {
         "velocity": u,
@@ -137,7 +142,7 @@ def _one(data: np.ndarray, prior: np.ndarray, x: np.ndarray, c: Coefficients, in
         "log_density": peak + np.log(unnormalised.sum()) - np.log(prior.sum()) - d / 2 * np.log(2 * np.pi * c.sigma**2),
         "top1_weight": gamma.max(),
         "top1_index": index[np.argmax(gamma)],
-        "runner_up": gamma[gamma < gamma.max()].max(initial=0.0),
+        "runner_up": gamma_alive[(data != data[np.argmax(gamma_alive)]).any(axis=1)].max(initial=0.0),
         "entropy": entropy,
         "effective_samples": 1 / np.square(gamma).sum(),
         "variance": variance,

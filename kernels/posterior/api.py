@@ -15,6 +15,7 @@ from kernels.double import float64_scope, to32, to64
 from kernels.posterior.blocks import BlockSizes, Precision, check_precision, default_block_sizes
 from kernels.posterior.collectives import Shards
 from kernels.posterior.covariance import covariance_product
+from kernels.posterior.differences import covariance_from_differences, from_differences
 from kernels.posterior.found import Found
 from kernels.posterior.found import Queries as HostQueries
 from kernels.posterior.nearest import nearest
@@ -293,16 +294,26 @@ def covariance_product64(
         v = to64(args[5])
         limit = bind(_covariance_at_limit, samples=samples, shards=how.shards)
 
-        def once(some: tuple[Queries, Array], dtype: DTypeLike) -> tuple[Array, Array]:
+        def once(some: tuple[Queries, Array], dtype: DTypeLike) -> tuple[Array, Array, Array]:
             partial = partial_of(some[0], samples, dataclasses.replace(how, full=True), dtype)
             return covariance_product(*some, partial, samples, blocks=how.blocks, precision=how.precision, shards=how.shards)
 
-        product, unsettled = once((queries, v), jnp.float32)
-        if how.precision == "highest":
-            product = repeat(unsettled, lambda some: once(some, jnp.float64)[0], (queries, v), product)
+        def exactly(some: tuple[tuple[Queries, Array], Array]) -> tuple[Array, Array, Array]:
+            (queries, v), pivot = some
+            product = covariance_from_differences(queries, pivot, v, samples, how.shards)
+            return product, jnp.zeros(product.shape[0], bool), pivot
+
+        fits = queries.fit_float32(samples)
+        product, unsettled, pivot = once((queries.where(fits), v), jnp.float32)
+        unsettled = ((unsettled & (how.precision == "highest")) | ~fits) & (queries.sigma > 0)
+        found = repeat(unsettled, lambda some: once(some, jnp.float64), (queries, v), (product, unsettled, pivot))
+        product, unsettled, pivot = found
+        unsettled &= queries.sigma > 0
+        product, _, _ = repeat(unsettled, exactly, ((queries, v), pivot), (product, unsettled, pivot))
         return repeat(queries.sigma == 0, limit, (queries, v), product) if how.limit else product
 
-    return _tiled(tile, (x, alpha, sigma, label, still, vector), label, samples, how)
+    product = _tiled(tile, (x, alpha, sigma, label, still, vector), label, samples, how)
+    return product if samples.unit is None else product * to64(samples.unit) ** 2
 
 
 def _tiled(f: Callable[[Rows], Output], args: Rows, label: Array, samples: Samples, how: Plan) -> Output:
@@ -317,17 +328,22 @@ def _covariance_at_limit(some: tuple[Queries, Array], samples: Samples, shards: 
 
 
 def settled(queries: Queries, samples: Samples, how: Plan) -> Settled:
-    """Exact moments of one tile of queries: float32, then float64 for the rows that float32 left unsettled, then σ = 0."""
+    """Exact moments of one tile of queries: in float32; in float64 for the rows that float32 leaves unsettled; from differences for those
+    that this leaves; at σ = 0."""
 
     def once(some: Queries, dtype: DTypeLike) -> Settled:
         partial = partial_of(some, samples, how, dtype)
         step = max(1, min(some.x.shape[0], SETTLED_AT_ONCE[how.shards.axis_name is None] // partial.top_score.shape[1] // samples.d))
         return in_tiles(lambda args: settle(*args, samples, how.shards), (partial, some), step)
 
-    first = once(queries, jnp.float32)
-    if how.precision == "highest":
-        unsettled = first.unsettled & (queries.sigma > 0)
-        first = repeat(unsettled, lambda some: once(some, jnp.float64), queries, first)
+    def exactly(some: tuple[Queries, Array]) -> Settled:
+        return from_differences(*some, samples, how.full, how.shards)
+
+    fits, noisy = queries.fit_float32(samples), queries.sigma > 0
+    first = once(queries.where(fits), jnp.float32)
+    unsettled = noisy & ((first.unsettled & (how.precision == "highest")) | ~fits)
+    first = repeat(unsettled, lambda some: once(some, jnp.float64), queries, first._replace(unsettled=unsettled))
+    first = repeat(first.unsettled & noisy, exactly, (queries, first.pivot), first)
     if how.limit:
         first = repeat(queries.sigma == 0, lambda some: nearest(some, samples, how.full, how.shards), queries, first)
     return first
@@ -348,12 +364,13 @@ def moments_of_settled(found: Settled, queries: Queries, samples: Samples) -> Mo
     def or_nan(v: Array) -> Array:
         return jnp.where(answered.reshape(answered.shape + (1,) * (v.ndim - 1)), v, jnp.nan)
 
-    denoised = or_nan(found.mean + to64(samples.center))
+    unit = 1.0 if samples.unit is None else to64(samples.unit)
+    denoised = or_nan(found.mean + to64(samples.center)) * unit
     if found.mass is None or found.second is None or found.effective is None or found.entropy is None:
         return Moments(denoised, None, None, None, None, None, None, None)
     assert found.top1_weight is not None
     assert found.top1_index is not None
-    normal = samples.d / 2 * jnp.log(2 * jnp.pi * queries.sigma**2)
+    normal = samples.d / 2 * jnp.log(2 * jnp.pi * (queries.sigma * unit) ** 2)
     at_limit = queries.sigma == 0
     log_density = jnp.where(at_limit, found.log_weight, found.log_weight - normal - jnp.log(found.mass))
     return Moments(
@@ -363,8 +380,8 @@ def moments_of_settled(found: Settled, queries: Queries, samples: Samples) -> Mo
         top1_index=jnp.where(answered, found.top1_index, -1).astype(jnp.int32),
         entropy=or_nan(found.entropy),
         effective_samples=or_nan(found.effective),
-        variance=or_nan(found.second),
-        error_bound=or_nan(found.left_out * 2 * jnp.sqrt(to64(samples.largest))),
+        variance=or_nan(found.second) * unit**2,
+        error_bound=or_nan(found.left_out * 2 * jnp.sqrt(to64(samples.largest))) * unit,
     )
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from kernels.double import float64_scope, to32, to64
 from kernels.posterior.blocks import BlockSizes, default_block_sizes
 from kernels.posterior.partial import CANDIDATES
-from kernels.posterior.samples import SHIFTED_FROM, Samples
+from kernels.posterior.samples import SHIFTED_FROM, Samples, unit_of
 
 CHUNK_BYTES = 2**24
 """Of one buffer, at most: long enough that starting a program on it does not show, short enough that reading the first one does not."""
@@ -83,6 +83,27 @@ class Sizes:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class InUnit:
+    """A source of floating-point rows, divided by a power of two as they are read."""
+
+    source: Source
+    unit: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.source.dtype
+
+    def read(self, index: Int[np.ndarray, " M"], out: Num[np.ndarray, "M D"], /) -> None:
+        """As `Source.read`."""
+        self.source.read(index, out)
+        np.multiply(out, np.asarray(1 / self.unit, out.dtype), out=out)
+
+
 class Chunk(NamedTuple):
     """Some rows, on the device; those past the end never count."""
 
@@ -103,6 +124,8 @@ class Chunks:
     labels: Int[np.ndarray, " N"] | None
     largest: Float[Array, ""]
     shifted: bool
+    unit: Float[Array, ""] | None = None
+    """As `Samples.unit`: `source` gives rows in this unit."""
 
     @property
     def n(self) -> int:
@@ -116,7 +139,7 @@ class Chunks:
         """`values`, rows of the source, as samples about the centre of all."""
         values = jnp.asarray(values)
         norms = jnp.zeros(values.shape[0], jnp.float32) if square_norms is None else jnp.asarray(square_norms)
-        more = {"log_prior": None, "labels": None} | more
+        more = {"log_prior": None, "labels": None, "unit": self.unit} | more
         return Samples(values, self.center, norms, largest=self.largest, shifted=self.shifted, index=jnp.asarray(index), **more)
 
     def rows(self, index: Int[np.ndarray, " M"]) -> Num[np.ndarray, "M D"]:
@@ -204,9 +227,14 @@ def prepare_chunks(
     n, d = source.shape
     sizes = Sizes.within(budget, n, d, source.dtype.itemsize)
     probed = np.unique(np.linspace(0, n - 1, min(n, PROBED)).astype(np.int64))
-    total = np.zeros(d)
+    total, largest = np.zeros(d), 0.0
     for _, values in read_ahead(source, probed, min(sizes.chunk, len(probed))):
-        total += np.asarray(_total(values))
+        of_chunk, of_largest = (np.asarray(v) for v in _total(values))
+        total += of_chunk
+        largest = max(largest, float(of_largest))
+    unit = 1.0 if source.dtype == np.uint8 else unit_of(largest)
+    if unit != 1:
+        source, total = InUnit(source, unit), total / unit
     center = jnp.asarray((total / len(probed)).astype(np.float32))
     center = jnp.where(jnp.isfinite(center), center, 0)  # the pass says which rows are not
     norms, square, bad = np.empty(n, np.float32), 0.0, np.zeros(n, bool)
@@ -219,13 +247,15 @@ def prepare_chunks(
         raise ValueError(f"the data have NaN or infinity in {bad.sum()} of {n} samples, the first at index {bad.argmax()}")
     far = float(np.sum(np.asarray(center, np.float64) ** 2)) > SHIFTED_FROM * square / n
     give_back()
-    return Chunks(source, sizes, center, norms, labels, jnp.asarray(norms.max()), far)
+    return Chunks(source, sizes, center, norms, labels, jnp.asarray(norms.max()), far, None if unit == 1 else jnp.float32(unit))
 
 
 @jax.jit
-def _total(values: Num[Array, "n D"]) -> Float[Array, " D"]:
+def _total(values: Num[Array, "n D"]) -> tuple[Float[Array, " D"], Float[Array, ""]]:
+    """The sum of the rows, float64, and the largest of all |numbers|."""
     with float64_scope():
-        return to64(values).sum(axis=0)
+        rows = to64(values)
+        return rows.sum(axis=0), jnp.abs(rows).max()
 
 
 @jax.jit

@@ -1,7 +1,7 @@
 """The posterior covariance times a vector: one more pass over the data, and never a D x D matrix."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from kernels.double import to64
 from kernels.posterior.blocks import LAX_PRECISION, BlockSizes, Precision
@@ -22,8 +22,8 @@ def covariance_product(
     blocks: BlockSizes,
     precision: Precision,
     shards: Shards,
-) -> tuple[Float[Array, "B D"], Bool[Array, " B"]]:
-    """`Cov[y | x] v = Σ γ_i (y_i - ȳ) ((y_i - ȳ)·v)`, and which queries float32 leaves unsettled.
+) -> tuple[Float[Array, "B D"], Bool[Array, " B"], Int[Array, " B"]]:
+    """`Cov[y | x] v = Σ γ_i (y_i - ȳ) ((y_i - ȳ)·v)`, which queries this dtype leaves unsettled, and the pivot of each.
 
     `partial`, of a first pass, has ȳ and the weights' normaliser; this one sums, in the same dtype. As in `settle`, the candidates are
     taken out of the sum and put back exactly. Over shards: `settle`'s collectives, and one more of 4·B·D bytes.
@@ -52,8 +52,8 @@ def covariance_product(
     def candidates_sum(log_weight: Array, log_norm: Array) -> Array:
         return weighted_sum(jnp.exp(log_weight - log_norm[:, None]) * along, deviation)
 
-    log_rest = to64(log_total) - queries.offset
-    rest = (approximate - candidates_sum(top.approximate, log_rest)) * jnp.exp(log_rest - found.log_weight)[:, None]
+    log_rest = to64(log_total) - top.common.frame
+    rest = (approximate - candidates_sum(top.approximate, log_rest)) * jnp.exp(log_rest - found.log_total)[:, None]
     rest_matters = found.keeps_rest[:, None]
-    (product,) = shards.sum(candidates_sum(top.exact, found.log_weight) + jnp.where(rest_matters, rest, 0))
-    return product, found.unsettled
+    (product,) = shards.sum(candidates_sum(top.exact, found.log_total) + jnp.where(rest_matters, rest, 0))
+    return product, found.unsettled, found.pivot

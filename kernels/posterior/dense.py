@@ -96,7 +96,7 @@ def dense_tile(sketch: Sketch, part: slice, queries: Queries) -> Found:
     expected = Scores.of(sketch, queries)
     light, left_out, peak, top, pairs = _pass(sketch, part, aim, expected)
     heavy = Heavy.at(sketch, queries, top)
-    rise = peak + aim.constant - heavy.peak  # float32's word on the same sample, and the constant
+    rise = peak - heavy.score  # float32's word on the same sample
     scale = np.exp(rise)
     sums = light.sums * np.stack([scale, scale**2, scale, scale])
     sums[2] += rise * sums[0]
@@ -105,7 +105,7 @@ def dense_tile(sketch: Sketch, part: slice, queries: Queries) -> Found:
     found, total = moments(sketch, part, queries, heavy, every, pairs, unknown, unknown > 0, light)
     found.standing[:] = np.bincount(pairs.queries, minlength=b)
     found.error_bound[:] = scale * left_out / total * 2 * sketch.radius
-    size = np.abs(heavy.peak - aim.constant) + aim.kappa * sketch.square_norms[top]
+    size = np.abs(heavy.score) + aim.kappa * sketch.square_norms[top]
     as_expected = error_of_scores(sketch.d, size) <= SURPRISE * np.maximum(expected.error, SCORE_ERROR)
     slip = found.error_bound + 4 * UNIT * sums[0] / total * sketch.radius
     moving = np.linalg.norm(found.denoised - queries.still[:, None] * queries.x, axis=1)

@@ -59,6 +59,17 @@ class Found:
         for field in dataclasses.fields(self):
             getattr(self, field.name)[rows] = getattr(other, field.name)
 
+    def times(self, unit: float) -> "Found":
+        """The moments of data that are `unit` times as large."""
+        density = self.log_density - self.denoised.shape[1] * np.log(unit)
+        return dataclasses.replace(
+            self,
+            denoised=self.denoised * unit,
+            log_density=density,
+            variance=self.variance * unit**2,
+            error_bound=self.error_bound * unit,
+        )
+
 
 _VECTORS = ("log_density", "top1_weight", "entropy", "effective_samples", "variance", "error_bound")
 

@@ -94,53 +94,49 @@ def directions(x, alpha, sigma, center, away, g, squares, offset):  # type: igno
 
 
 @compiled
-def around(x, alpha, still, samples, rows, base, squares, moving):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Of one sample for each query: itself, as float64, ‖x - α y‖² and ‖y - κ x‖²."""
+def around(x, alpha, sigma, still, center, samples, rows, base, squares, moving, scores):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Of one sample for each query: itself, as float64, ‖x - α y‖², ‖y - κ x‖², and its score without its prior,
+    (α/σ²)(x - α c)·(y - c) - (α²/2σ²) ‖y - c‖²."""
     for q in range(x.shape[0]):
-        y, own, into, away = samples[rows[q]], x[q], base[q], 0.0
+        y, own, into, away, along, norm = samples[rows[q]], x[q], base[q], 0.0, 0.0, 0.0
         for i in range(own.shape[0]):
             value = np.float64(y[i])
             into[i] = value
+            gap = value - center[i]
+            along += (own[i] - alpha[q] * center[i]) * gap
+            norm += gap * gap
             away += (value - still[q] * own[i]) ** 2
         squares[q], moving[q] = _square_distance(own, alpha[q], y), away
-
-
-@compiled
-def heaviest(x, alpha, sigma, samples, prior, index, rows, queries, first, last, peak, whose):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Raise `peak` of each query to the highest log weight among pairs `first` to `last`, exact, and `whose` to that sample."""
-    for pair in range(first, last):
-        q, j = queries[pair], rows[pair]
-        value = prior[j] - _square_distance(x[q], alpha[q], samples[j]) / (2 * sigma[q] ** 2)
-        if value > peak[q] or (value == peak[q] and index[j] < index[whose[q]]):
-            peak[q], whose[q] = value, j
+        rate = alpha[q] / sigma[q] ** 2
+        scores[q] = rate * along - rate * alpha[q] / 2 * norm
 
 
 @compiled
 def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
-    x, alpha, sigma, samples, norms, prior, index, base, peak, cut, rows, queries, logs, sure, first, last,
+    x, alpha, sigma, samples, norms, prior, index, base, own_prior, cut, rows, queries, logs, sure, first, last,
     mean, light, sums, highest, whose,
 ):  # fmt: skip
     """Weigh pairs `first` to `last`, and add them to the moments of their queries.
 
     Args:
       norms: of the samples, ‖y - c‖².
-      base: `[B, D]`, a heavy sample of each query; `peak`, its log weight.
+      base: `[B, D]`, a heavy sample of each query, to whose log weight all are relative; `own_prior`, its log prior.
       cut: `[B]`, how far below the peak a sample is left out.
       logs, sure: of each pair its log weight relative to the peak, where that is sure; where not, it is computed from differences.
       mean: `[B, D]` float64, Σ w (y - base) of those that are not, w = exp(log weight - peak).
       light: `[B, D]` float32, Σ w y of those that are.
       sums: `[B, 7]` Σ w, Σ w², Σ w log w; of those from differences Σ w ‖y - base‖²; of the others Σ w and Σ w ‖y - c‖²; Σ w of those
         left out.
-      highest, whose: `[B]`, the highest log weight from differences and its sample: of equals, the caller's lowest index.
+      highest, whose: `[B]`, the highest log weight from differences, relative to the base's, and its sample: of equals, the caller's
+        lowest index.
     """
     for pair in range(first, last):
         q, j = queries[pair], rows[pair]
         y, z = samples[j], logs[pair]
         if not sure[pair]:
-            value = prior[j] - _square_distance(x[q], alpha[q], y) / (2 * sigma[q] ** 2)
-            if value > highest[q] or (value == highest[q] and index[j] < index[whose[q]]):
-                highest[q], whose[q] = value, j
-            z = value - peak[q]
+            z = prior[j] - own_prior[q] + alpha[q] * _nearer(x[q], alpha[q], base[q], y) / (2 * sigma[q] ** 2)
+            if z > highest[q] or (z == highest[q] and index[j] < index[whose[q]]):
+                highest[q], whose[q] = z, j
         w = np.exp(min(z, 600.0))
         sums[q, 0] += w
         sums[q, 1] += w * w
@@ -160,6 +156,16 @@ def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
                 total[i] += w * gap
                 away += gap * gap
             sums[q, 3] += w * away
+
+
+@compiled
+def _nearer(x, alpha, base, y):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """(‖x - α base‖² - ‖x - α y‖²) / α, as (y - base)·((x - α y) + (x - α base)): exact however far x lies, and 0 for equal samples."""
+    total = alpha - alpha
+    for i in range(x.shape[0]):
+        other, own = np.float64(y[i]), base[i]
+        total += (other - own) * ((x[i] - alpha * other) + (x[i] - alpha * own))
+    return total
 
 
 @compiled

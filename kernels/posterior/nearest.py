@@ -19,7 +19,7 @@ def nearest(queries: Queries, samples: Samples, full: bool, shards: Shards) -> S
     """The σ → 0 posterior, one query at a time, from float64 differences. For t = 1 only, so simple rather than fast."""
     rows_at_once = max(1, min(samples.n, 2**20 // samples.d))
     center = to64(samples.center)
-    no, nothing = jnp.asarray(False), jnp.zeros((), jnp.float64)
+    no, nothing, nobody = jnp.asarray(False), jnp.zeros((), jnp.float64), jnp.asarray(NO_SAMPLE, jnp.int32)
     index = jnp.arange(samples.n, dtype=jnp.int32) if samples.index is None else samples.index
     prior = jnp.ones(samples.n) if samples.log_prior is None else jnp.exp(to64(samples.log_prior))
 
@@ -35,7 +35,8 @@ def nearest(queries: Queries, samples: Samples, full: bool, shards: Shards) -> S
         means, totals = shards.mean(moment[None], jnp.sum(mine)[None], jnp.sqrt(samples.largest))
         mean, weights = means[0], mine / totals[0]
         if not full:
-            return Settled(mean, jnp.asarray(jnp.inf), None, None, None, None, None, None, nothing, no, no)
+            infinite = jnp.asarray(jnp.inf)
+            return Settled(mean, infinite, infinite, None, None, None, None, None, None, nothing, nobody, no, no)
         deviation = jax.lax.map(lambda y: jnp.sum((to64(y) - center - mean) ** 2), samples.values, batch_size=rows_at_once)
         second, square, entropy, mass = shards.sum(
             jnp.sum(weights * deviation),
@@ -47,6 +48,7 @@ def nearest(queries: Queries, samples: Samples, full: bool, shards: Shards) -> S
         return Settled(
             mean=mean,
             log_weight=jnp.where(shortest > 0, -jnp.inf, jnp.inf),
+            log_total=jnp.asarray(jnp.inf),
             top1_weight=heaviest,
             top1_index=shards.min(jnp.where(shards.rounded(weights) == heaviest, index, NO_SAMPLE).min()),
             second=second,
@@ -54,6 +56,7 @@ def nearest(queries: Queries, samples: Samples, full: bool, shards: Shards) -> S
             entropy=entropy,
             mass=mass,
             left_out=nothing,
+            pivot=nobody,
             keeps_rest=no,
             unsettled=no,
         )

@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from kernels.double import to64
+from kernels.posterior import differences
 from kernels.posterior import partial as partials
 from kernels.posterior.api import Moments, Plan, moments_of_settled, partial_of
 from kernels.posterior.chunks import Chunks, give_back
@@ -26,8 +27,9 @@ from kernels.posterior.partial import CANDIDATES, NO_SAMPLE, Partial
 from kernels.posterior.queries import Queries
 from kernels.posterior.rows import FALLBACK_ROWS, in_tiles
 from kernels.posterior.samples import Samples
-from kernels.posterior.settle import Settled, settle
+from kernels.posterior.settle import MORE, Settled, settle
 
+Rows = TypeVar("Rows")
 Output = TypeVar("Output")
 
 
@@ -55,6 +57,10 @@ _COMPILED: set[Hashable] = set()
 """Passes whose programs are there."""
 _queries = jax.jit(Queries.of)
 _moments = jax.jit(moments_of_settled)
+_fit = jax.jit(Queries.fit_float32)
+_where = jax.jit(Queries.where)
+_no_sums = jax.jit(differences.no_sums, static_argnums=(0, 1))
+_settled_by = jax.jit(bind(differences.settled_by, shards=ONE_DEVICE))
 _empty = jax.jit(partials.empty, static_argnums=(0, 1), static_argnames=("candidates", "full", "dtype"))
 
 
@@ -67,10 +73,25 @@ def _settled(queries: Queries, chunks: Chunks, how: Plan) -> Settled:
     at_limit = np.asarray(queries.sigma) == 0
     if at_limit.all():
         return _nearest(queries, chunks, how.full)
-    found = once(queries, jnp.float32)
-    if how.precision == "highest":
-        found = _repeat(found.unsettled & ~at_limit, lambda some: once(some, jnp.float64), queries, found)
+    fits = _fit(queries, chunks.samples(jnp.zeros((0, chunks.d), chunks.source.dtype), jnp.zeros(0, jnp.int32)))
+    found = once(_where(queries, fits), jnp.float32)
+    unsettled = ~at_limit & ((found.unsettled & (how.precision == "highest")) | ~np.asarray(fits))
+    found = _repeat(unsettled, lambda some: once(some, jnp.float64), queries, found._replace(unsettled=unsettled))
+    found = _repeat(
+        found.unsettled & ~at_limit, lambda some: _from_differences(*some, chunks, how.full), (queries, np.asarray(found.pivot)), found
+    )
     return _repeat(at_limit, lambda some: _nearest(some, chunks, how.full), queries, found)
+
+
+def _from_differences(queries: Queries, pivot: np.ndarray, chunks: Chunks, full: bool) -> Settled:
+    """As `differences.from_differences`; `pivot` is an index in the source."""
+    pivots = chunks.rows(np.clip(pivot, 0, chunks.n - 1)).astype(np.float64)
+    total = _no_sums(pivots.shape[:1], chunks.d)
+    for chunk in chunks.of_labels(np.asarray(queries.label)):
+        total = jax.block_until_ready(_add_samples(total, queries, pivots, chunk.samples))
+    nothing = chunks.samples(jnp.zeros((0, chunks.d), chunks.source.dtype), jnp.zeros(0, jnp.int32))
+    found = _settled_by(total, queries, pivots, nothing)
+    return found if full else found._replace(**dict.fromkeys(MORE))
 
 
 def _pass(queries: Queries, chunks: Chunks, how: Plan, dtype: DTypeLike) -> Partial:
@@ -116,11 +137,19 @@ def _settle(partial: Partial, queries: Queries, chunks: Chunks) -> Settled:
     return found
 
 
+@jax.jit
+def _add_samples(total: differences.Sums, queries: Queries, pivots: Float[Array, "B D"], chunk: Samples) -> differences.Sums:
+    size = max(1, min(chunk.n, differences.BLOCK // chunk.d))
+    return differences.add_samples(total, queries, pivots, jnp.zeros_like(queries.x), chunk, size)
+
+
 @bind(jax.jit, static_argnames="n")
 def _settle_held(partial: Partial, queries: Queries, held: Samples, n: int) -> Settled:
     where = jnp.arange(held.n, dtype=jnp.int32).reshape(partial.top_index.shape)
     here = dataclasses.replace(partial, top_index=jnp.where(partial.top_index == NO_SAMPLE, NO_SAMPLE, where))
-    return settle(here, queries, held, ONE_DEVICE, n=n)
+    found = settle(here, queries, held, ONE_DEVICE, n=n)
+    assert held.index is not None
+    return found._replace(pivot=held.index[jnp.minimum(found.pivot, held.n - 1)])
 
 
 def _nearest(queries: Queries, chunks: Chunks, full: bool) -> Settled:
@@ -143,6 +172,7 @@ def _nearest(queries: Queries, chunks: Chunks, full: bool) -> Settled:
     known: dict[str, Any] = dict.fromkeys(Settled._fields)
     known |= {"mean": mean, "log_weight": np.where(shortest > 0, -np.inf, np.inf)}
     known |= {"left_out": np.zeros(b), "keeps_rest": np.zeros(b, bool), "unsettled": np.zeros(b, bool)}
+    known |= {"log_total": np.full(b, np.inf), "pivot": np.full(b, NO_SAMPLE, np.int32)}
     if full:
         apart = [_sum(rows, bind(_square_distance, of), chunks).sum() for rows, of in zip(nearest, mean, strict=True)]
         index = np.array([rows[0] if len(rows) else NO_SAMPLE for rows in nearest], np.int32)
@@ -191,7 +221,7 @@ def _in_pieces(f: Callable[[np.ndarray], Output], b: int, size: int) -> Output:
     return parts[0] if len(parts) == 1 else jax.tree.map(lambda *v: np.concatenate(v)[:b], *parts)
 
 
-def _repeat(which: np.ndarray, f: Callable[[Queries], Settled], queries: Queries, results: Settled) -> Settled:
+def _repeat(which: np.ndarray, f: Callable[[Rows], Settled], queries: Rows, results: Settled) -> Settled:
     """`results` with the rows `which` replaced by `f` of those queries, all in one go; their number is rounded up, for few compilations."""
     rows = np.flatnonzero(which)
     if not len(rows):

@@ -184,17 +184,21 @@ class Planner:
     def choice(self, samples: Samples, alpha: float, sigma: float) -> Choice:
         """How queries with these coefficients are computed."""
         sketch, costs, standing = self.prepare(samples)
+        sigma = sigma if samples.unit is None else sigma / float(samples.unit)
         return choose(sketch.n, costs, standing, sigma / alpha if alpha > 0 else math.inf)
 
     def __call__(self, samples: Samples, queries: Queries, *, tolerance: float) -> Found | None:
-        """Moments of the queries, as far as they are answered; None where none is."""
+        """Moments of the queries, in the caller's unit, as far as they are answered; None where none is."""
+        unit = 1.0 if samples.unit is None else float(samples.unit)
+        queries = queries._replace(x=queries.x / unit, sigma=queries.sigma / unit) if unit != 1 else queries
         inside = (queries.sigma > 0) & np.isfinite(queries.x).all(axis=1)
         self._eligible += int(inside.sum())
         enough = max(ELIGIBLE, WORTH / max(samples.values.size, 1))
         if not inside.any() or (self._made is None and not self.always and self._eligible < enough):
             return None
         with one_thread_each():
-            return self._answered(*self.prepare(samples), queries, inside, tolerance)
+            found = self._answered(*self.prepare(samples), queries, inside, tolerance)
+        return found if found is None or unit == 1 else found.times(unit)
 
     def _answered(
         self, sketch: Sketch, costs: Costs, standing: Standing, queries: Queries, inside: Bool[np.ndarray, " B"], tolerance: float

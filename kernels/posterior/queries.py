@@ -4,16 +4,19 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from kernels.double import to64
 from kernels.posterior.samples import Samples
+
+LARGEST_SCORE = 1e30
+"""A score, or a product on the way to it, that float32 surely holds."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Queries:
-    """`B` queries of a posterior, in float64 (made and used inside `float64_scope`).
+    """`B` queries of a posterior, in float64 (made and used inside `float64_scope`), in the unit of the samples.
 
     The score of sample i, `direction · (y_i - center) - curvature · ‖y_i - center‖² + log prior_i`, is its log weight
     `-‖x - α y_i‖² / 2σ² + log prior_i` plus `offset`: the query's own norm has dropped out of what float32 must resolve.
@@ -36,8 +39,10 @@ class Queries:
 
     @classmethod
     def of(cls, x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, still: Array | None = None) -> "Queries":
-        """Float64 arithmetic: at t = 0.999 the scores are 10⁶ times the distances. `still` is 1/α, that of the noise, by default."""
+        """From the caller's numbers, in float64: at t = 0.999 the scores are 10⁶ times the distances. `still` is 1/α by default."""
         x, alpha, sigma = to64(x), to64(alpha), to64(sigma)
+        if samples.unit is not None:
+            x, sigma = x / to64(samples.unit), sigma / to64(samples.unit)
         still = 1 / jnp.maximum(alpha, 1e-30) if still is None else to64(still)
         variance = jnp.where(sigma > 0, sigma, 1) ** 2
         rate = jnp.where(sigma > 0, alpha / variance, 0)
@@ -53,8 +58,13 @@ class Queries:
             offset=jnp.sum(centred**2, axis=1) / (2 * variance),
         )
 
-    def log_weights_of(self, rows: Float[Array, "B k D"], log_prior: Float[Array, "B k"] | float) -> Float[Array, "B k"]:
-        """The exact log weights of a few samples of each query, from differences."""
-        residual = self.x[:, None] - self.alpha[:, None, None] * rows
-        variance = jnp.where(self.sigma > 0, self.sigma, 1) ** 2
-        return log_prior - jnp.sum(residual**2, axis=-1) / (2 * variance[:, None])
+    def fit_float32(self, samples: Samples) -> Bool[Array, " B"]:
+        """Whether float32 holds the scores, and the sums on the way to them; not for data that are 10¹² times larger than the noise."""
+        reach = jnp.sqrt(to64(samples.largest)) + jnp.sqrt(jnp.sum(to64(samples.center) ** 2))
+        size = jnp.sqrt(jnp.sum(self.direction**2, axis=1)) * jnp.maximum(reach, 1) + self.curvature * jnp.maximum(reach**2, 1)
+        return size < LARGEST_SCORE
+
+    def where(self, keep: Bool[Array, " B"]) -> "Queries":
+        """The same, but with all scores 0 in the other rows."""
+        direction, curvature = jnp.where(keep[:, None], self.direction, 0), jnp.where(keep, self.curvature, 0)
+        return dataclasses.replace(self, direction=direction, curvature=curvature)

@@ -1,10 +1,12 @@
 """A data set, prepared once for many posteriors: its centre, its norms, its prior weights."""
 
 import dataclasses
+import math
 from functools import partial as bind
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from kernels.double import float64_scope, to32, to64
@@ -39,10 +41,16 @@ class Samples:
     """The caller's index of each row; None: its position."""
     by_class: bool = dataclasses.field(default=False, metadata={"static": True})
     """Whether the rows are sorted by label: the blocks of a class can then be found."""
+    unit: Float[Array, ""] | None = None
+    """A power of two: the caller's samples are `values * unit`. None: 1. All else here is in this unit too."""
 
     @property
     def n(self) -> int:
         return self.values.shape[0]
+
+    def restored(self, rows: Array) -> Array:
+        """Rows of `values`, as the caller gave them."""
+        return rows if self.unit is None else (rows * self.unit).astype(rows.dtype)
 
     def in_order(self, rows: Array) -> Array:
         """A field, in the caller's order."""
@@ -51,6 +59,26 @@ class Samples:
     @property
     def d(self) -> int:
         return self.values.shape[1]
+
+
+USUAL = 2.0**20
+"""Data whose largest number lies between 1 / so many and so many are taken as they are: float32 holds their squares, and sums of them."""
+
+
+def unit_of(largest: float) -> float:
+    """The power of two by which data are divided whose largest number this is: 1 for usual ones, and for data that are all 0."""
+    if not 0 < largest < math.inf or 1 / USUAL <= largest <= USUAL:
+        return 1.0
+    return math.ldexp(1.0, max(math.frexp(largest)[1], -125))
+
+
+def in_unit(values: Num[np.ndarray, "N D"] | Num[Array, "N D"]) -> tuple[Num[np.ndarray, "N D"] | Num[Array, "N D"], float]:
+    """Concrete data in a unit of about their own size, and that unit; by the host, for XLA takes subnormal numbers for 0."""
+    if values.dtype == np.uint8:
+        return values, 1.0
+    host = np.asarray(values)
+    unit = unit_of(max(float(host.max()), -float(host.min())))
+    return (values, 1.0) if unit == 1 else (np.multiply(host, np.asarray(1 / unit, host.dtype)), unit)
 
 
 @bind(jax.jit, static_argnames="shards")
@@ -108,6 +136,9 @@ def prepare(
 ) -> Samples:
     """Prepare `data` for `posterior`: one pass over it, in float64.
 
+    Data of an unusual size (largest number beyond 10⁶ or below 10⁻⁶) are copied and divided by a power of two, so that squares stay within
+    float32; not under tracing, where their size cannot be known.
+
     Args:
       data: `[N, D]`, float32, bfloat16 or uint8.
       labels: `[N]` integers, or None.
@@ -116,6 +147,10 @@ def prepare(
         under tracing, where that cannot be known.
       shards: the devices of a `shard_map`, each with data of its own.
     """
+    unit = 1.0
+    if not isinstance(data, jax.core.Tracer):
+        data, unit = in_unit(data)
+        data = jnp.asarray(data)
     center, norms, largest, ratio = statistics(jax.lax.stop_gradient(data), counts, shards)
     if shift is None:
         shift = True if isinstance(ratio, jax.core.Tracer) else bool(ratio > SHIFTED_FROM)
@@ -129,4 +164,5 @@ def prepare(
         largest=largest,
         shifted=shift,
         index=None if shards.axis_name is None else (shards.number * n + jnp.arange(n)).astype(jnp.int32),
+        unit=None if unit == 1 else jnp.asarray(unit, jnp.float32),
     )

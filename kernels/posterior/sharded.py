@@ -20,11 +20,11 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int, Num
 
 from kernels.posterior.collectives import Shards
 from kernels.posterior.partial import NO_SAMPLE
-from kernels.posterior.samples import SHIFTED_FROM, Samples, statistics
+from kernels.posterior.samples import SHIFTED_FROM, Samples, statistics, unit_of
 
 SAMPLES, QUERIES = "samples", "queries"
 Output = TypeVar("Output")
@@ -139,13 +139,19 @@ def shard_samples(
     values, index, weights = globally("values"), globally("index"), globally("counts")
     assert values is not None
     split, whole = P(SAMPLES), P()
+    unit = 1.0
+    if values.dtype != jnp.uint8:
+        unit = unit_of(float(jax.jit(_largest, out_shardings=NamedSharding(mesh, whole))(values)))
+    if unit != 1:
+        inverse = np.asarray(1 / unit, values.dtype)
+        values = jax.jit(jnp.multiply, out_shardings=NamedSharding(mesh, split))(values, inverse)
     center, norms, largest, ratio = jax.jit(
         jax.shard_map(
             bind(statistics, shards=Shards(SAMPLES)), mesh=mesh, in_specs=split, out_specs=(whole, split, whole, whole), check_vma=False
         )
     )(values, weights)
     if not np.isfinite(largest):
-        raise ValueError("data has NaN or infinity, or numbers whose squares overflow float32")
+        raise ValueError("data has NaN or infinity")
     samples = Samples(
         values=values,
         center=center,
@@ -156,8 +162,14 @@ def shard_samples(
         shifted=bool(ratio > SHIFTED_FROM),
         index=index,
         by_class=labels is not None,
+        unit=None if unit == 1 else jax.device_put(jnp.asarray(unit, jnp.float32), NamedSharding(mesh, whole)),
     )
     return Sharded(samples, total, shape, counts is not None, mesh)
+
+
+def _largest(values: Num[Array, "N D"]) -> Float[Array, ""]:
+    """The largest of all |numbers|, float32."""
+    return jnp.maximum(values.max(), -values.min()).astype(jnp.float32)
 
 
 def abstract_samples(
@@ -196,7 +208,7 @@ def spread(f: Callable[..., Output], rows: tuple[Array, ...], samples: Samples |
     b, tiles = rows[0].shape[0], samples.mesh.shape[QUERIES]
     short = -b % tiles
     padded = tuple(jnp.pad(v, ((0, short),) + ((0, 0),) * (v.ndim - 1), mode="edge") for v in rows) if short else rows
-    everywhere = ("center", "largest")
+    everywhere = ("center", "largest", "unit")
     specs: dict[str, Any] = {field.name: P() if field.name in everywhere else P(SAMPLES) for field in dataclasses.fields(Samples)}
     static = {"shifted": samples.samples.shifted, "by_class": samples.samples.by_class}
     out = jax.shard_map(

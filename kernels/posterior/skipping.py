@@ -23,7 +23,8 @@ from kernels.posterior.sketch import ROWS, Sketch
 from kernels.posterior.weighing import HIDDEN, Heavy, Pairs, moments
 
 LIGHT, WRONG = 10.0, 1e-8
-"""Nats below the peak from which a sample may be weighed by its bytes, where what they get wrong weighs less than this."""
+"""Nats below the peak from which a sample may be weighed by its bytes, where what they get wrong weighs less than this: both for queries
+whose noise is as wide as the data, and less where it is narrower."""
 MANY, FIRST, SAMPLED = 0.5, 0.07, 8
 """Share of the leaves to be looked at from which on each query begins with a share of them; counted on every so many."""
 TOO_MUCH = 1e25
@@ -74,9 +75,9 @@ class Look:
     def answer(self, by_products: bool, most: Float[np.ndarray, " B"]) -> Found:
         """Moments of the queries but those that are given up: see `posterior_by_sketch`."""
         heavy, cut, pairs = self.standing(by_products, most * self._n)
-        logs = pairs.values + (self._aim.constant - heavy.peak)[pairs.queries]
-        highest = logs + pairs.widths
-        sure = (highest < -LIGHT) & (pairs.widths * np.exp(np.minimum(highest, 0)) < WRONG)
+        logs = pairs.values - heavy.score[pairs.queries]
+        highest, width = logs + pairs.widths, self._width(np.minimum(heavy.moving, heavy.square))[pairs.queries]
+        sure = (highest < -LIGHT - np.log(width) / 2) & (pairs.widths * np.exp(np.minimum(highest, 0)) < WRONG / width)
         found, _ = moments(self.sketch, self.part, self.queries, heavy, cut, pairs, logs, sure)
         found.standing[:] = np.bincount(pairs.queries, minlength=len(cut))
         found.error_bound[:] = (found.error_bound + self._n * np.exp(-cut)) * found.top1_weight * 2 * self.sketch.radius
@@ -109,15 +110,18 @@ class Look:
             if (wanted > cut)[~given_up].any():
                 cut, floor = np.maximum(cut, wanted), np.where(given_up, floor, lower)
                 continue
-            least = np.maximum(lower, heavy.peak - self._aim.constant) - wanted
+            least = np.maximum(lower, heavy.score) - wanted
             keep = (pairs.values + pairs.widths >= least[pairs.queries]) & ~given_up[pairs.queries]
             return heavy, wanted, pairs.where(keep)
 
     def _cut(self, square: np.ndarray) -> Float[np.ndarray, " B"]:
         """How far below the peak a sample does not matter, where the velocity's scale is the root of `square`: the wider the data are
         beside it, the farther."""
-        width = 4 * self.sketch.radius**2 / np.maximum(square, 1e-60)
-        return np.log(self._n / np.maximum(HIDDEN / np.maximum(1, width), self._tolerance))
+        return np.log(self._n / np.maximum(HIDDEN / self._width(square), self._tolerance))
+
+    def _width(self, square: np.ndarray) -> np.ndarray:
+        """The data's squared diameter, as a multiple of `square`; at least 1."""
+        return np.maximum(1, 4 * self.sketch.radius**2 / np.maximum(square, 1e-60))
 
     def _bounds_of_leaves(self) -> Float[np.ndarray, "leaves B"]:
         """At least the highest score in each leaf."""

@@ -51,6 +51,8 @@ class Heavy(NamedTuple):
     row: Int[np.ndarray, " B"]
     peak: Float[np.ndarray, " B"]
     """Its log weight `-‖x - α y‖² / 2σ² + log prior`, exact."""
+    score: Float[np.ndarray, " B"]
+    """The same about the data's centre, without the query's own norm: `-‖x - α c‖² / 2σ²` less."""
     base: Float[np.ndarray, "B D"]
     """Itself, float64."""
     square: Float[np.ndarray, " B"]
@@ -62,9 +64,10 @@ class Heavy(NamedTuple):
     def at(cls, sketch: Sketch, queries: Queries, rows: Int[np.ndarray, " B"]) -> "Heavy":
         """Of the sample `rows[q]` for query q."""
         x, alpha, sigma, still, _ = queries
-        base, square, moving = np.empty(x.shape), np.empty(len(x)), np.empty(len(x))
-        native.around(x, alpha, still, sketch.rows, rows, base, square, moving)
-        return cls(rows, sketch.log_prior[rows] - square / (2 * sigma**2), base, square, moving)
+        base, square, moving, score = np.empty(x.shape), *(np.empty(len(x)) for _ in range(3))
+        native.around(x, alpha, sigma, still, sketch.center, sketch.rows, rows, base, square, moving, score)
+        prior = sketch.log_prior[rows]
+        return cls(rows, prior - square / (2 * sigma**2), prior + score, base, square, moving)
 
 
 class Light(NamedTuple):
@@ -103,7 +106,7 @@ def moments(
     with np.errstate(invalid="ignore", divide="ignore"):  # of those that have no pairs
         total, square, score, away, _, _, below = sums.T
         mean /= total[:, None]
-        top1 = np.exp(heaviest.peak - heavy.peak) / total
+        top1 = np.exp(heaviest.rise) / total
         found.denoised[:] = heavy.base + mean
         found.log_density[:] = log_density_of(sketch, part, heavy.peak + np.log(total), queries.sigma)
         found.top1_weight[:] = top1
@@ -116,7 +119,8 @@ def moments(
 
 
 class _Heaviest(NamedTuple):
-    peak: Float[np.ndarray, " B"]
+    rise: Float[np.ndarray, " B"]
+    """Its log weight relative to that of the sample about which the moments are taken."""
     row: Int[np.ndarray, " B"]
 
 
@@ -133,6 +137,7 @@ def _weighed(
     """About whom, the heaviest, Σ w (y - base), and the sums of `native.add_pairs`, with all of Σ w ‖y - base‖² in the fourth."""
     x, alpha, sigma, _, _ = queries
     of_rows = sketch.rows, sketch.square_norms, sketch.log_prior, sketch.index
+    own_prior = sketch.log_prior[heavy.row]
 
     parts = cores() if len(pairs.rows) > ALONE * len(x) else 1  # sums of their own cost each part more than a few pairs do
 
@@ -140,13 +145,13 @@ def _weighed(
         mean, more, sums = np.zeros(x.shape), np.zeros(x.shape, np.float32), np.zeros((len(x), 7))
         highest, whose = np.full(len(x), -np.inf), heavy.row.copy()  # so that all are computed by the same code, and ties are
         some = pairs.rows, pairs.queries, logs, sure, *(len(pairs.rows) * k // parts for k in (part, part + 1))
-        native.add_pairs(x, alpha, sigma, *of_rows, heavy.base, heavy.peak, cut, *some, mean, more, sums, highest, whose)
+        native.add_pairs(x, alpha, sigma, *of_rows, heavy.base, own_prior, cut, *some, mean, more, sums, highest, whose)
         return mean, more, sums, highest, whose
 
     every = in_turn(parts, work) if parts > 1 else [work(0)]
     heaviest = _highest(sketch, [one[3:] for one in every])
-    heaviest = heaviest._replace(peak=np.where(np.isneginf(heaviest.peak), heavy.peak, heaviest.peak))
-    rise = heaviest.peak - heavy.peak
+    rise = np.where(np.isneginf(heaviest.rise), 0, heaviest.rise)
+    heaviest = heaviest._replace(rise=rise)
     if (rise > SURPRISE).any():  # then the weights may overflow
         if light is not None:
             fall = np.exp(-rise)
