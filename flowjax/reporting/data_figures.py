@@ -31,11 +31,17 @@ def spectrum_figure(eigenvalues: Float[np.ndarray, " E"], effective_dimension: f
 
 
 @style.context()
-def classes_count_figure(counts: Int[np.ndarray, " K"]) -> Figure:
-    """How many samples each class has."""
+def classes_count_figure(classes: Int[np.ndarray, " K"], counts: Int[np.ndarray, " K"]) -> Figure:
+    """How many samples each class has.
+
+    Args:
+      classes: the labels, rising; where numbers between them are missing, they are drawn side by side.
+      counts: of their samples.
+    """
     figure, (axes,) = style.new_figure()
+    whole = int(classes[-1]) == len(classes) - 1
     axes.bar(np.arange(len(counts)), counts, width=0.8 if len(counts) < 100 else 1.0, color=style.MEASURED)
-    axes.set_xlabel("label")
+    axes.set_xlabel("label" if whole else f"label, of the {len(classes):,} that occur, {classes[0]:,} to {classes[-1]:,}")
     axes.set_ylabel("samples")
     axes.grid(axis="x", visible=False)
     return figure
