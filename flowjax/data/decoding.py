@@ -64,8 +64,8 @@ def open_image(encoded: bytes) -> PIL.Image.Image:
         raise ValueError(f"no image of {_FORMATS} format that can be read: it is {kind_of(encoded)}") from error
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width:,} x {image.height:,} pixels; more than {MAX_PIXELS:,} are not read")
-    # Pillow gives the upper 8 of a PNG's 16 bits if it is coloured; the bit depth stands in byte 24.
-    if image.mode in _DEEP or (image.format == "PNG" and encoded[24] > 8):
+    # Pillow gives the upper 8 of a PNG's 16 bits if it is coloured; what it decodes from is "RGB;16B" then.
+    if image.mode in _DEEP or (image.format == "PNG" and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))):
         raise ValueError(
             f"more than 8 bits for each value (mode {image.mode}), which are not read from images: convert it to 8 bits, "
             "or keep all as float32 in a .npy file (x / 32767.5 - 1)"

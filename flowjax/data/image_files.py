@@ -27,10 +27,11 @@ def folders_in(root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def files_below(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The user's files in `root` at any depth; links to folders are not followed."""
+    """The user's files in `root` at any depth, links without a target among them; links to folders are not followed."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not is_rubbish(name))
-        yield from (pathlib.Path(folder, name) for name in names if not is_rubbish(name))
+        files = (pathlib.Path(folder, name) for name in names if not is_rubbish(name))
+        yield from (file for file in files if file.is_file() or not file.exists())  # no pipes: reading one would wait for ever
 
 
 def files_in(root: pathlib.Path) -> Iterator[pathlib.Path]:

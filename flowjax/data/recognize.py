@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 
 from flowjax.data.file_kind import kind_of_file
 from flowjax.data.image_files import check_layout, files_below, is_image, is_rubbish
@@ -40,8 +41,7 @@ def recognize(path: str | os.PathLike) -> str:
     if (path / "dataset_info.json").is_file():
         return "tfds"
     if (path / "dataset.json").is_file():
-        first = next((file for file in files_below(path) if is_image(file) or file.suffix == ".npy"), None)
-        return "repa" if first is None or first.suffix == ".npy" else "images"
+        return "images" if _lists_images(path / "dataset.json") else "repa"
     if (path / "vae-sd" / "dataset.json").is_file():
         return "repa"
     if check_layout(path):
@@ -51,3 +51,13 @@ def recognize(path: str | os.PathLike) -> str:
     there = f"it holds {', '.join(held[:5])}{', ...' * (len(held) > 5)}" if held else "it is empty"
     arrays = "; name one of its files" * any(name.endswith(ARRAY_SUFFIXES) for name in held)
     raise ValueError(f"path={path}: a folder with none of {known}; {there}{arrays}; to read it in a certain way, name the source")
+
+
+def _lists_images(listing: pathlib.Path) -> bool:
+    """Whether a `dataset.json` is of images (EDM), not of latents: by the first file that it names, or that lies there if it names none."""
+    with open(listing, "rb") as file:
+        named = re.search(rb'\[\s*\[\s*"([^"]+)"', file.read(4096))
+    if named:
+        return is_image(pathlib.Path(named[1].decode("utf-8", "replace")))
+    first = next((file for file in files_below(listing.parent) if is_image(file) or file.suffix == ".npy"), None)
+    return first is not None and is_image(first)

@@ -262,6 +262,14 @@ def test_bmp_is_read_and_images_that_are_not_are_counted(folder):
     np.testing.assert_array_equal(found.read(np.array([2]))[0], gradient(8, 8))
 
 
+def test_a_pipe_is_passed_over_and_a_link_without_a_target_is_named(folder):
+    os.mkfifo(folder / "cat" / "pipe.png")
+    assert data.open_records("images", path=folder, resolution=8, cache_dir="none").n == 4
+    (folder / "cat" / "link.png").symlink_to(folder / "nowhere.png")
+    with pytest.raises(FileNotFoundError, match=r"link\.png"):
+        data.open_records("images", path=folder, resolution=8, cache_dir=str(folder.parent / "cache"))
+
+
 def test_a_flat_folder_is_read_without_labels(tmp_path):
     for k in (3, 1, 2):
         PIL.Image.fromarray(gradient(8, 8) // k).save(tmp_path / f"{k}.png")
