@@ -35,13 +35,14 @@ def classes_count_figure(classes: Int[np.ndarray, " K"], counts: Int[np.ndarray,
     """How many samples each class has.
 
     Args:
-      classes: the labels, rising; where numbers between them are missing, they are drawn side by side.
+      classes: the labels that occur, rising; they are drawn side by side, whatever numbers are missing between them.
       counts: of their samples.
     """
     figure, (axes,) = style.new_figure()
-    whole = int(classes[-1]) == len(classes) - 1
+    shown = np.unique(np.linspace(0, len(classes) - 1, 10).round().astype(int))
     axes.bar(np.arange(len(counts)), counts, width=0.8 if len(counts) < 100 else 1.0, color=style.MEASURED)
-    axes.set_xlabel("label" if whole else f"label, of the {len(classes):,} that occur, {classes[0]:,} to {classes[-1]:,}")
+    axes.set_xticks(shown, classes[shown].astype(str).tolist(), rotation=0 if classes[-1] < 10_000 else 30)
+    axes.set_xlabel("label" if classes[-1] == len(classes) - 1 else f"label, of the {len(classes):,} that occur")
     axes.set_ylabel("samples")
     axes.grid(axis="x", visible=False)
     return figure
