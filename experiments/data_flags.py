@@ -37,6 +37,9 @@ def open_data(block: ConfigDict) -> data.Records:
     records = data.open_records(source, progress=runner.progress, **settings)
     if str(records.provenance.get("stats")).startswith(COMPUTED):
         print(f"{records.name}: no statistics were found; they were {records.provenance['stats']}")
+    if "not_read" in records.provenance:
+        hint = " (--config.data.array=NAME, --config.data.label_array=NAME)" * (source == "arrays")
+        print(f"{records.name}: not read: {records.provenance['not_read']}{hint}")
     return records
 
 
@@ -47,7 +50,7 @@ def load_data(block: ConfigDict) -> data.DataSet:
 
 def load_beside(block: ConfigDict, records: data.Records, path: str) -> data.DataSet:
     """Samples at `path` of the kind of `records`, which a block names, in memory. Latents there are normalised as the records are."""
-    changes = {"source": "", "path": path, "labels": "", "classes": (), "max_samples": 0}
+    changes = {"source": "", "path": path, "labels": "", "array": "", "label_array": "", "classes": (), "max_samples": 0}
     if "stats" not in records.provenance:
         return load_data(ConfigDict(block.to_dict() | changes))
     beside = open_data(ConfigDict(block.to_dict() | changes | {"stats": "", "multiplier": 0.0, "normalize": "none"}))

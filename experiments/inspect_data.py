@@ -42,9 +42,11 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     channels = [{"channel": c, "mean": float(found.mean[c]), "std": float(found.std[c])} for c in range(len(found.mean))]
     workdir.write_csv("channels.csv", channels)
     workdir.write_csv("spectrum.csv", [{"rank": k + 1, "eigenvalue": float(value)} for k, value in enumerate(found.eigenvalues)])
-    if found.class_counts is not None:
-        names = records.class_names or [str(label) for label in range(len(found.class_counts))]
-        workdir.write_csv("classes.csv", [{"label": k, "class": names[k], "samples": int(n)} for k, n in enumerate(found.class_counts)])
+    if found.classes is not None and found.class_counts is not None:
+        rows = zip(found.classes.tolist(), found.class_counts.tolist(), strict=True)
+        workdir.write_csv(
+            "classes.csv", [{"label": k, "class": records.class_names[k] if records.class_names else str(k), "samples": n} for k, n in rows]
+        )
     workdir.write_json(
         "summary.json",
         {
@@ -54,6 +56,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "shape": found.shape,
             "stored_dtype": str(records.rows.dtype),
             "num_classes": records.num_classes,
+            "classes": found.classes,
             "class_counts": found.class_counts,
             "range": (found.low, found.high),
             "mean": found.mean,
@@ -67,6 +70,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "warnings": warnings,
             "takeaway": takeaway,
             "units": {
+                "class_counts": "samples of each of the labels in classes",
                 "range, mean, std": "the model's values, after normalisation",
                 "near_duplicates": f"share nearer than {NEAR} of 2 tr Cov",
             },
@@ -91,6 +95,7 @@ def _facts(records: data.Records, found: Inspection) -> dict[str, Any]:
         "samples": f"{found.n:,} of shape {found.shape}, D = {found.d:,}, stored as {records.rows.dtype}",
         "normalisation": records.normalization.formula,
         **({"statistics": records.provenance["stats"]} if "stats" in records.provenance else {}),
+        **({"not read": records.provenance["not_read"]} if "not_read" in records.provenance else {}),
         "range": f"{found.low:.4g} to {found.high:.4g}",
         "mean": _span(found.mean),
         "standard deviation": _span(found.std),
@@ -132,8 +137,12 @@ def _figures(config: ConfigDict, workdir: WorkDir, records: data.Records, found:
             "How near the nearest is",
             "Near duplicates decide what memorisation means: a model that returns one of them has not learned to generalise.",
         )
-    if found.class_counts is not None:
-        drawings["classes"] = (data_figures.classes_count_figure(found.class_counts), "Samples by class", "How many each label has.")
+    if found.classes is not None and found.class_counts is not None:
+        drawings["classes"] = (
+            data_figures.classes_count_figure(found.classes, found.class_counts),
+            "Samples by class",
+            "How many each label has.",
+        )
     return [
         Section(heading, text, workdir.save_figure(name, figure), alt=f"{heading}: {text}")
         for name, (figure, heading, text) in drawings.items()

@@ -200,7 +200,9 @@ def _predict(samples: Samples, by_class: bool, path: Path) -> dict[str, float]:
         spectrum = stages.predict_turning_point(stages.covariance_spectrum(own.data), samples.n, path)
     else:
         assert samples.labels is not None
-        spectrum = stages.predict_turning_point_by_class(own.data, labels, path, sizes=np.bincount(samples.labels))[0]
+        classes, counts = np.unique(samples.labels, return_counts=True)
+        sizes = dict(zip(classes.tolist(), counts.tolist(), strict=True))
+        spectrum = stages.predict_turning_point_by_class(own.data, labels, path, sizes=sizes)[0]
     if not isinstance(samples, Dealt):
         return {"from the data": stages.predict_turning_point_from_data(own.data, labels, path), "from the spectrum": spectrum}
     return {"from the data": time_of_ratio(float(np.median(samples.thresholds(by_class=by_class))), path), "from the spectrum": spectrum}
@@ -291,7 +293,7 @@ def _figures(
     interval = None if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
     shown = np.unique(np.linspace(0, len(times) - 1, min(12, len(times))).round().astype(int))
     assert samples.value_range is not None
-    competing = samples.n if not classes else float(np.bincount(samples.labels if samples.labels is not None else [0]).max())
+    competing = samples.n if not classes else float(np.unique_counts(samples.labels if samples.labels is not None else [0]).counts.max())
     drawings = {
         "top1": (
             figures.top1_figure(times, curves["top1_weight"], turn, interval, predicted),

@@ -125,7 +125,7 @@ def make_trainer(config: ConfigDict, records: data.Records, mesh: Mesh, *, scan:
     normalization = IDENTITY if _in_memory(config) else records.normalization
     task: FlowTask | ClassifierTask | AutoencoderTask
     if config.task == "flow":
-        shape = Architecture.named(config.model.size, records.shape, records.num_classes or 0, qk_norm=config.model.qk_norm)
+        shape = Architecture.named(config.model.size, records.shape, records.num_embedded(), qk_norm=config.model.qk_norm)
         if config.model.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"model.dtype = {config.model.dtype!r}: expected float32 or bfloat16")
         times = TimeDistribution(**config.objective.times.to_dict())

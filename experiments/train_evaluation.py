@@ -54,7 +54,7 @@ def classifier_task(records: data.Records | data.DataSet, normalization: Normali
     if len(records.shape) != 3:
         raise ValueError(f"a classifier needs images [H, W, C], got samples of shape {records.shape}")
     height, width, channels = records.shape
-    return ClassifierTask((height, width, channels), records.num_classes, normalization)
+    return ClassifierTask((height, width, channels), records.num_embedded(), normalization)
 
 
 def train_classifier(config: ConfigDict, labelled: data.DataSet, mesh: Mesh) -> Frozen:

@@ -9,7 +9,7 @@ identity), so that `E[max_j γ_j] = P(i = argmax_j γ_j)`: exactly, for every da
 therefore a question about (1) alone, and no softmax is ever needed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -290,7 +290,7 @@ def predict_turning_point(eigenvalues: ArrayLike, n: int, path: Path | None = No
 
 
 def predict_turning_point_by_class(
-    data: ArrayLike, labels: ArrayLike, path: Path | None = None, *, sizes: np.ndarray | None = None
+    data: ArrayLike, labels: ArrayLike, path: Path | None = None, *, sizes: Mapping[int, int] | None = None
 ) -> tuple[float, dict[int, float]]:
     """The spectral prediction for a class-conditional oracle, from within-class spectra and sizes.
 
@@ -300,7 +300,7 @@ def predict_turning_point_by_class(
       data: `[N, *shape]`, real.
       labels: `[N]` integers.
       path: the probability path; rectified flow by default.
-      sizes: of the classes, by label, where `data` are some of their samples only.
+      sizes: of each class, by its label, where `data` are some of their samples only.
 
     Returns:
       The turning point pooled over queries, and that of each class by its label.
@@ -313,7 +313,7 @@ def predict_turning_point_by_class(
     spectra = {}
     for label in np.unique(classes):
         members = rows[classes == label]
-        spectra[int(label)] = (checked_eigenvalues(covariance_spectrum(members)), len(members) if sizes is None else int(sizes[label]))
+        spectra[int(label)] = (checked_eigenvalues(covariance_spectrum(members)), len(members) if sizes is None else int(sizes[int(label)]))
     path = path or RectifiedFlow()
     return time_of_ratio(_condensed_at(list(spectra.values())), path), {
         label: time_of_ratio(_condensed_at([spectrum]), path) for label, spectrum in spectra.items()

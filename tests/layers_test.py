@@ -30,6 +30,18 @@ def imported(source: str, package: tuple[str, ...]) -> set[str]:
     return found
 
 
+def opens_any_image(source: str) -> list[int]:
+    """Lines that give Pillow a file without saying which formats may be read: some are handed to other programs (EPS to Ghostscript)."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="open", value=ast.Name(id="Image") | ast.Attribute(attr="Image")), keywords=keywords):
+                found += [] if any(keyword.arg == "formats" for keyword in keywords) else [node.lineno]
+            case ast.Attribute(attr="imread" | "Parser" | "ImageFile") | ast.ImportFrom(module="PIL.Image" | "PIL.ImageFile"):
+                found.append(node.lineno)
+    return found
+
+
 def forbidden(layer: str, names: set[str]) -> set[str]:
     above = set(LAYERS[LAYERS.index(layer) + 1 :])
     return {name for name in names if name.split(".")[0] in above | TEST_ONLY}
@@ -40,6 +52,19 @@ def test_imports_run_one_way(file):
     """No file imports from a layer above its own, nor a package of the test extra."""
     parts = file.relative_to(ROOT).parts
     assert forbidden(parts[0], imported(file.read_text(encoding="utf-8"), parts[:-1])) == set()
+
+
+def test_pillow_is_told_which_formats_it_may_read():
+    assert {str(file): lines for file in FILES if (lines := opens_any_image(file.read_text(encoding="utf-8")))} == {}
+
+
+@pytest.mark.parametrize(
+    "source", ["PIL.Image.open(file)", "Image.open(file, 'r')", "from PIL.Image import open", "plt.imread(file)", "PIL.ImageFile.Parser()"]
+)
+def test_every_way_to_open_any_image_is_seen(source):
+    """The check itself."""
+    assert opens_any_image(source)
+    assert not opens_any_image("PIL.Image.open(file, formats=('PNG',)); open(file); PIL.Image.fromarray(x)")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))

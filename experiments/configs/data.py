@@ -13,7 +13,9 @@ def data_config(source: str = "", **settings: Any) -> ConfigDict:
         {
             "source": source,  # digits, arrays, images, latents, repa, or the name of a TFDS data set; "": what lies at path
             "path": "",  # your file or folder
-            "labels": "",  # .npy, .npz or .safetensors with the classes [N] of the samples at path
+            "labels": "",  # .npy, .npz, .safetensors, .txt or .csv with the classes [N] of the samples at path
+            "array": "",  # arrays: the name of the samples in a file of several arrays; "": a usual one
+            "label_array": "",  # arrays: the name of the labels, there or in a CSV file; "": a usual one; none: no labels
             "normalize": "auto",  # auto: uint8 to [-1, 1], latents by their statistics, others as they are; none: as they are
             "stats": "",  # latents: .pt, .npz or .safetensors with mean and std; "": the file beside them, or computed
             "multiplier": 0.0,  # latents: what normalised values are multiplied by; 0: the convention of their kind

@@ -1,8 +1,11 @@
-"""Encoded images (PNG, JPEG, WebP) as rows of uint8, decoded in parallel, and kept decoded."""
+"""Encoded images (PNG, JPEG, WebP, BMP) as rows of uint8, decoded in parallel, and kept decoded."""
 
 import io
 import os
 import pathlib
+import struct
+import warnings
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,10 +15,19 @@ import PIL.Image
 from jaxtyping import UInt8
 
 from flowjax.data.cache import cached
+from flowjax.data.file_kind import kind_of
+from flowjax.data.image_files import IMAGE_FORMATS
 from flowjax.data.records import Progress
 
 THREADS = os.cpu_count() or 1  # Pillow decodes and resizes outside of Python's lock
-_DEEP = ("I", "I;16", "I;16B", "F")  # which would be clipped to 8 bits, not scaled
+MAX_PIXELS = 2**26  # of one image: a file of a few bytes can claim any number
+_DEEP = ("I", "I;16", "I;16L", "I;16B", "F")  # which would be clipped to 8 bits, not scaled
+_GREY = ("1", "L", "LA")
+_FORMATS = ", ".join(IMAGE_FORMATS)
+# What Pillow raises for bytes that are no whole image.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, MemoryError, struct.error, zlib.error)
+_BOMBS = (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError)
+warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)  # open_image refuses less than Pillow warns of
 _BLOCK = 1024  # images that are decoded and written at once
 
 Fetch = Callable[[np.ndarray], tuple[list[bytes], np.ndarray | None]]
@@ -38,24 +50,66 @@ def center_crop(image: PIL.Image.Image, resolution: int) -> PIL.Image.Image:
     return image.crop((left, top, left + resolution, top + resolution))
 
 
+def open_image(encoded: bytes) -> PIL.Image.Image:
+    """An image of one of `IMAGE_FORMATS`, its header read and its pixels not yet.
+
+    Raises:
+      ValueError: another format, a header that is damaged, more than 8 bits for each value, an animation, more than `MAX_PIXELS`.
+    """
+    try:
+        image: PIL.Image.Image = PIL.Image.open(io.BytesIO(encoded), formats=tuple(IMAGE_FORMATS))
+    except _BOMBS as error:
+        raise ValueError(f"more than {MAX_PIXELS:,} pixels, which are not read") from error
+    except _BROKEN as error:
+        raise ValueError(f"no image of {_FORMATS} format that can be read: it is {kind_of(encoded)}") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width:,} x {image.height:,} pixels; more than {MAX_PIXELS:,} are not read")
+    # Pillow gives the upper 8 of a PNG's 16 bits if it is coloured; what it decodes from is "RGB;16B" then.
+    if image.mode in _DEEP or (image.format == "PNG" and any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))):
+        raise ValueError(
+            f"more than 8 bits for each value (mode {image.mode}), which are not read from images: convert it to 8 bits, "
+            "or keep all as float32 in a .npy file (x / 32767.5 - 1)"
+        )
+    frames = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1  # a JPEG's others are previews
+    if frames > 1:
+        raise ValueError(f"an animation of {frames} frames, expected a single image")
+    return image
+
+
+def is_grey(encoded: bytes) -> bool:
+    """Whether an image has no colours, by its header.
+
+    Raises:
+      ValueError: as `open_image`.
+    """
+    return open_image(encoded).mode in _GREY
+
+
 def decode(encoded: bytes, mode: str, resolution: int = 0) -> UInt8[np.ndarray, "H W C"]:
-    """An image as an array, in Pillow's mode "L" (C = 1) or "RGB".
+    """An image as an array, in Pillow's mode "L" (C = 1) or "RGB". Transparency is left out, as torchvision leaves it out.
 
     Args:
       resolution: the side of ADM's centre crop; 0: as it is.
 
     Raises:
-      ValueError: bytes that are no whole image, or one of more than 8 bits for each value.
+      ValueError: bytes that are no whole image; as `open_image`; an image in colour where mode is "L".
     """
+    image = open_image(encoded)
     try:
-        image: PIL.Image.Image = PIL.Image.open(io.BytesIO(encoded))
-        if image.mode in _DEEP:
-            raise ValueError(f"more than 8 bits for each value (Pillow's mode {image.mode}), which are not read")
-        if image.mode != mode:
-            image = image.convert(mode)
-        array = np.array(center_crop(image, resolution) if resolution else image)
-    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise ValueError(f"no whole image of PNG, JPEG or WebP format ({error})") from error
+        image.load()
+    except _BROKEN as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"no whole image: a file of {image.format} format that is cut short or damaged ({reason})") from error
+    if mode == "L" and image.mode not in _GREY:
+        bands = image.convert("RGB").split()
+        if any(band.tobytes() != bands[0].tobytes() for band in bands):
+            raise ValueError("in colour, where others are grey: convert it to grey, or them to RGB")
+        image = bands[0]
+    elif image.mode != mode:
+        image = image.convert(mode)
+    if resolution and resolution**2 * max(image.size) > MAX_PIXELS * min(image.size):
+        raise ValueError(f"{image.width:,} x {image.height:,} pixels, too long for a crop of {resolution} x {resolution}")
+    array = np.array(center_crop(image, resolution) if resolution else image)
     return array[..., None] if array.ndim == 2 else array
 
 

@@ -12,6 +12,8 @@ from flowjax.spectrum import covariance_spectrum
 NEAR = 0.02
 """Samples nearer than this share of 2 tr Cov, the mean squared distance of two samples, are near duplicates: a seventh of the distance."""
 SD_VAE_STD = 1 / 0.18215  # what the convention's multiplier is the inverse of
+FAR_FROM_1 = 20
+"""Above this standard deviation, or with all values below its inverse, values are not scaled for a model."""
 _BLOCK_BYTES = 2**25
 
 
@@ -26,8 +28,15 @@ class Inspection:
     mean: Float[np.ndarray, " C"]
     """By channel: the last axis of `[H, W, C]`; of other shapes, of all values together."""
     std: Float[np.ndarray, " C"]
+    stored_dtype: str
+    as_stored: bool
+    """Whether the values are the stored ones, neither scaled nor normalised."""
+    num_classes: int | None
+    """One more than the greatest label."""
+    classes: Int[np.ndarray, " K"] | None
+    """The labels that occur, rising."""
     class_counts: Int[np.ndarray, " K"] | None
-    """How many samples each label 0..K-1 has."""
+    """How many samples each of them has."""
     classes_chosen: bool
     """Whether only some classes were asked for, so that the others are empty rightly."""
     duplicates: int
@@ -77,7 +86,8 @@ class Inspection:
 
     def _of_values(self) -> list[str]:
         channels, spread, found = self.shape[-1], float(np.sqrt(np.mean(self.std**2))), []
-        latents = len(self.shape) == 3 and channels not in (1, 3)
+        whole = np.dtype(self.stored_dtype).kind in "bui"
+        latents = len(self.shape) == 3 and channels not in (1, 3) and not whole
         if latents and channels == 4 and 0.7 * SD_VAE_STD < spread < 1.4 * SD_VAE_STD:
             found.append(
                 f"the standard deviation is {spread:.2f}, near 1/0.18215: SD-VAE's latents without their multiplier; set multiplier=0.18215"
@@ -93,10 +103,10 @@ class Inspection:
                 f"latents look un-normalised: standard deviation {spread:.2f}, mean of channel {worst} {self.mean[worst]:.2f}; "
                 "give their statistics (stats=...), or let them be computed (normalize=auto)"
             )
-        if not latents and self.low >= 0 and 1 < self.high <= 255 and spread > 2:
-            found.append(
-                f"values span [{self.low:g}, {self.high:g}], grey levels as they are: store them as uint8, which is scaled to [-1, 1]"
-            )
+        if not latents and ((whole and self.as_stored) or spread > FAR_FROM_1) and spread > 2:
+            found.append(f"values span [{self.low:g}, {self.high:g}]{self._scale()}")
+        if not latents and not whole and 0 < max(-self.low, self.high) < 1 / FAR_FROM_1:
+            found.append(f"values span [{self.low:.2g}, {self.high:.2g}], far below 1: divided twice? Models are trained on [-1, 1]")
         if not latents and self.low >= 0 and 0.5 < self.high <= 1:
             found.append(f"values span [{self.low:g}, {self.high:g}]: models are trained on [-1, 1]; use 2 x - 1")
         if len(self.shape) == 3 and self.shape[1] == self.shape[2] > self.shape[0]:
@@ -109,12 +119,15 @@ class Inspection:
     def _of_labels(self) -> list[str]:
         if self.class_counts is None:
             return []
-        empty, found = np.flatnonzero(self.class_counts == 0), []
-        if empty.size and not self.classes_chosen:
-            hint = "; labels count from 0" if empty.tolist() == [0] else ""
-            listed = ", ".join(map(str, empty[:5])) + (", ..." if empty.size > 5 else "")
-            found.append(f"{empty.size} of {len(self.class_counts)} classes have no sample: {listed}{hint}")
-        there = self.class_counts[self.class_counts > 0]
+        assert self.classes is not None
+        assert self.num_classes is not None
+        there, found = self.class_counts, []
+        empty = self.num_classes - len(self.classes)
+        if empty and not self.classes_chosen:
+            few = np.setdiff1d(np.arange(min(self.num_classes, len(self.classes) + 5)), self.classes)[:5]
+            hint = "; labels count from 0" if empty == 1 and few[0] == 0 else "; number the classes from 0" if empty > 10 * self.n else ""
+            listed = ", ".join(map(str, few)) + (", ..." if empty > 5 else "")
+            found.append(f"{empty:,} of {self.num_classes:,} classes have no sample: {listed}{hint}")
         if len(there) == 1 and not self.classes_chosen:
             found.append("all samples have one label: a model cannot be guided by it")
         if len(there) > 1 and there.mean() < 2:
@@ -122,6 +135,16 @@ class Inspection:
         elif there.max() > 20 * there.min():
             found.append(f"classes are of very different sizes, {there.min():,} to {there.max():,} samples")
         return found
+
+    def _scale(self) -> str:
+        """What values far from [-1, 1] are likely to be, and the remedy."""
+        if self.low >= 0 and self.high <= 255:
+            return ", grey levels as they are: store them as uint8, which is scaled to [-1, 1]"
+        if self.low >= -128 and self.high <= 127 and np.dtype(self.stored_dtype).kind in "bui":
+            return f", signed bytes as they are ({self.stored_dtype}): store x + 128 as uint8, which is scaled to [-1, 1]"
+        if self.low >= 0 and self.high <= 65535:
+            return f", levels of 16 bits as they are ({self.stored_dtype}): store x / 32767.5 - 1 as float32; models are trained on [-1, 1]"
+        return f", as they are ({self.stored_dtype}): models are trained on [-1, 1]; scale them, and store float32"
 
     def _of_samples(self) -> list[str]:
         found = []
@@ -185,6 +208,7 @@ def inspect(
     distinct = np.flatnonzero(np.isin(chosen, list(first.values())))
     queries = rng.choice(len(distinct), min(len(distinct), num_queries), replace=False)
     distances, pairs = _nearest(rows[distinct], queries, 2 * float(eigenvalues.sum()))
+    classes, counts = (None, None) if records.labels is None else np.unique(records.labels, return_counts=True)
     return Inspection(
         n=records.n,
         shape=records.shape,
@@ -192,7 +216,11 @@ def inspect(
         high=high,
         mean=center + total / count,
         std=std,
-        class_counts=None if records.labels is None else np.bincount(records.labels, minlength=records.num_classes or 0),
+        stored_dtype=str(records.rows.dtype),
+        as_stored=records.normalization.is_identity,
+        num_classes=records.num_classes,
+        classes=classes,
+        class_counts=counts,
         classes_chosen=bool(records.provenance.get("classes")),
         duplicates=duplicates,
         duplicates_across_classes=int(across),

@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 
+from flowjax.data.file_kind import kind_of_file
+
 _MAPPED_FROM = 2**26  # bytes; a larger .npy stays on disk until it is read
 # What NumPy and zipfile raise for a file that is cut short, damaged, or something else altogether.
 _UNREADABLE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, MemoryError, SyntaxError)
@@ -32,8 +34,11 @@ def read_numpy(path: pathlib.Path) -> dict[str, np.ndarray]:
             loaded = np.load(file, allow_pickle=False)
             return {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except _UNREADABLE as error:
-        if "pickle" in str(error) or "Python objects" in str(error) or "Object arrays" in str(error):
-            reason = "it holds pickled Python objects or is no NumPy file, and nothing is unpickled here"
+        kind = kind_of_file(path)
+        if "Object arrays" in str(error):
+            reason = "it holds pickled Python objects (dtype object), and nothing is unpickled here"
+        elif "pickle" in str(error) or "Python objects" in str(error):
+            reason = f"it is no NumPy file but {kind}" + ", and nothing is unpickled here" * ("pickle" in kind)
         else:
             reason = f"it is cut short or damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         raise ValueError(f"{path}: not readable: {reason}; write plain numbers with numpy.save") from error

@@ -2,8 +2,12 @@
 
 import os
 import pathlib
+import re
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+from flowjax.data.file_kind import kind_of_file
+from flowjax.data.image_files import check_layout, files_below, is_image, is_rubbish
+
+ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors")
 SHARDS = "latents_rank*.safetensors"
 ENCODING = "encoding.json"  # beside shards that were encoded here: of what, and whether to the end
 
@@ -12,28 +16,48 @@ def recognize(path: str | os.PathLike) -> str:
     """The name of the source that reads `path`.
 
     A `.npy`, `.npz` or `.safetensors` file: "arrays" ("latents" if it is a LightningDiT shard). A folder: "latents" with LightningDiT's
-    shards, "repa" with a `dataset.json`, "tfds" with a prepared TFDS data set, "images" with folders of images, one for each class.
+    shards, "repa" with a `dataset.json` of `.npy` files, "tfds" with a prepared TFDS data set, "images" with images or
+    folders of images, one for each class.
 
     Raises:
       FileNotFoundError: nothing lies there.
-      ValueError: something that no source reads.
+      ValueError: something that no source reads; images in a layout that leaves open what the classes are.
     """
     path = pathlib.Path(path).expanduser()
     if path.is_file():
         if path.match(SHARDS):
             return "latents"
-        if path.suffix in (".npy", ".npz", ".safetensors"):
+        if path.suffix.lower() in ARRAY_SUFFIXES:
             return "arrays"
-        raise ValueError(f"path={path}: a {path.suffix or 'nameless'} file; expected .npy, .npz or .safetensors, or a folder")
+        raise ValueError(
+            f"path={path}: a {path.suffix or 'nameless'} file ({kind_of_file(path)}); expected .npy, .npz or .safetensors, or a folder"
+            + "; unpack it, and give the folder" * (path.suffix.lower() in (".zip", ".tar", ".tgz", ".gz"))
+            + "; give the folder that it lies in" * is_image(path)
+        )
     if not path.is_dir():
         raise FileNotFoundError(f"path={path}: nothing lies there, seen from {pathlib.Path.cwd()}; give a file or a folder with your data")
     if next(path.glob(SHARDS), None) is not None:
         return "latents"
     if (path / "dataset_info.json").is_file():
         return "tfds"
-    if (path / "dataset.json").is_file() or (path / "vae-sd" / "dataset.json").is_file():
+    if (path / "dataset.json").is_file():
+        return "images" if _lists_images(path / "dataset.json") else "repa"
+    if (path / "vae-sd" / "dataset.json").is_file():
         return "repa"
-    if any(file.suffix.lower() in IMAGE_SUFFIXES for folder in sorted(path.iterdir()) if folder.is_dir() for file in folder.iterdir()):
+    if check_layout(path):
         return "images"
-    known = f"{SHARDS}, dataset.json, dataset_info.json or CLASS/NAME.png"
-    raise ValueError(f"path={path}: a folder with none of {known}; to read it in a certain way, name the source")
+    known = f"{SHARDS}, dataset.json, dataset_info.json, CLASS/NAME.png or NAME.png"
+    held = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir() if not is_rubbish(entry.name))
+    there = f"it holds {', '.join(held[:5])}{', ...' * (len(held) > 5)}" if held else "it is empty"
+    arrays = "; name one of its files" * any(name.endswith(ARRAY_SUFFIXES) for name in held)
+    raise ValueError(f"path={path}: a folder with none of {known}; {there}{arrays}; to read it in a certain way, name the source")
+
+
+def _lists_images(listing: pathlib.Path) -> bool:
+    """Whether a `dataset.json` is of images (EDM), not of latents: by the first file that it names, or that lies there if it names none."""
+    with open(listing, "rb") as file:
+        named = re.search(rb'\[\s*\[\s*"([^"]+)"', file.read(4096))
+    if named:
+        return is_image(pathlib.Path(named[1].decode("utf-8", "replace")))
+    first = next((file for file in files_below(listing.parent) if is_image(file) or file.suffix == ".npy"), None)
+    return first is not None and is_image(first)

@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import ml_dtypes
 import numpy as np
 
+MOST_UNUSED = 2**17  # classes of a model, whether their labels occur or not
+
 
 @runtime_checkable
 class Rows(Protocol):
@@ -31,6 +33,7 @@ class Rows(Protocol):
 class SampleSet:
     """What every set of N samples can say of itself, whether it is held in memory or lies on disk."""
 
+    name: str
     labels: np.ndarray | None
     class_names: tuple[str, ...] | None
 
@@ -59,6 +62,20 @@ class SampleSet:
         if self.labels is None:
             return None
         return len(self.class_names) if self.class_names is not None else int(self.labels.max()) + 1
+
+    def num_embedded(self) -> int:
+        """How many classes a model tells apart that holds values for each number from 0 to `num_classes` - 1; 0 without labels.
+
+        Raises:
+          ValueError: most of so many numbers are no label of a sample.
+        """
+        most, there = self.num_classes or 0, 0 if self.labels is None else len(np.unique(self.labels))
+        if most > max(MOST_UNUSED, 10 * there):
+            raise ValueError(
+                f"{self.name}: labels reach {most - 1:,}, and {there:,} occur; a model holds values for each number below: number the "
+                "classes from 0 (numpy.unique(labels, return_inverse=True)[1])"
+            )
+        return most
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -149,8 +166,11 @@ def checked_labels(name: str, labels: np.ndarray | None, n: int, class_names: tu
             raise ValueError(f"{name}: labels are {labels.dtype}, expected whole numbers of an integer dtype")
         if labels.shape != (n,):
             raise ValueError(f"{name}: labels have shape {labels.shape}, expected ({n},), one for each sample")
-        if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
-            raise ValueError(f"{name}: labels span [{labels.min()}, {labels.max()}], expected 0 to {np.iinfo(np.int32).max}")
+        if labels.min() < 0 or labels.max() >= np.iinfo(np.int32).max:  # num_classes is an int32 too
+            raise ValueError(
+                f"{name}: labels span [{labels.min()}, {labels.max()}], expected 0 to {np.iinfo(np.int32).max - 1}; number classes from 0 "
+                "(numpy.unique(labels, return_inverse=True)[1])"
+            )
         labels = labels.astype(np.int32, copy=False)
     if class_names is not None and (labels is None or len(class_names) <= labels.max()):
         most = "none" if labels is None else int(labels.max())

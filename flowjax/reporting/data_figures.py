@@ -31,11 +31,18 @@ def spectrum_figure(eigenvalues: Float[np.ndarray, " E"], effective_dimension: f
 
 
 @style.context()
-def classes_count_figure(counts: Int[np.ndarray, " K"]) -> Figure:
-    """How many samples each class has."""
+def classes_count_figure(classes: Int[np.ndarray, " K"], counts: Int[np.ndarray, " K"]) -> Figure:
+    """How many samples each class has.
+
+    Args:
+      classes: the labels that occur, rising; they are drawn side by side, whatever numbers are missing between them.
+      counts: of their samples.
+    """
     figure, (axes,) = style.new_figure()
+    shown = np.unique(np.linspace(0, len(classes) - 1, 10).round().astype(int))
     axes.bar(np.arange(len(counts)), counts, width=0.8 if len(counts) < 100 else 1.0, color=style.MEASURED)
-    axes.set_xlabel("label")
+    axes.set_xticks(shown, classes[shown].astype(str).tolist(), rotation=0 if classes[-1] < 10_000 else 30)
+    axes.set_xlabel("label" if classes[-1] == len(classes) - 1 else f"label, of the {len(classes):,} that occur")
     axes.set_ylabel("samples")
     axes.grid(axis="x", visible=False)
     return figure

@@ -75,6 +75,7 @@ def test_record_counts_duplicates_and_takes_zero_for_minus_zero():
         ({"labels": np.zeros(5)}, "float64, expected whole numbers"),
         ({"labels": np.array([0, 1, -1, 0, 0])}, r"span \[-1, 1\]"),
         ({"labels": np.full(5, 2**31)}, "2147483648"),
+        ({"labels": np.full(5, 2**31 - 1)}, "expected 0 to 2147483646"),
         ({"labels": np.full(5, 2), "class_names": ("a", "b")}, "2 class_names do not fit"),
         ({"class_names": ("a", "b")}, "class_names do not fit"),
         ({"value_range": (0.0, 0.5)}, r"outside of value_range=\(0.0, 0.5\)"),
@@ -83,6 +84,14 @@ def test_record_counts_duplicates_and_takes_zero_for_minus_zero():
 def test_record_names_what_is_wrong(change, message):
     with pytest.raises(ValueError, match=message):
         DataSet(**{"name": "mine", "data": np.ones((5, 2), np.float32), **change})
+
+
+def test_labels_far_apart_cost_what_their_number_does():
+    records = data.Records("mine", np.arange(12.0).reshape(4, 3), np.array([0, 2**31 - 2, 0, 1]))
+    assert (records.num_classes, data.Records("mine", records.rows, np.array([0, 999, 7, 1])).num_embedded()) == (2**31 - 1, 1000)
+    with pytest.raises(ValueError, match=r"labels reach 2,147,483,646, and 3 occur; .*number the classes from 0"):
+        records.num_embedded()
+    assert data.Records("mine", records.rows).num_embedded() == 0
 
 
 def test_split_is_deterministic_disjoint_and_keeps_every_class_in_training():
@@ -132,8 +141,62 @@ def test_npz_keys_are_looked_up_in_their_order(tmp_path):
     np.savez(path, something=IMAGES)
     assert data.load("arrays", path=path).n == 5
     np.savez(path, something=IMAGES, other=LABELS)
-    with pytest.raises(ValueError, match="holds the arrays something, other; expected one called data, images"):
+    with pytest.raises(
+        ValueError, match=r"holds the arrays something uint8 \[5, 2, 3\], other int64 \[5\], .* called data, images, .*array=NAME"
+    ):
         data.load("arrays", path=path)
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "labels", "not_read"),
+    [
+        ("arr_0 arr_1", {}, True, None),  # ADM's reference batches
+        ("x_train y_train x_test y_test", {}, True, "x_test uint8 [5, 2, 3], y_test int64 [5]"),  # Keras
+        ("X_train y_train", {}, True, None),
+        ("train_images train_labels", {}, True, None),  # MedMNIST
+        ("image label", {}, True, None),
+        ("data targets", {}, True, None),
+        ("x_test y_test x_train y_train", {"array": "x_test"}, True, "x_train uint8 [5, 2, 3], y_train int64 [5]"),
+        ("foo bar", {"array": "foo", "label_array": "bar"}, True, None),
+        ("foo bar", {"array": "foo"}, False, "bar int64 [5]"),
+        ("data labels", {"label_array": "none"}, False, "labels int64 [5]"),
+    ],
+)
+def test_labels_beside_the_samples_are_found_and_arrays_that_are_not_read_named(tmp_path, names, settings, labels, not_read):
+    path = tmp_path / "all.npz"
+    np.savez(path, **{name: LABELS if k % 2 else IMAGES for k, name in enumerate(names.split())})
+    found = data.open_records("arrays", path=path, **settings)
+    np.testing.assert_array_equal(found.rows, IMAGES)
+    np.testing.assert_array_equal(found.labels, LABELS if labels else None)
+    assert found.provenance.get("not_read") == not_read
+
+
+def test_a_second_array_that_cannot_be_labels_is_named_and_labels_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "two.npz"
+    np.savez(path, IMAGES, IMAGES)
+    found = data.open_records("arrays", path=path)
+    assert (found.labels, found.provenance["not_read"]) == (None, "arr_1 uint8 [5, 2, 3]")
+    np.savez(path, data=IMAGES, y=LABELS + 0.5)
+    with pytest.raises(ValueError, match=r"array 'y': label 0 is 0.5, expected whole .* set --config.data.label_array=none"):
+        data.load("arrays", path=path)
+    with pytest.raises(ValueError, match=r"holds no array 'z'; it has data uint8 \[5, 2, 3\], y float64"):
+        data.load("arrays", path=path, label_array="z")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\x89PNG\r\n\x1a\n rest", "a PNG image"),
+        (b"0\n1\n2\n", "text that begins with '0'"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"\1\2\3\4\5\6\7\0", "of an unknown format"),
+    ],
+)
+def test_a_file_that_is_not_numpys_is_called_what_it_is(tmp_path, content, kind):
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=f"no NumPy file but {kind}"):
+        data.load("arrays", path=tmp_path / "x.npy")
 
 
 def test_labels_from_a_file_of_their_own(tmp_path):

@@ -1,12 +1,15 @@
 """Images from TFDS and from folders: real files, decoded by Pillow alone, cached whole or not at all."""
 
 import gzip
+import json
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -15,7 +18,7 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from flowjax import data
-from flowjax.data import tfds_builders
+from flowjax.data import image_folder, tfds_builders
 from flowjax.data.decoding import center_crop
 from flowjax.data.recognize import recognize
 
@@ -40,6 +43,28 @@ def gradient(width: int, height: int) -> np.ndarray:
     """An RGB image that tells its places apart."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 255 / width, y * 255 / height, np.full_like(x, 7)], -1).astype(np.uint8)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def png(width: int, height: int, depth: int = 8) -> bytes:
+    """A PNG in colour, whose pixels are those of 8 x 8, all 0: if it says more it is cut short."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    pixels = zlib.compress(bytes(8 * (1 + 8 * 3 * depth // 8)))
+    header = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def animation(file: pathlib.Path, folder: str = "") -> None:
+    """Two frames, in a folder beside the file's name if one is given."""
+    file = file.parent / folder / file.name
+    file.parent.mkdir(exist_ok=True)
+    frames = [PIL.Image.fromarray(gradient(9, 9) // k) for k in (1, 2)]
+    frames[0].save(file, save_all=True, append_images=frames[1:])
 
 
 @pytest.fixture
@@ -152,12 +177,24 @@ def test_the_crop_halves_large_images_by_averages():
     np.testing.assert_allclose(np.asarray(center_crop(PIL.Image.fromarray(noise), 16)), averaged, atol=2)
 
 
-def test_grey_folders_stay_grey_and_changed_ones_are_read_anew(folder, tmp_path):
+def test_one_grey_image_does_not_make_the_others_grey_and_changed_folders_are_read_anew(folder, tmp_path):
     PIL.Image.fromarray(gradient(8, 8)[..., 0]).save(folder / "cat" / "0.png")
     settings = {"path": folder, "resolution": 8, "cache_dir": str(tmp_path / "cache")}
-    assert data.open_records("images", **settings).shape == (8, 8, 1)
+    assert data.open_records("images", **settings).shape == (8, 8, 3)
     shutil.rmtree(folder / "dog" / "deep")
     assert data.open_records("images", **settings).n == 4
+
+
+def test_grey_folders_stay_grey_and_a_colour_among_more_than_are_looked_at_first_is_named(tmp_path, monkeypatch):
+    grey = PIL.Image.fromarray(gradient(8, 8)[..., 0])
+    for k, mode in enumerate(("L", "LA", "RGB", "L")):
+        (grey.convert(mode) if k else grey).save(tmp_path / f"{k}.png")
+    monkeypatch.setattr(image_folder, "_HEADERS", 2)  # the first and the last
+    found = data.open_records("images", path=tmp_path, cache_dir="none").read(np.arange(4))
+    assert (found.shape, np.ptp(found, axis=0).max()) == ((4, 8, 8, 1), 0)
+    PIL.Image.fromarray(gradient(8, 8)).save(tmp_path / "2.png")
+    with pytest.raises(ValueError, match=r"2\.png: in colour, where others are grey"):
+        data.open_records("images", path=tmp_path, cache_dir="none").read(np.arange(4))
 
 
 @pytest.mark.parametrize(
@@ -166,8 +203,20 @@ def test_grey_folders_stay_grey_and_changed_ones_are_read_anew(folder, tmp_path)
         (lambda root: (root / "bird").mkdir(), "bird: a class without images"),
         (lambda root: (root / "cat" / "a.png").write_bytes(b"GIF89a"), r"a\.png: no image"),
         (lambda root: (root / "dog" / "d.PNG").write_bytes((root / "dog" / "d.PNG").read_bytes()[:-40]), r"d\.PNG: no whole image"),
-        (lambda root: [shutil.rmtree(root / name) for name in ("cat", "dog")], "no images in folders"),
+        (lambda root: [shutil.rmtree(root / name) for name in ("cat", "dog")], "no images there"),
         (lambda root: PIL.Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(root / "cat" / "b.png"), r"b\.png: more than 8 bits"),
+        (
+            lambda root: (root / "cat" / "b.png").write_bytes(png(8, 8, depth=16)),
+            r"b\.png: more than 8 bits .*mode RGB.*float32 in a \.npy",
+        ),
+        (lambda root: (root / "cat" / "b.png").write_bytes(b""), r"b\.png: no image .* it is empty"),
+        (lambda root: (root / "cat" / "b.png").write_bytes(EPS), r"b\.png: no image .* it is an EPS or PostScript file"),
+        (lambda root: (root / "cat" / "b.png").write_bytes(png(50_000, 50_000)), r"b\.png: more than 67,108,864 pixels"),
+        (lambda root: (root / "cat" / "b.png").write_bytes(png(8_192, 8_193)), r"b\.png: 8,192 x 8,193 pixels; more than 67,108,864"),
+        (lambda root: PIL.Image.new("RGB", (1, 300_000)).save(root / "cat" / "b.png"), r"b\.png: 1 x 300,000 pixels, too long for a crop"),
+        (lambda root: animation(root / "cat" / "b.webp"), r"b\.webp: an animation of 2 frames"),
+        (lambda root: animation(root / "cat" / "b.png"), r"b\.png: an animation of 2 frames"),
+        (lambda root: animation(root / "bird.gif", "bird"), r"bird: a class without images .* its 1 \.gif are not read: convert"),
         (shutil.rmtree, "no such folder"),
     ],
 )
@@ -183,14 +232,131 @@ def test_images_of_several_sizes_need_a_resolution(folder, tmp_path):
         data.open_records("images", path=folder, cache_dir=str(tmp_path / "cache"))
 
 
+def test_what_systems_leave_in_folders_is_passed_over(folder, tmp_path):
+    for name in (
+        "__MACOSX/._a.png",
+        "cat/._a.png",
+        ".ipynb_checkpoints/a.png",
+        "cat/@eaDir/a.png",
+        ".DS_Store",
+        "Thumbs.db",
+        "dog/Thumbs.db",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\0\5\26\7")
+    assert recognize(folder) == "images"
+    found = data.open_records("images", path=folder, resolution=8, cache_dir="none")
+    assert (found.labels.tolist(), found.class_names, found.provenance.get("not_read")) == ([0, 0, 1, 1], ("cat", "dog"), None)
+
+
+def test_bmp_is_read_and_images_that_are_not_are_counted(folder):
+    PIL.Image.fromarray(gradient(8, 8)).save(folder / "cat" / "c.bmp")
+    PIL.Image.fromarray(gradient(8, 8)).save(folder / "preview.png")
+    for name in ("a.gif", "b.gif", "c.tif"):
+        PIL.Image.fromarray(gradient(8, 8)).save(folder / "dog" / name)
+    found = data.open_records("images", path=folder, resolution=8, cache_dir="none")
+    assert (found.labels.tolist(), found.provenance["not_read"]) == (
+        [0, 0, 0, 1, 1],
+        "2 .gif, 1 .tif, 1 images beside the folders of the classes",
+    )
+    np.testing.assert_array_equal(found.read(np.array([2]))[0], gradient(8, 8))
+
+
+def test_a_pipe_is_passed_over_and_a_link_without_a_target_is_named(folder):
+    os.mkfifo(folder / "cat" / "pipe.png")
+    assert data.open_records("images", path=folder, resolution=8, cache_dir="none").n == 4
+    (folder / "cat" / "link.png").symlink_to(folder / "nowhere.png")
+    with pytest.raises(FileNotFoundError, match=r"link\.png"):
+        data.open_records("images", path=folder, resolution=8, cache_dir=str(folder.parent / "cache"))
+
+
+def test_a_flat_folder_is_read_without_labels(tmp_path):
+    for k in (3, 1, 2):
+        PIL.Image.fromarray(gradient(8, 8) // k).save(tmp_path / f"{k}.png")
+    (tmp_path / "notes").mkdir()
+    assert recognize(tmp_path) == "images"
+    found = data.open_records("images", path=tmp_path, cache_dir="none")
+    assert (found.labels, found.class_names) == (None, None)
+    np.testing.assert_array_equal(found.read(np.arange(3)), [gradient(8, 8) // k for k in (1, 2, 3)])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            "train/cat/a.png train/dog/b.png val/cat/c.png",
+            r"train/ \(2 folders, 2 images\), val/ \(1 folders, 1 images\); name one, .*/train",
+        ),
+        ("train/a.png test/b.png", r"test/ \(1 images\), train/ \(1 images\); name one"),
+        ("preview.png train/cat/a.png", r"train/ \(1 folders, 1 images\); name one"),
+        ("pets/cat/a.png", r"pets/ \(1 folders, 1 images\); name one"),
+        ("cat/a.gif dog/b.tif dog/c.gif", r"formats that are not read, 2 \.gif, 1 \.tif; convert"),
+        ("a.tif", r"formats that are not read, 1 \.tif; convert"),
+        ("notes/a.txt x.npy", r"it holds notes/, x\.npy; name one of its files"),
+    ],
+)
+def test_images_in_a_layout_that_leaves_a_doubt_are_said_to_be_there(tmp_path, names, message):
+    for name in names.split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=message) as error:
+        recognize(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def unpacked_edm(root: pathlib.Path, labels: object) -> pathlib.Path:
+    for k in range(4):
+        (root / f"0000{k % 2}").mkdir(exist_ok=True)
+        PIL.Image.fromarray(gradient(8, 8) // (k + 1)).save(root / f"0000{k % 2}" / f"img{k}.png")
+    (root / "dataset.json").write_text(json.dumps({"labels": labels}) if isinstance(labels, list | None) else labels)
+    return root
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_an_unpacked_data_set_of_edm_is_read_with_its_labels(tmp_path, one_hot):
+    labels = [[f"0000{k % 2}/img{k}.png", [float(k == c) for c in range(4)] if one_hot else k] for k in (3, 1, 0, 2)]
+    assert recognize(unpacked_edm(tmp_path, labels)) == "images"
+    found = data.open_records("images", path=tmp_path, cache_dir="none")
+    assert found.labels.tolist() == [0, 2, 1, 3]  # in the order of the files' paths
+    np.testing.assert_array_equal(found.read(np.arange(4)), [gradient(8, 8) // (k + 1) for k in (0, 2, 1, 3)])
+
+
+def test_an_unpacked_data_set_of_edm_may_have_no_labels(tmp_path):
+    assert data.open_records("images", path=unpacked_edm(tmp_path, None), cache_dir="none").labels is None
+    for k in range(2):
+        shutil.rmtree(tmp_path / f"0000{k}")
+    with pytest.raises(ValueError, match=r"no images beside dataset\.json"):
+        data.open_records("images", path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([["00000/img0.png", 0]], r"no label for 00000/img2\.png \(1 labels, 4 images\)"),
+        ([[f"0000{k % 2}/img{k}.png", k] for k in range(5)], r"no image is there for its 00000/img4\.png"),
+        ([[f"0000{k % 2}/img{k}.png", k / 2] for k in range(4)], "label 2 is 0.5"),
+        ([[f"0000{k % 2}/img{k}.png", [k] * k] for k in range(4)], "expected one number for each file"),
+        ("[" * 100_000, "not read: expected"),
+        ("{}", "not read: expected"),
+    ],
+)
+def test_labels_of_edm_that_do_not_fit_are_refused(tmp_path, labels, message):
+    with pytest.raises(ValueError, match=rf"dataset\.json: .*{message}") as error:
+        data.open_records("images", path=unpacked_edm(tmp_path, labels), cache_dir="none")
+    assert "\n" not in str(error.value)
+
+
 def test_nothing_recognised_says_what_is_expected(tmp_path):
-    with pytest.raises(ValueError, match="none of latents_rank"):
+    with pytest.raises(ValueError, match=r"none of latents_rank.*; it is empty"):
         recognize(tmp_path)
     with pytest.raises(FileNotFoundError, match="nothing lies there"):
         recognize(tmp_path / "nowhere")
     (tmp_path / "x.csv").touch()
-    with pytest.raises(ValueError, match=r"a \.csv file"):
+    with pytest.raises(ValueError, match=r"a \.csv file \(empty\)"):
         recognize(tmp_path / "x.csv")
+    (tmp_path / "x.zip").write_bytes(b"PK\3\4")
+    with pytest.raises(ValueError, match=r"a \.zip file \(a ZIP archive\).*unpack it"):
+        recognize(tmp_path / "x.zip")
 
 
 FILL = """

@@ -8,9 +8,11 @@ import pytest
 from flowjax import data
 from flowjax.data import Records
 from flowjax.data.inspection import inspect
+from flowjax.data.normalization import BYTES
 
 RNG = np.random.default_rng(0)
 LATENTS = RNG.standard_normal((300, 4, 4, 8)).astype(np.float32)
+GREY = np.concatenate([np.full((1, 4, 4, 1), 255, np.uint8), np.random.default_rng(1).integers(0, 255, (299, 4, 4, 1), dtype=np.uint8)])
 LABELS = np.arange(300, dtype=np.int32) % 5
 
 
@@ -75,6 +77,8 @@ def test_good_data_are_not_warned_of():
     assert warned(np.tanh(LATENTS[..., :3])) == []
     assert inspect(Records("mine", LATENTS, LABELS).subset(classes=(3,))).warnings == []
     assert warned(LATENTS.reshape(300, -1)) == []
+    assert warned(np.repeat(GREY, 4, -1), normalization=BYTES) == []  # of four channels, and no latents
+    assert warned((LATENTS[..., :3] > 0).astype(np.int8) * 2 - 1) == []
 
 
 @pytest.mark.parametrize(
@@ -86,11 +90,24 @@ def test_good_data_are_not_warned_of():
         (LATENTS * 0.18215, LABELS, "a multiplier on top of normalised latents"),
         (LATENTS, LABELS + 1, "1 of 6 classes have no sample: 0; labels count from 0"),
         (LATENTS, LABELS * 2, "4 of 9 classes have no sample: 1, 3, 5, 7$"),
+        (
+            LATENTS,
+            np.where(LABELS == 4, 2**31 - 2, LABELS),
+            "2,147,483,642 of 2,147,483,647 classes have no .*: 4, 5, 6, 7, 8, ...; number",
+        ),
         (LATENTS, np.arange(300, dtype=np.int32), "are they indices"),
         (LATENTS, LABELS * 0, "one label"),
         (LATENTS, (np.arange(300, dtype=np.int32) > 290).astype(np.int32), "very different sizes, 9 to 291"),
         (np.clip(LATENTS[..., :3] * 0.2 + 0.5, 0, 1), LABELS, r"models are trained on \[-1, 1\]"),
         (np.round(np.clip(LATENTS[..., :3] * 50 + 128, 0, 255)), LABELS, "store them as uint8"),
+        (GREY.astype(np.uint16) * 257, LABELS, r"\[0, 65535\], levels of 16 bits .*\(uint16\): store x / 32767.5 - 1 as float32"),
+        (GREY.astype(np.float64) * 257, LABELS, "levels of 16 bits"),
+        (GREY.astype(np.int64), LABELS, "store them as uint8"),
+        ((GREY.astype(np.int16) - 128).astype(np.int8), LABELS, r"\(int8\): store x \+ 128 as uint8"),
+        (GREY.astype(np.int16) * 128, LABELS, r"\(int16\): store x / 32767.5"),
+        ((GREY.astype(np.int32) - 128) * 256, LABELS, r"\[-32768, 32512\], as they are \(int32\): .* scale them"),
+        (np.repeat(GREY, 4, -1).astype(np.uint16), LABELS, "store them as uint8"),
+        ((GREY / 255**2).astype(np.float16), LABELS, "divided twice"),
         (np.ascontiguousarray(LATENTS.transpose(0, 3, 1, 2))[:, :3], LABELS, "look channels-first"),
     ],
 )
