@@ -1,5 +1,6 @@
 """Published layouts of latents, written here by the safetensors library and NumPy alone, and what can be wrong with them."""
 
+import ast
 import json
 import pathlib
 import shutil
@@ -261,6 +262,16 @@ def test_repa_layout_gives_the_means_times_sd_vaes_multiplier(repa, tmp_path):
         assert found.labels.tolist() == [3, 1, 0, 1, 2, 3]
         np.testing.assert_allclose(found.data, np.moveaxis(moments[:, :4], 1, -1) * SD_VAE_MULTIPLIER, rtol=1e-6)
     np.testing.assert_array_equal(data.load("repa", path=repa, normalize="none").data, np.moveaxis(moments[:, :4], 1, -1))
+
+
+def test_repa_is_read_without_the_parser_that_fails_under_threads(repa, monkeypatch):
+    """Of CPython 3.11, where two threads in `ast.literal_eval` can end in a SystemError."""
+
+    def fail(*_):
+        raise SystemError("AST constructor recursion depth mismatch")
+
+    monkeypatch.setattr(ast, "literal_eval", fail)
+    assert data.load("repa", path=repa).n == 6
 
 
 @pytest.mark.parametrize(
