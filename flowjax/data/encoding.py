@@ -92,7 +92,7 @@ def _begin(root: pathlib.Path, settings: Mapping[str, Any]) -> None:
     """Claims the folder for these settings, or finds that it was."""
     manifest = root / ENCODING
     if manifest.exists():
-        earlier = json.loads(manifest.read_text(encoding="utf-8"))["settings"]
+        earlier = latents.read_encoding(root)["settings"]
         changed = sorted(key for key in settings if earlier.get(key) != settings[key])
         if changed:
             raise ValueError(f"{root}: holds latents of other settings ({', '.join(changed)} differ); remove the folder or give another")

@@ -28,6 +28,7 @@ def records(
     resolution: int = 0,
     normalize: str = "auto",
     cache_dir: str = "",
+    prepare: bool = True,
     progress: Progress | None = None,
 ) -> Records:
     """The images of a TFDS data set, uint8 `[H, W, C]`, and their labels. It is downloaded and prepared if need be.
@@ -42,6 +43,7 @@ def records(
       resolution: side of ADM's centre crop, for images that are not of one size; 0: as they are.
       normalize: "auto" scales by `x / 127.5 - 1` to [-1, 1]; "none" leaves grey levels.
       cache_dir: where decoded images are kept; "" is ~/.cache/flowjax; "none" decodes them anew each time.
+      prepare: False: nothing is downloaded, and a data set that is not prepared yet is refused.
 
     Raises:
       ValueError: a name or split that TFDS does not know, a data set without images, or one that cannot be prepared here; metadata that
@@ -51,7 +53,7 @@ def records(
     if normalize not in ("auto", "none"):
         raise ValueError(f'normalize={normalize!r}: expected "auto" or "none"')
     with _quiet():
-        builder = _prepared(name, path, data_dir, manual_dir)
+        builder = _prepared(name, path, data_dir, manual_dir, prepare)
     image_key, label_key = _features(builder)
     source = _source(builder, split)
     fetch = _Fetch(source, builder.info.features, image_key, label_key)
@@ -114,7 +116,7 @@ class _Fetch:
         return self(np.arange(start, min(start + _BATCH, len(self._source))))[1]
 
 
-def _prepared(name: str, path: str, data_dir: str, manual_dir: str) -> Any:
+def _prepared(name: str, path: str, data_dir: str, manual_dir: str, prepare: bool) -> Any:
     """The builder of a data set that is prepared in a format which can be read here."""
     import tensorflow_datasets as tfds  # half a second, which no other source should pay
     from google.protobuf.json_format import ParseError
@@ -145,6 +147,11 @@ def _prepared(name: str, path: str, data_dir: str, manual_dir: str) -> Any:
         except ImportError as error:
             raise _missing(error, name) from error
         if not builder.is_prepared():
+            if not prepare:
+                raise FileNotFoundError(
+                    f"{name} is not prepared in {builder.data_path}, and what only a file names is not downloaded; "
+                    f"prepare it by python -m experiments.inspect_data --config.data.source={name}"
+                )
             _prepare(builder, name, manual_dir or (str(tfds_builders.DEBIAN_FOLDER) if own else ""))
     if builder.info.file_format.value != FORMAT and FORMAT not in {form.value for form in builder.info.available_file_formats()}:
         raise ValueError(

@@ -137,6 +137,15 @@ def test_latents_of_other_settings_are_never_mixed(images, pca, tmp_path):
         encode_records(folder, images, pca, flips=False)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"finished": 1, "settings": {}}', "[" * 100_000])
+def test_a_damaged_encoding_is_named(images, pca, tmp_path, text):
+    folder = encode_records(tmp_path / "out", images, pca)
+    (folder / "encoding.json").write_text(text)
+    for use in (lambda: data.open_records("latents", path=folder), lambda: encode_records(folder, images, pca)):
+        with pytest.raises(ValueError, match=r"encoding\.json: not read: it is damaged"):
+            use()
+
+
 class Own:
     """An encoder of the user's: the brightest value of each half, times a factor."""
 

@@ -278,6 +278,10 @@ def test_repa_is_read_without_the_parser_that_fails_under_threads(repa, monkeypa
     ("spoil", "message"),
     [
         (lambda root: (root / "dataset.json").write_text("{"), "dataset.json: not read"),
+        (lambda root: (root / "dataset.json").write_text("[" * 100_000), "dataset.json: not read"),
+        (lambda root: (root / "dataset.json").write_text('{"labels": [["a.npy", 1e400]]}'), "no whole number"),
+        (lambda root: (root / "dataset.json").write_text(f'{{"labels": [["a.npy", {2**70}]]}}'), "no whole number"),
+        (lambda root: (root / "dataset.json").write_text('{"labels": [["/etc/passwd", 0]]}'), "leads out of its folder"),
         (lambda root: (root / "dataset.json").write_text('{"labels": [["../../moments.npy", 0]]}'), "leads out of its folder"),
         (lambda root: (root / "dataset.json").write_text('{"labels": [["a.npy", [0.5]]]}'), "no whole number"),
         (lambda root: (root / "00000" / "img-mean-std-00000003.npy").unlink(), "00000003.npy: no such file"),
