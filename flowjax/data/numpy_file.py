@@ -10,6 +10,7 @@ import pathlib
 import re
 import zipfile
 import zlib
+from typing import Literal, cast
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def _arrays(file: io.BufferedIOBase, path: pathlib.Path) -> dict[str, np.ndarray
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(member) as file:
-        return _array(file, member.file_size)
+        return _array(cast(io.BufferedIOBase, file), member.file_size)
 
 
 def _array(file: io.BufferedIOBase, size: int, path: pathlib.Path | None = None) -> np.ndarray:
@@ -78,7 +79,7 @@ def _array(file: io.BufferedIOBase, size: int, path: pathlib.Path | None = None)
     if path is not None and count and dtype.itemsize and size >= _MAPPED_FROM:
         return np.memmap(path, dtype, "r", offset, shape, order)
     values = np.empty(count, dtype)
-    left = memoryview(values.view(np.uint8) if values.nbytes else b"")
+    left = values.view(np.uint8).data if values.nbytes else memoryview(b"")
     while left:
         read = file.readinto(left)
         if not read:
@@ -88,7 +89,7 @@ def _array(file: io.BufferedIOBase, size: int, path: pathlib.Path | None = None)
     return values.reshape(shape, order=order)
 
 
-def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], str, np.dtype, int]:
+def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype, int]:
     """Shape, order ("C" or "F") and dtype of a `.npy`, and where its values begin."""
     begin = file.read(len(_MAGIC) + 2)
     if len(begin) < len(_MAGIC) + 2 or not begin.startswith(_MAGIC) or begin[-2] not in _LENGTHS:

@@ -119,7 +119,7 @@ class _Fetch:
 def _prepared(name: str, path: str, data_dir: str, manual_dir: str, prepare: bool) -> Any:
     """The builder of a data set that is prepared in a format which can be read here."""
     import tensorflow_datasets as tfds  # half a second, which no other source should pay
-    from google.protobuf.json_format import ParseError
+    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
     from flowjax.data import tfds_builders
 
