@@ -171,6 +171,14 @@ def test_an_interrupt_during_imports_ends_in_one_line(tmp_path: pathlib.Path, na
     assert (process.returncode, told) == (130, f"{name}: error: interrupted\n")
 
 
+@pytest.mark.parametrize("held", [None, "", "{"])
+def test_a_summary_without_its_configuration_is_no_finished_run(tmp_path: pathlib.Path, held: str | None) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    if held is not None:
+        (tmp_path / "config.json").write_text(held)
+    assert not runner._finished(tmp_path, encode_presets.get_config(), ())
+
+
 def test_names_of_files_neither_steer_the_terminal_nor_take_a_second_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
