@@ -19,8 +19,9 @@ _MAGIC = b"\x93NUMPY"
 _LENGTHS = {1: 2, 2: 4, 3: 4}  # bytes that hold the length of the header, by the format's major version
 _LONGEST_HEADER = 10_000  # bytes, NumPy's own limit
 # A header is a dictionary of three entries, as Python writes it: {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }
+_SHAPE = r"\s*(?:(?:\d+L?\s*,\s*)+(?:\d+L?\s*)?)?"  # of a tuple: no number, or one and a comma, or several; Python 2 wrote 3L
 _ENTRY = re.compile(
-    r"""\s*(['"])(?P<key>\w+)\1\s*:\s*(?:(['"])(?P<text>[^'"]*)\3|(?P<truth>True|False)|\((?P<shape>[\d\sL,]*)\))\s*(?:,|$)"""
+    rf"""\s*(['"])(?P<key>\w+)\1\s*:\s*(?:(['"])(?P<text>[^'"]*)\3|(?P<truth>True|False)|\((?P<shape>{_SHAPE})\))\s*(?:,|$)"""
 )
 _PLAIN = re.compile(r"[<>|=]?[a-zA-Z?]\d*(\[\w+\])?")  # a dtype that is no record of several
 # What zipfile raises for a file that is cut short, damaged or encrypted; MemoryError: of a header that describes more than fits.
@@ -100,7 +101,7 @@ def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], Literal["C", "F"]
     if len(text) < length:
         raise ValueError("it is cut short or damaged: its header does not end")
     entries = _entries(text.decode("latin1"))
-    shape = tuple(int(part.rstrip("L")) for part in re.split(r"[\s,]+", entries["shape"]) if part)
+    shape = tuple(map(int, re.findall(r"\d+", entries["shape"])))
     kind = entries["text"]
     if kind.lstrip("<>|=").startswith("O"):
         raise ValueError("it holds pickled Python objects, and nothing is unpickled here")
@@ -116,18 +117,17 @@ def _entries(header: str) -> dict[str, str]:
     """The text of the three entries of a header by their kinds: `text` of the dtype, `truth` of Fortran's order, `shape`."""
     found: dict[str, str] = {}
     inner = header.strip()
-    at, end = 1, len(inner) - 1
-    body = inner[at:end] if inner.startswith("{") and inner.endswith("}") else ""
+    body = inner[1:-1].rstrip() if inner.startswith("{") and inner.endswith("}") else ""
     kinds = {"descr": "text", "fortran_order": "truth", "shape": "shape"}
     if re.search(r"""['"]descr['"]\s*:\s*\[""", body):
         raise ValueError("it holds records of several fields, expected plain numbers")
     position = 0
-    while position < len(body.rstrip()):
+    while position < len(body):
         match = _ENTRY.match(body, position)
         kind = kinds.pop(match["key"], None) if match else None
         if match is None or kind is None or match[kind] is None:
             break
         found[kind], position = match[kind], match.end()
-    if len(found) != 3 or position < len(body.rstrip()):
+    if len(found) != 3 or position < len(body):
         raise ValueError(f"it is damaged: its header is {header.strip()[:80]!r}")
     return found

@@ -220,6 +220,8 @@ def test_numpys_files_are_read_as_numpy_reads_them(tmp_path, dtype, shape):
         ("{'descr': '<f4', 'fortran_order': False, 'shape': (2L, 1L), }", ""),  # of Python 2
         ('{"shape":(2,1),"fortran_order":False,"descr":"<f4"}\n', ""),  # of other libraries
         ("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2)}", "cut short: it has 75 bytes where its header describes 83"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (2)}", "damaged: its header is"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (2 1,)}", "damaged: its header is"),
         ("{'descr': '<f4', 'fortran_order': False, 'shape': (-2,)}", "damaged: its header is"),
         ("{'descr': '<f4', 'fortran_order': __import__('os'), 'shape': (2,)}", "damaged: its header is"),
         ("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), 'more': 'x'}", "damaged: its header is"),
