@@ -1,0 +1,5 @@
+"""The binaries, `python -m experiments.NAME`, and what they share."""
+
+from experiments import interrupt
+
+interrupt.install()

@@ -14,8 +14,11 @@ from flowjax.data.recognize import recognize
 _OF_MEMORY = ("flips", "dtype")  # keys of how samples are kept, not of where they come from
 
 
-def open_data(block: ConfigDict) -> data.Records:
+def open_data(block: ConfigDict, *, fetch: bool = True) -> data.Records:
     """The samples that a block names, as stored: for training and for what reads them once.
+
+    Args:
+      fetch: False: a TFDS data set that is not prepared yet is refused. For a block that stands in a file.
 
     Raises:
       FileNotFoundError, ValueError: as the source raises them; a key that is set and that the source does not take.
@@ -34,6 +37,8 @@ def open_data(block: ConfigDict) -> data.Records:
         raise ValueError(f"no data given: the source {source!r} reads what lies at --config.data.path=FILE_OR_FOLDER")
     if block.labels and not block.path:
         raise ValueError("--config.data.labels needs --config.data.path, the samples that it labels")
+    if not fetch and source not in data.SOURCES:
+        settings["prepare"] = False
     records = data.open_records(source, progress=runner.progress, **settings)
     if str(records.provenance.get("stats")).startswith(COMPUTED):
         print(f"{records.name}: no statistics were found; they were {records.provenance['stats']}")
@@ -43,9 +48,9 @@ def open_data(block: ConfigDict) -> data.Records:
     return records
 
 
-def load_data(block: ConfigDict) -> data.DataSet:
+def load_data(block: ConfigDict, *, fetch: bool = True) -> data.DataSet:
     """The same, in memory: for the oracle."""
-    return loaded(open_data(block), block)
+    return loaded(open_data(block, fetch=fetch), block)
 
 
 def load_beside(block: ConfigDict, records: data.Records, path: str) -> data.DataSet:

@@ -4,9 +4,10 @@
     python -m experiments.encode_latents --config=experiments/configs/encode_latents.py:folder --config.data.path=DIR
     python -m experiments.oracle_sweep --config.data.path=latents/digits                    # and what the oracle says of them
 
-The linear autoencoder is fitted on the data; `--config.encoder.factory=MODULE:FUNCTION` takes one of your own (docs/data.md). Shards,
-`latents_stats.safetensors` and `encoding.json` go to `--config.out`; a second call goes on where the first was interrupted. How well the
-images come back is measured and shown in --workdir (runs/encode_latents).
+The linear autoencoder is fitted on the data; `--config.encoder.factory=MODULE:FUNCTION` takes one of your own (docs/data.md): it imports
+MODULE and calls FUNCTION, so name only what you trust. Shards, `latents_stats.safetensors` and `encoding.json` go to `--config.out`; with
+`--resume` a run that was interrupted goes on after its last shard. How well the images come back is measured and shown in --workdir
+(runs/encode_latents).
 """
 
 import importlib

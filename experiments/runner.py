@@ -26,10 +26,10 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-from experiments import hosts
+from experiments import hosts, interrupt
 from flowjax import exits, peers, storage
 from flowjax.exits import Exit
-from flowjax.reporting.workdir import OthersWorkDir, WorkDir, open_workdir
+from flowjax.reporting.workdir import SUMMARY, OthersWorkDir, WorkDir, open_workdir
 from flowjax.training.preemption import Stopped
 
 Run = Callable[[ConfigDict, WorkDir], str]
@@ -54,8 +54,9 @@ def main(name: str, run: Run, *, live: Sequence[str] = (), free: Sequence[str] =
     where = "" if on_disk else ", or gs://BUCKET/FOLDER"
     flags.DEFINE_string("workdir", f"runs/{name}", f"Folder for the report, the tables and the figures{where}.")
     flags.DEFINE_bool("overwrite", False, "Replace the files of an earlier run in the folder; other files are left alone.")
-    goes_on = "Go on with the run that the folder holds" if live else "Keep what the folder holds, if it is a finished run of the same"
-    flags.DEFINE_bool("resume", False, f"{goes_on}{'; begin where there is none.' if live else ' configuration.'}")
+    flags.DEFINE_bool(
+        "resume", False, "Go on with the run that the folder holds, and keep one that is finished; begin where there is none."
+    )
     app.run(lambda _: _run(name, run, live, free, several, on_disk), flags_parser=lambda argv: _parse(name, argv))
 
 
@@ -76,7 +77,7 @@ def _define_config(name: str, config: str) -> None:
         _check_config(file, sys.argv[1:])
     except (ValueError, OSError) as error:
         fail(name, _first_line(error))
-    config_flags.DEFINE_config_file("config", file, "Configuration file, FILE.py:PRESET.", lock_config=True)
+    config_flags.DEFINE_config_file("config", file, "Configuration, FILE.py:PRESET; the file is Python, and is run.", lock_config=True)
     flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error, for debugging.")
 
 
@@ -165,14 +166,20 @@ def run_within(folder: storage.Folder, name: str, config: ConfigDict, run: Run, 
 def _say(what: str, stream: TextIO | None = None) -> None:
     """Once for all processes."""
     if peers.is_first():
-        print(what, file=stream, flush=True)
+        print(_printable(what), file=stream, flush=True)
+
+
+def _printable(text: str) -> str:
+    """Names of files as they are, but for letters that would steer the terminal or cannot be written."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
     """Do some work; what a user can cause ends the process in one line. One of several that fails does not wait for the others."""
     try:
-        _check_seed(flags.FLAGS.config)
-        work()
+        with interrupt.raised():
+            _check_seed(flags.FLAGS.config)
+            work()
     except Stopped as stopped:
         _say(str(stopped), sys.stderr)
         raise
@@ -199,9 +206,12 @@ def _check_seed(config: ConfigDict) -> None:
 
 def _finished(root: storage.Folder, config: ConfigDict, free: Sequence[str]) -> bool:
     """Whether the folder holds all that this run would make: the same configuration, finished."""
-    if not (root / "summary.json").exists():
+    if not (root / SUMMARY).exists():
         return False
-    earlier = json.loads((root / "config.json").read_text(encoding="utf-8"))
+    try:
+        earlier = json.loads((root / "config.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # removed or damaged since: nothing says what was finished
+        return False
     different = list(peers.differences(json.loads(json.dumps(config.to_dict())), earlier))
     for key, asked, found in different:
         if free is not ANY and key.partition(".")[0] not in free:
@@ -221,7 +231,7 @@ def fail(name: str, message: str, status: Exit = Exit.USER_ERROR) -> NoReturn:
     """End the process with one line on standard error."""
     which = f" process {jax.process_index()}:" if peers.several() else ""
     with contextlib.suppress(OSError):  # where the disk is full, so is the log's
-        print(f"{name}:{which} error: {message}", file=sys.stderr)
+        print(f"{name}:{which} error: {_printable(message)}", file=sys.stderr)
     hosts.leave(status)
 
 

@@ -1,13 +1,14 @@
 """From the `model` block of a configuration to a trained flow, and to the data that it was trained on."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments import runner, train
 from experiments.configs import train as presets
+from experiments.configs.data import data_config
 from experiments.data_flags import load_data
 from flowjax import data, stages
 from flowjax.models.trained import TrainedFlow, load_trained
@@ -83,12 +84,25 @@ def own_data(flow: TrainedFlow, block: ConfigDict) -> tuple[data.DataSet, data.D
     elif about is None:
         raise ValueError(f"{flow.source} does not say what it was trained on: give --config.data.path=FILE_OR_FOLDER")
     else:
-        whole = load_data(ConfigDict(about["data"]))
+        whole = load_data(_told_block(flow, about["data"]), fetch=False)
         found = whole.split(about["heldout_fraction"], about["seed"]) if about["heldout_fraction"] else (whole, None)
     flow.check_shape(found[0].shape, found[0].name)
     if flow.num_classes and (found[0].num_classes or 0) > flow.num_classes:
         raise ValueError(f"{flow.source} knows {flow.num_classes} classes, and {found[0].name} has {found[0].num_classes}")
     return found
+
+
+def _told_block(flow: TrainedFlow, told: Mapping[str, Any]) -> ConfigDict:
+    """The `data` block that a checkpoint says it was trained on."""
+    block = data_config()
+    try:
+        for key, value in told.items():
+            if key not in block:
+                raise TypeError(f"{key} is no key of it")
+            block[key] = value
+    except TypeError as error:
+        raise ValueError(f"{flow.source}: its data cannot be read ({error}): give --config.data.path=FILE_OR_FOLDER") from error
+    return block
 
 
 def told_classes(flow: TrainedFlow, training: data.DataSet) -> bool:

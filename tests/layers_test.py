@@ -103,6 +103,86 @@ def test_imports_that_are_allowed_pass():
     assert not forbidden("experiments", imported("from flowjax.oracle import Oracle\nimport kernels", ("experiments",)))
 
 
+RUNS = {
+    f"{module}.{name}"
+    for module, names in {
+        "builtins": ("eval", "exec", "compile", "__import__"),
+        "importlib": ("import_module",),
+        "runpy": ("run_path", "run_module"),
+        "ast": ("literal_eval",),  # runs nothing, but fails under threads: flowjax/data/numpy_file.py
+        "os": ("system", "popen", "startfile"),
+        "subprocess": ("run", "call", "check_call", "check_output", "Popen"),
+        "pickle": ("load", "loads", "Unpickler"),
+        "marshal": ("load", "loads"),
+        "shelve": ("open",),
+        "joblib": ("load",),
+        "torch": ("load",),
+        "shutil": ("unpack_archive",),
+        "webbrowser": ("open",),
+        "requests": ("get",),
+        "urllib.request": ("urlopen", "urlretrieve"),
+    }.items()
+    for name in names
+}
+"""Calls that run, start, unpickle or fetch what their argument names."""
+KNOWN = {
+    "experiments/encode_latents.py": {"importlib.import_module"},  # of --config.encoder.factory, which the user names
+    "experiments/runner.py": {"runpy.run_path"},  # of --config=FILE.py, which the user names
+    "experiments/reproduce.py": {"subprocess.run"},  # binaries of this project
+    "experiments/supervise.py": {"subprocess.Popen"},  # the command that the user gives
+}
+
+
+def running(source: str) -> set[str]:
+    """Calls in a file by which something is imported, started, fetched or unpickled; classes derived from such names too."""
+    tree = ast.parse(source)
+    modules = {alias.asname or alias.name: alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    found = set()
+    for node in ast.walk(tree):
+        for used in [node.func] if isinstance(node, ast.Call) else node.bases if isinstance(node, ast.ClassDef) else ():
+            text = ast.unparse(used)
+            head, _, last = text.rpartition(".")
+            full = f"{modules.get(head, head)}.{last}" if head else names.get(text, f"builtins.{text}")
+            found |= {full} & RUNS
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
+            found.add("allow_pickle")
+    return found
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.relative_to(ROOT).parts[0] != "kernels"], ids=lambda f: str(f.relative_to(ROOT))
+)
+def test_nothing_runs_what_a_file_names(file):
+    """Whoever adds such a call says here whose word it takes."""
+    assert running(file.read_text(encoding="utf-8")) == KNOWN.get(str(file.relative_to(ROOT)), set())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "eval(x)",
+        "import pickle\npickle.load(f)",
+        "import pickle as p\np.loads(f)",
+        "from pickle import loads as f\nf(x)",
+        "import subprocess\nclass A(subprocess.Popen): pass",
+        "import os\nos.system(x)",
+        "import urllib.request\nurllib.request.urlopen(x)",
+        "import torch\ntorch.load(x)",
+        "import numpy as np\nnp.load(x, allow_pickle=True)",
+        "from importlib import import_module\nimport_module(x)",
+    ],
+)
+def test_every_such_call_is_seen(source):
+    """The check itself."""
+    assert running(source)
+
+
 def test_all_three_layers_are_there():
     """Against a rename that would leave nothing to check."""
     assert {file.relative_to(ROOT).parts[0] for file in FILES} == set(LAYERS)

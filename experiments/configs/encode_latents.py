@@ -5,7 +5,8 @@
     fashion_mnist  ... --config=experiments/configs/encode_latents.py:fashion_mnist                 5 s             7 x 7 x 4, 20.0 dB
     folder         ... --config=experiments/configs/encode_latents.py:folder --config.data.path=DIR  as N            yours
 
-`--config.encoder.factory=MODULE:FUNCTION` takes an encoder of your own: `docs/data.md`.
+`--config.encoder.factory=MODULE:FUNCTION` takes an encoder of your own: `docs/data.md`. It imports MODULE and calls FUNCTION, and so runs
+what you name; it is taken from the command line and the configuration file only, never from data or a checkpoint.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +26,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
         config.data.cache_dir = "none"  # each image is read once or twice
     config.encoder = ConfigDict(
         {
-            "factory": "",  # MODULE:FUNCTION that makes an encoder of your own; "": the linear one
+            "factory": "",  # MODULE:FUNCTION that makes an encoder of your own, and is run; "": the linear one
             "settings": "",  # what it is given beside the data, as JSON, '{"checkpoint": "vae.safetensors"}'
             "patch": {"digits": 2, "fashion_mnist": 4, "folder": 16}[preset],  # linear: side of a patch
             "channels": {"digits": 2, "fashion_mnist": 4, "folder": 32}[preset],  # linear: numbers per patch

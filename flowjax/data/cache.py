@@ -17,9 +17,12 @@ DEFAULT_FOLDER = pathlib.Path("~/.cache/flowjax")
 def locked(path: pathlib.Path) -> Iterator[None]:
     """Holds the lock of `path`, which need not be there yet: another process that wants it waits. A process that dies lets go of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w") as file:
+    file = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(file)
 
 
 def cached(directory: str | os.PathLike, name: str, key: Mapping[str, Any], make: Callable[[pathlib.Path], None]) -> pathlib.Path:

@@ -40,7 +40,7 @@ def encode_records(
 
     Un-normalised, as LightningDiT's are. Each process encodes a contiguous part of the samples, in order, under its own rank; call it with
     process 0 last, or once all others have returned: that one computes the statistics and marks the folder as finished. Every file is
-    whole or not there; a second call with the same settings goes on where the first was interrupted.
+    whole or not there; a second call with the same settings goes on where the first was interrupted, and the shards have the same bytes.
 
     Args:
       folder: made if need be.
@@ -81,8 +81,8 @@ def encode_records(
         index = np.arange(start, min(start + shard_size, end))
         if not _is_whole(file, len(index)):
             shard = _shard(records, index, encode, flips, DTYPES[dtype], batch_size)
-            note = {"total_size": str(len(index)), "dtype": dtype, "device": jax.devices()[0].platform}
-            write_whole(file, functools.partial(_save, shard, note))
+            note = {"total_size": str(len(index))}  # one entry: the library writes several in an order that changes from run to run
+            write_whole(file, functools.partial(save_file, shard, metadata=note))
     if process_index == 0:
         _finish(root, settings, records.n, encoder, progress)
     return root
@@ -92,7 +92,7 @@ def _begin(root: pathlib.Path, settings: Mapping[str, Any]) -> None:
     """Claims the folder for these settings, or finds that it was."""
     manifest = root / ENCODING
     if manifest.exists():
-        earlier = json.loads(manifest.read_text(encoding="utf-8"))["settings"]
+        earlier = latents.read_encoding(root)["settings"]
         changed = sorted(key for key in settings if earlier.get(key) != settings[key])
         if changed:
             raise ValueError(f"{root}: holds latents of other settings ({', '.join(changed)} differ); remove the folder or give another")
@@ -106,6 +106,8 @@ def _finish(root: pathlib.Path, settings: Mapping[str, Any], n: int, encoder: En
     rows = latents.open_shards(sorted(root.glob(SHARDS)))[0]
     if rows.shape[0] != n:
         raise ValueError(f"{root}: holds {rows.shape[0]:,} of {n:,} latents; run process 0 again when the others have ended")
+    for left in root.glob(".*.partial-*"):  # of processes that were killed
+        left.unlink()
     encoder.save(root)
     save_stats(root / f"{STATS}.safetensors", *compute_stats(rows, progress))
     _write(root / ENCODING, {"finished": True, "settings": settings})
@@ -113,11 +115,7 @@ def _finish(root: pathlib.Path, settings: Mapping[str, Any], n: int, encoder: En
 
 def _write(path: pathlib.Path, value: Mapping[str, Any]) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-
-def _save(arrays: dict[str, np.ndarray], note: dict[str, str], path: pathlib.Path) -> None:
-    save_file(arrays, path, note)
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def _is_whole(file: pathlib.Path, n: int) -> bool:

@@ -44,8 +44,8 @@ def records(
     files = [root] if root.is_file() else sorted(root.glob(SHARDS))
     if not files:
         raise FileNotFoundError(f"path={root}: no {SHARDS} there; expected LightningDiT's latents")
-    if root.is_dir() and (root / ENCODING).is_file() and not json.loads((root / ENCODING).read_text(encoding="utf-8"))["finished"]:
-        raise ValueError(f"{root}: an encoding that was interrupted; run encode_latents again with the same settings to finish it")
+    if root.is_dir() and (root / ENCODING).is_file() and not read_encoding(root)["finished"]:
+        raise ValueError(f"{root}: an encoding that was interrupted; run encode_latents again with --resume and the same settings")
     rows, mirrored, labels = open_shards(files)
     folder = root if root.is_dir() else root.parent
     normalization, origin = latent_normalization(rows, folder, stats, multiplier or 1.0, normalize, progress)
@@ -57,6 +57,21 @@ def records(
         mirrored=mirrored,
         provenance={"source": "latents", "path": str(root), "shards": len(files), "stats": origin, "multiplier": normalization.multiplier},
     )
+
+
+def read_encoding(folder: pathlib.Path) -> dict[str, Any]:
+    """What `encode_records` says of the shards beside it: `finished`, and `settings`.
+
+    Raises:
+      ValueError: a damaged file.
+    """
+    try:
+        found = json.loads((folder / ENCODING).read_text(encoding="utf-8"))
+        if isinstance(found, dict) and isinstance(found["finished"], bool) and isinstance(found["settings"], dict):
+            return found
+        raise KeyError("finished, settings")
+    except (ValueError, KeyError, RecursionError) as error:
+        raise ValueError(f"{folder / ENCODING}: not read: it is damaged ({error}); remove it if the latents beside it are whole") from error
 
 
 def open_shards(files: Sequence[pathlib.Path]) -> tuple["ShardedRows", "ShardedRows | None", np.ndarray | None]:
@@ -151,9 +166,9 @@ def repa_records(path: str | os.PathLike, multiplier: float = 0.0, normalize: st
     try:
         pairs = json.loads((root / "dataset.json").read_text(encoding="utf-8"))["labels"]
         names, labels = [str(name) for name, _ in pairs or ()], [label for _, label in pairs or ()]
-        if not all(isinstance(label, int) for label in labels):
+        if not all(isinstance(label, int) and abs(label) < 2**63 for label in labels):
             raise TypeError("a label is no whole number")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{root / 'dataset.json'}: not read: expected {{'labels': [[FILE, CLASS], ...]}} ({error})") from error
     if not names:
         names = sorted(str(file.relative_to(root)) for file in root.rglob("*.npy"))

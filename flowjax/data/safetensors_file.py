@@ -79,7 +79,7 @@ def _header(path: pathlib.Path) -> tuple[dict, int]:
             raise ValueError(f"{path}: not read: {'the file is empty' if not size else 'it is no .safetensors file, or cut short'}")
         try:
             header = json.loads(file.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not read: its header is damaged ({str(error).splitlines()[0]})") from error
     if not isinstance(header, dict):
         raise ValueError(f"{path}: not read: its header is damaged (it is no JSON object)")

@@ -13,6 +13,7 @@ import numpy as np
 from flowjax.data.decoding import EncodedRows, decoded
 from flowjax.data.normalization import BYTES, IDENTITY
 from flowjax.data.records import Progress, Records
+from flowjax.data.tfds_metadata import check_metadata
 
 FORMAT = "array_record"  # can be read at random, and without TensorFlow
 _BATCH = 4096  # records that are looked through for labels at once
@@ -27,6 +28,7 @@ def records(
     resolution: int = 0,
     normalize: str = "auto",
     cache_dir: str = "",
+    prepare: bool = True,
     progress: Progress | None = None,
 ) -> Records:
     """The images of a TFDS data set, uint8 `[H, W, C]`, and their labels. It is downloaded and prepared if need be.
@@ -41,18 +43,20 @@ def records(
       resolution: side of ADM's centre crop, for images that are not of one size; 0: as they are.
       normalize: "auto" scales by `x / 127.5 - 1` to [-1, 1]; "none" leaves grey levels.
       cache_dir: where decoded images are kept; "" is ~/.cache/flowjax; "none" decodes them anew each time.
+      prepare: False: nothing is downloaded, and a data set that is not prepared yet is refused.
 
     Raises:
-      ValueError: a name or split that TFDS does not know, a data set without images, or one that cannot be prepared here.
+      ValueError: a name or split that TFDS does not know, a data set without images, or one that cannot be prepared here; metadata that
+        name a class for TFDS to import.
       FileNotFoundError: files that must be fetched by hand are not there.
     """
     if normalize not in ("auto", "none"):
         raise ValueError(f'normalize={normalize!r}: expected "auto" or "none"')
     with _quiet():
-        builder = _prepared(name, path, data_dir, manual_dir)
+        builder = _prepared(name, path, data_dir, manual_dir, prepare)
     image_key, label_key = _features(builder)
-    source = _source(builder, split, image_key)
-    fetch = _Fetch(source, image_key, label_key)
+    source = _source(builder, split)
+    fetch = _Fetch(source, builder.info.features, image_key, label_key)
     channels = builder.info.features[image_key].shape[-1]
     whole_name = f"{builder.info.full_name}, {split}"
     rows = EncodedRows(fetch, len(source), "L" if channels == 1 else "RGB", resolution, lambda i: f"{whole_name}: image {i}")
@@ -92,13 +96,19 @@ def _quiet() -> Iterator[None]:
 
 
 class _Fetch:
-    """Encoded images and labels of a data source of TFDS."""
+    """Encoded images and labels of a data source of TFDS. No other feature is decoded: TFDS would decode images of any format."""
 
-    def __init__(self, source: Any, image_key: str, label_key: str | None):
+    def __init__(self, source: Any, features: Any, image_key: str, label_key: str | None):
+        import tensorflow_datasets as tfds
+
         self._source, self._image, self._label = source, image_key, label_key
+        self._features = tfds.features.FeaturesDict({key: features[key] for key in (image_key, label_key) if key is not None})
+        self._decoders = {image_key: tfds.decode.SkipDecoding()}
 
     def __call__(self, index: np.ndarray) -> tuple[list[bytes], np.ndarray | None]:
-        examples = self._source.__getitems__(index.tolist())
+        examples = [
+            self._features.deserialize_example_np(record, decoders=self._decoders) for record in self._source.__getitems__(index.tolist())
+        ]
         labels = None if self._label is None else np.array([example[self._label] for example in examples], np.int64)
         return [example[self._image] for example in examples], labels
 
@@ -106,14 +116,20 @@ class _Fetch:
         return self(np.arange(start, min(start + _BATCH, len(self._source))))[1]
 
 
-def _prepared(name: str, path: str, data_dir: str, manual_dir: str) -> Any:
+def _prepared(name: str, path: str, data_dir: str, manual_dir: str, prepare: bool) -> Any:
     """The builder of a data set that is prepared in a format which can be read here."""
     import tensorflow_datasets as tfds  # half a second, which no other source should pay
+    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
     from flowjax.data import tfds_builders
 
     if path:
-        builder = tfds.builder_from_directory(pathlib.Path(path).expanduser())
+        folder = pathlib.Path(path).expanduser()
+        check_metadata(folder)
+        try:
+            builder = tfds.builder_from_directory(folder)
+        except (ValueError, TypeError, KeyError, AttributeError, AssertionError, ParseError) as error:
+            raise ValueError(f"{folder}: TFDS cannot read this data set ({' '.join(str(error).split())[:200]})") from error
     else:
         plain = name.partition(":")[0].partition("/")[0]
         known = [*tfds.list_builders(with_community_datasets=False), tfds_builders.FashionMnist.name]
@@ -123,11 +139,19 @@ def _prepared(name: str, path: str, data_dir: str, manual_dir: str) -> Any:
             raise ValueError(f"source={name!r}: neither a source of this project nor a data set of TFDS{meant}")
         own = plain == tfds_builders.FashionMnist.name
         make = tfds_builders.FashionMnist if own else functools.partial(tfds.builder, name)
+        prepared = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / plain
+        for info in prepared.rglob("dataset_info.json"):  # which TFDS reads in place of its own code, where a version is asked for
+            check_metadata(info.parent)
         try:
             builder = make(data_dir=str(pathlib.Path(data_dir).expanduser()) if data_dir else None)
         except ImportError as error:
             raise _missing(error, name) from error
         if not builder.is_prepared():
+            if not prepare:
+                raise FileNotFoundError(
+                    f"{name} is not prepared in {builder.data_path}, and what only a file names is not downloaded; "
+                    f"prepare it by python -m experiments.inspect_data --config.data.source={name}"
+                )
             _prepare(builder, name, manual_dir or (str(tfds_builders.DEBIAN_FOLDER) if own else ""))
     if builder.info.file_format.value != FORMAT and FORMAT not in {form.value for form in builder.info.available_file_formats()}:
         raise ValueError(
@@ -174,11 +198,12 @@ def _features(builder: Any) -> tuple[str, str | None]:
     return image, next((key for key in (*supervised, *labels) if key in labels), None)
 
 
-def _source(builder: Any, split: str, image_key: str) -> Any:
+def _source(builder: Any, split: str) -> Any:
+    """The records of a split, as they are stored."""
     import tensorflow_datasets as tfds
 
     try:
-        source = builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()}, file_format=FORMAT)
+        source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES, file_format=FORMAT)
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"split={split!r}: {builder.info.name} has the splits {', '.join(builder.info.splits)}, and slices of them like train[:10%]"

@@ -124,9 +124,12 @@ def load_autoencoder(path: pathlib.Path) -> Autoencoder:
     held = dict(read_safetensors(path))
     if "made_of" not in held:
         raise ValueError(f"{path}: is no autoencoder of experiments.train")
-    made_of = json.loads(held.pop("made_of").tobytes())
-    made_of["image_shape"] = tuple(made_of["image_shape"])
-    model = Autoencoder(**made_of, rngs=nnx.Rngs(0))
+    try:
+        made_of = json.loads(held.pop("made_of").tobytes())
+        height, width, colors = (int(side) for side in made_of.pop("image_shape"))
+        model = Autoencoder((height, width, colors), **{key: int(value) for key, value in made_of.items()}, rngs=nnx.Rngs(0))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ZeroDivisionError) as error:
+        raise ValueError(f"{path}: what it is made of cannot be read ({error})") from error
     for name, variable in _variables(model).items():
         if name not in held or held[name].shape != variable.shape:
             raise ValueError(f"{path}: lacks {name} of shape {variable.shape}")

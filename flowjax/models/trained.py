@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flowjax import storage
@@ -125,12 +125,7 @@ def load_trained(path: str | os.PathLike) -> TrainedFlow:
     elif not given.is_file():
         raise FileNotFoundError(f"{given}: no such file; give a folder of experiments.train, or a .safetensors or .pt checkpoint")
     found = storage.fetched(given)
-    about: dict[str, Any] = {}
-    if found.suffix == ".safetensors":
-        try:
-            about = json.loads(read_metadata(found).get(_KEY, "{}"))
-        except ValueError as error:
-            raise ValueError(f"{found}: what it says of itself cannot be read ({error})") from error
+    about = _about(found) if found.suffix == ".safetensors" else {}
     image_shape = tuple(about["image_shape"]) if about.get("image_shape") else None
     if "edges" not in about:
         return TrainedFlow(convert_lightningdit(found, image_shape=image_shape), found, about)
@@ -138,6 +133,48 @@ def load_trained(path: str | os.PathLike) -> TrainedFlow:
     models = [lightningdit_of(_of_stage(held, k), f"{found}, stage {k}", image_shape=image_shape) for k in range(len(edges) + 1)]
     check_stages(models, edges)
     return TrainedFlow(models[0], found, about, tuple(models[1:]), edges)
+
+
+def _about(path: pathlib.Path) -> dict[str, Any]:
+    """What a file says of its model. It may be from anywhere: every value that is used has the form that `save_trained` gives it."""
+    try:
+        about = json.loads(read_metadata(path).get(_KEY, "{}"))
+        wrong = [key for key, is_sound in _FORMS.items() if about.get(key) is not None and not is_sound(about[key])]
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: what it says of itself cannot be read ({error})") from error
+    if wrong:
+        raise ValueError(f"{path}: what it says of itself cannot be read ({wrong[0]} = {str(about[wrong[0]])[:80]})")
+    return about
+
+
+def _numbers(value: Any, count: int | None = None) -> bool:
+    return isinstance(value, list) and count in (None, len(value)) and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_FORMS: Mapping[str, Callable[[Any], bool]] = {
+    "config": lambda held: (
+        isinstance(held, dict)
+        and isinstance(held.get("data"), dict)
+        and isinstance(held.get("seed"), int)
+        and _is_number(held.get("heldout_fraction"))
+    ),
+    "image_shape": lambda held: _numbers(held, 3) and all(isinstance(side, int) and side > 0 for side in held),
+    "edges": _numbers,
+    "path": lambda held: isinstance(held, str),
+    "step": lambda held: isinstance(held, int),
+    "value_range": lambda held: _numbers(held, 2),
+    "normalization": lambda held: (
+        isinstance(held, dict)
+        and all(_is_number(held.get(key)) or _numbers(held.get(key)) for key in ("mean", "std"))
+        and _is_number(held.get("multiplier"))
+    ),
+    "frechet": lambda held: isinstance(held, dict) and _is_number(held.get("ratio")),
+}
+"""The forms of the values of `TrainedFlow.about` that are used, by their keys."""
 
 
 def _of_stage(held: Tensors, k: int) -> Tensors:

@@ -254,7 +254,7 @@ def spaces_figure(curves: Mapping[str, tuple[LossByTime, Bool[np.ndarray, " T"],
             axes.plot(errors.t[late], fit / unit, color="black", linestyle=":", linewidth=1.8)
         time_axis(axes)
         axes.set_yscale("log")
-        axes.set_title(name, pad=24)
+        axes.set_title(style.literal(name), pad=24)
         axes.set_ylabel("relative squared error")
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
@@ -282,7 +282,7 @@ def spectra_figure(spectra: Mapping[str, Float[np.ndarray, " _"]]) -> Figure:
     figure, (axes,) = style.new_figure()
     for (name, values), color in zip(spectra.items(), itertools.cycle(style.CYCLE), strict=False):
         kept = values[values > 1e-8 * values.max()]
-        axes.plot(np.arange(len(kept)) + 1, kept / kept[0], color=color, label=f"{name}: {len(values):,} dimensions")
+        axes.plot(np.arange(len(kept)) + 1, kept / kept[0], color=color, label=f"{style.literal(name)}: {len(values):,} dimensions")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("rank")

@@ -185,7 +185,7 @@ def classes_figure(points: Sequence[ClassPoint], overall: float | None = None) -
     for row in range(len(measured), len(ordered)) if named else ():
         axes.text(0.01, row, "never crosses", transform=axes.get_yaxis_transform(), color=style.GREY, va="center", fontsize=13)
     axes.set_ylim(len(ordered) - 0.4, -0.6)
-    axes.set_yticks(range(len(ordered)) if named else [], [point.name for point in ordered] if named else [])
+    axes.set_yticks(range(len(ordered)) if named else [], [style.literal(point.name) for point in ordered] if named else [])
     axes.set_ylabel("class" if named else f"{len(ordered):,} classes, the earliest on top")
     axes.set_xlabel("turning point t*")
     if axes.get_legend_handles_labels()[0]:

@@ -76,6 +76,7 @@ def write_report(
 </html>
 """,
         encoding="utf-8",
+        errors="backslashreplace",
     )
 
 

@@ -56,6 +56,11 @@ def new_figure(width: float = 9.0, height: float = 5.4, rows: int = 1, columns: 
     return figure, list(axes.flat)
 
 
+def literal(name: str) -> str:
+    """A name from outside, as Matplotlib draws it letter by letter: dollars begin no formula, and what cannot be printed is a box."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name).replace("$", r"\$")
+
+
 def save(figure: Figure, directory: pathlib.Path, name: str) -> pathlib.Path:
     """Writes `name.png` (150 dots per inch) and `name.svg` into `directory`; returns the path of the latter."""
     directory.mkdir(parents=True, exist_ok=True)

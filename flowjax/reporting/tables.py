@@ -18,7 +18,7 @@ def columns_of(rows: Rows) -> list[str]:
 
 def write_csv(path: pathlib.Path, rows: Rows) -> None:
     """Writes one line per row under a header; floats with every digit needed to read them back, None and what is missing as nothing."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, columns_of(rows), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

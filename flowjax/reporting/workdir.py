@@ -23,6 +23,8 @@ from flowjax.reporting import page, style, tables
 from flowjax.storage.lock import NAME as _LOCK
 from flowjax.storage.lock import Lock
 
+SUMMARY = "summary.json"
+"""What a run has found; where it is the run is finished."""
 _MANIFEST = ".flowjax.json"  # lists the files that a run of ours wrote
 _PARTIAL = ".flowjax-partial"  # where a run writes until it is complete
 
@@ -37,7 +39,7 @@ def open_workdir(path: str | os.PathLike, overwrite: bool = False, *, live: Sequ
       path: the folder.
       overwrite: replace the files of an earlier run of ours. Other files are never touched.
       live: names of files and folders that the run itself writes in place, at `WorkDir.live`.
-      resume: keep the live files of an earlier run, finished or not, and go on from them; a folder without any is begun afresh.
+      resume: keep the live files of an earlier run, finished or not, and go on from them; where there are none the run begins afresh.
 
     Raises:
       ValueError: the folder holds something, and neither `overwrite` nor `resume` is set or what it holds is not ours; another process
@@ -56,11 +58,11 @@ def open_workdir(path: str | os.PathLike, overwrite: bool = False, *, live: Sequ
             raise ValueError(f"workdir {root} holds files that are not of an earlier run: {elsewhere}")
         lock = storage.hold(root)
         try:
-            if names and not overwrite and not (resume and live):
+            if names and not overwrite and not resume:
                 what = "an earlier run" if _MANIFEST in names else "an unfinished run"
-                remedy = "--resume to go on with it, --overwrite to replace it" if live else "--overwrite to replace it"
-                raise ValueError(f"workdir {root} holds {what}: pass {remedy}, or {elsewhere}")
+                raise ValueError(f"workdir {root} holds {what}: pass --resume to go on with it, --overwrite to replace it, or {elsewhere}")
             earlier, earlier_live = _read_manifest(root)
+            _check_links(root, {*earlier, *earlier_live, *live})
             taken = sorted(name for name in live if name in names and name not in earlier_live)
             if taken:
                 raise ValueError(f"workdir {root} holds a {taken[0]} of your own: move it, or {elsewhere}")
@@ -128,7 +130,7 @@ class WorkDir:
     def write_json(self, name: str, value: Any) -> None:
         """Writes `value` as strict JSON: see `plain`."""
         text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-        self.path(name).write_text(text + "\n", encoding="utf-8")
+        self.path(name).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")  # names of files may be no Unicode
 
     def write_csv(self, name: str, rows: tables.Rows) -> None:
         """Writes a table: see `tables.write_csv`."""
@@ -155,9 +157,11 @@ class WorkDir:
         """Moves all that was written into place, and removes what an earlier run wrote and this one did not."""
         written = {str(file.relative_to(self._partial)) for file in self._partial.rglob("*") if file.is_file()}
         # Until the last file has moved the manifest names old and new alike: should the move be cut short, every file that
-        # is ours is still known as ours.
+        # is ours is still known as ours. A summary says that its run is finished: the old one goes first, the new one comes last.
         self._write_manifest(written | self._earlier)
-        for name in sorted(written):
+        if SUMMARY in self._earlier:
+            storage.remove(self.root / SUMMARY)
+        for name in sorted(written, key=lambda name: (name == SUMMARY, name)):
             storage.make((self.root / name).parent)
             storage.move_in(self._partial / name, self.root / name)
         for name in sorted(self._earlier - written):
@@ -239,6 +243,16 @@ def _read_manifest(root: storage.Folder) -> tuple[set[str], set[str]]:
     if not sound:  # these files may be deleted: nothing is guessed
         raise ValueError(f"workdir {root}: its list of files {_MANIFEST} is damaged; delete it, or give another --workdir")
     return set(files), set(live)
+
+
+def _check_links(root: storage.Folder, names: set[str]) -> None:
+    """Raise a ValueError where one of the names, or something below it, is a link: files elsewhere would be changed by it."""
+    for top in sorted({pathlib.PurePath(name).parts[0] for name in names}):
+        link = storage.first_link(root / top)
+        if link is not None:
+            raise ValueError(
+                f"workdir {root}: {link} is a link, through which files elsewhere would change: remove it, or give another --workdir"
+            )
 
 
 def _is_inside(name: str) -> bool:

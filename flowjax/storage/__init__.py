@@ -2,7 +2,22 @@
 
 from flowjax.storage.lock import hold
 from flowjax.storage.mirror import Mirror
-from flowjax.storage.paths import Folder, checksums, exists, fetched, in_bucket, located, make, move, move_in, names, remove, write_whole
+from flowjax.storage.paths import (
+    Folder,
+    checksums,
+    exists,
+    fetched,
+    first_link,
+    in_bucket,
+    is_link,
+    located,
+    make,
+    move,
+    move_in,
+    names,
+    remove,
+    write_whole,
+)
 
 __all__ = [
     "Folder",
@@ -10,8 +25,10 @@ __all__ = [
     "checksums",
     "exists",
     "fetched",
+    "first_link",
     "hold",
     "in_bucket",
+    "is_link",
     "located",
     "make",
     "move",

@@ -55,7 +55,8 @@ class _FileLock:
     """A file that one process at a time can hold."""
 
     def __init__(self, path: pathlib.Path):
-        self._path, self._file = path, os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._path, self._file = path, -1
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -48,6 +48,24 @@ def exists(path: Folder) -> bool:
     return path.exists() if in_bucket(path) else os.path.lexists(path)
 
 
+def is_link(path: Folder) -> bool:
+    """Whether a path is a symbolic link, whatever it leads to."""
+    return not in_bucket(path) and os.path.islink(path)
+
+
+def first_link(path: Folder) -> pathlib.Path | None:
+    """A symbolic link: the path itself, or something below it; None if there is none. No link is followed."""
+    if in_bucket(path):
+        return None
+    if os.path.islink(path):
+        return pathlib.Path(path)
+    for folder, folders, files in os.walk(path):
+        for name in sorted((*folders, *files)):
+            if os.path.islink(found := os.path.join(folder, name)):
+                return pathlib.Path(found)
+    return None
+
+
 def make(folder: Folder) -> None:
     """Make a folder and those above it, where folders are made."""
     if not in_bucket(folder):
@@ -72,6 +90,7 @@ def write_whole(path: Folder, write: Callable[[pathlib.Path], object]) -> None:
         return
     partial = pathlib.Path(path).with_name(f".{path.name}.partial-{os.getpid()}")
     try:
+        partial.unlink(missing_ok=True)  # a link would lead elsewhere
         partial.touch()  # with the permissions that the user's new files have: some writers would give their own
         write(partial)
         with open(partial, "rb") as file:

@@ -14,7 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
-from experiments import bench_data, encode_latents, inspect_data, oracle_sweep
+from experiments import bench_data, encode_latents, inspect_data, oracle_sweep, runner
 from experiments.configs import bench_data as bench_presets
 from experiments.configs import encode_latents as encode_presets
 from experiments.configs import inspect_data as inspect_presets
@@ -161,8 +161,40 @@ def test_an_encoding_that_is_killed_goes_on_where_it_was(latents: pathlib.Path, 
     assert len(list(out.glob("latents_rank*"))) < 599
     with pytest.raises(ValueError, match="interrupted"):
         open_data(data_config(path=str(out)))
-    finished = subprocess.run([*command, "--overwrite"], capture_output=True, text=True, check=False)
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "holds an unfinished run: pass --resume to go on with it" in refused.stderr
+    finished = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     resumed, whole = (open_data(data_config(path=str(folder))) for folder in (out, latents))
     np.testing.assert_allclose(resumed.read(np.arange(1797)), whole.read(np.arange(1797)), atol=1e-6)
     np.testing.assert_array_equal(resumed.labels, whole.labels)
+
+
+@pytest.mark.parametrize("name", ["encode_latents", "train", "reproduce"])
+def test_an_interrupt_during_imports_ends_in_one_line(tmp_path: pathlib.Path, name: str) -> None:
+    """In place of JAX there is a module whose import takes a minute."""
+    (tmp_path / "jax.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    command, environment = [sys.executable, "-m", f"experiments.{name}"], {**os.environ, "PYTHONPATH": str(tmp_path)}
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, restore_signals=True, **pipe) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        told = process.communicate()[1]
+    assert (process.returncode, told) == (130, f"{name}: error: interrupted\n")
+
+
+@pytest.mark.parametrize("held", [None, "", "{"])
+def test_a_summary_without_its_configuration_is_no_finished_run(tmp_path: pathlib.Path, held: str | None) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    if held is not None:
+        (tmp_path / "config.json").write_text(held)
+    assert not runner._finished(tmp_path, encode_presets.get_config(), ())
+
+
+def test_names_of_files_neither_steer_the_terminal_nor_take_a_second_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner.hosts, "leave", sys.exit)
+    with pytest.raises(SystemExit):
+        runner.fail("train", "no folder \x1b[31mred\udcff é")
+    assert capsys.readouterr().err == "train: error: no folder \\x1b[31mred\\udcff é\n"

@@ -3,14 +3,16 @@
 import csv
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.configs.data import data_config
 from experiments.configs.model import model_config
-from experiments.trained import MODELS, train_within, training_config
+from experiments.trained import MODELS, own_data, train_within, training_config
 from flowjax.models import Architecture, LightningDiT, export_lightningdit
 from flowjax.models.trained import FILE, load_trained, save_trained
 from flowjax.reporting.workdir import open_workdir
@@ -35,6 +37,25 @@ def test_a_trained_flow_comes_back_with_what_is_known_of_it(run_folder: pathlib.
     assert load_trained(tmp_path / "wide.safetensors").image_shape == (4, 12, 2)
     export_lightningdit(untrained(), tmp_path / "published.safetensors")
     assert load_trained(tmp_path / "published.safetensors").frechet_ratio is None
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"source": "cifar10"}, "cifar10 is not prepared in .* what only a file names is not downloaded"),
+        ({"source": "cifar10:3.0.2"}, "cifar10:3.0.2 is not prepared in"),
+        ({"surprise": 1}, "surprise is no key"),
+        ({"path": 3}, "its data cannot be read"),
+    ],
+)
+def test_nothing_is_fetched_that_only_a_checkpoint_names(tmp_path: pathlib.Path, told: dict[str, Any], message: str) -> None:
+    config = training_config(model_config()).to_dict()
+    config["data"] |= {"data_dir": str(tmp_path / "tfds")} | told
+    flow = load_trained(leave(tmp_path / "run", untrained(), config=config))
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        own_data(flow, data_config())
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "tfds").exists()
 
 
 def test_samples_are_written_as_evaluation_suites_read_them(

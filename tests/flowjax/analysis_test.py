@@ -14,7 +14,8 @@ from flowjax.contest import Contest
 from flowjax.fields import model_field
 from flowjax.metrics.loss_by_t import reduction
 from flowjax.metrics.waviness import waviness
-from flowjax.models import Architecture, LightningDiT
+from flowjax.models import Architecture, LightningDiT, export_lightningdit
+from flowjax.models.convert import write_tensors
 from flowjax.models.trained import load_trained, save_staged
 
 T = np.linspace(0.4, 0.98, 30)
@@ -96,6 +97,30 @@ def test_a_staged_flow_is_one_file_and_each_model_has_its_turn(tmp_path: pathlib
     for t, own in ((0.39, small), (0.4, large), (0.9, large)):
         found, wanted = flow.field(x, jnp.float32(t), label), model_field(own, 10)(x, jnp.float32(t), label)
         np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)  # two programs, and float32 sums of numbers of about 1
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"edges": 3}',
+        '{"edges": ["x"]}',
+        '{"image_shape": [4, 4]}',
+        '{"image_shape": [4, 4, -1]}',
+        '{"path": ["os.system"]}',
+        '{"value_range": "x"}',
+        '{"normalization": {"mean": "x"}}',
+        '{"frechet": {"ratio": "x"}}',
+        '{"config": {"data": 3}}',
+    ],
+)
+def test_what_a_checkpoint_says_of_itself_is_checked(tmp_path: pathlib.Path, told: str) -> None:
+    write_tensors(export_lightningdit(model((4, 4, 1), 1)), tmp_path / "x.safetensors", {"flowjax": told})
+    with pytest.raises(ValueError, match="what it says of itself cannot be read") as error:
+        load_trained(tmp_path / "x.safetensors")
+    assert "\n" not in str(error.value)
 
 
 def test_stages_that_do_not_fit_are_refused(tmp_path: pathlib.Path) -> None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import save_file
 
 from flowjax import data
 from flowjax.data.encoder import Encoder
@@ -62,6 +63,15 @@ def test_what_the_loop_trains_reconstructs_and_is_taken_by_encode_latents(tmp_pa
     stored = data.open_records("latents", path=folder)
     np.testing.assert_allclose(stored.read(np.arange(100)), mean, atol=1e-5)
     assert load_encoder(digits, str(folder)).settings == encoder.settings  # the latents carry what decodes them
+
+
+@pytest.mark.parametrize(
+    "told", ["{", "[]", "[" * 100_000, "{}", '{"image_shape": [8, 8, 1], "rngs": 0}', '{"image_shape": [8, 8], "factor": 2}']
+)
+def test_what_an_autoencoder_is_made_of_is_checked(tmp_path: pathlib.Path, told: str) -> None:
+    save_file({"made_of": np.frombuffer(told.encode(), np.uint8)}, tmp_path / FILE)
+    with pytest.raises(ValueError, match="what it is made of cannot be read"):
+        load_encoder(data.open_records("digits"), str(tmp_path))
 
 
 def test_the_loss_is_reconstruction_divergence_and_alignment_as_published() -> None:

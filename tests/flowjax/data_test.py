@@ -1,8 +1,10 @@
 """Data sources: what they return, and what they refuse. Files are real ones: cut short, damaged, pickled."""
 
 import hashlib
+import math
 import pathlib
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from sklearn.datasets import load_digits
 
 from flowjax import data
 from flowjax.data import DataSet
+from flowjax.data.numpy_file import read_numpy
 
 IMAGES = np.arange(5 * 2 * 3, dtype=np.uint8).reshape(5, 2, 3)
 LABELS = np.array([0, 1, 2, 1, 0])
@@ -258,6 +261,50 @@ def test_damaged_archives_never_load_in_silence(tmp_path):
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match="not readable"):
         data.load("arrays", path=path)
+
+
+@pytest.mark.parametrize("dtype", ["f4", ">f8", "f2", "u1", "?", "i8", "U3", "S2", "M8[ns]", "c8", "V2"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (1, 2, 3)])
+def test_numpys_files_are_read_as_numpy_reads_them(tmp_path, dtype, shape):
+    array = np.random.default_rng(0).integers(0, 256, (math.prod(shape), np.dtype(dtype).itemsize), np.uint8) & 1
+    for order in "CF":
+        written = np.reshape(array.view(dtype), shape, order=order)
+        np.save(tmp_path / "x.npy", written)
+        np.savez_compressed(tmp_path / "x.npz", x=written, y=written)
+        expected = np.load(tmp_path / "x.npy")
+        for found in (read_numpy(tmp_path / "x.npy")[""], read_numpy(tmp_path / "x.npz")["y"]):
+            assert (found.dtype, found.shape, found.strides) == (expected.dtype, expected.shape, expected.strides)
+            assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("header", "error"),
+    [
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (2L, 1L), }", ""),  # of Python 2
+        ('{"shape":(2,1),"fortran_order":False,"descr":"<f4"}\n', ""),  # of other libraries
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2)}", "cut short: it has 75 bytes where its header describes 83"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (2)}", "damaged: its header is"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (2 1,)}", "damaged: its header is"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (-2,)}", "damaged: its header is"),
+        ("{'descr': '<f4', 'fortran_order': __import__('os'), 'shape': (2,)}", "damaged: its header is"),
+        ("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), 'more': 'x'}", "damaged: its header is"),
+        ("{'descr': '<f4', 'fortran_order': False}", "damaged: its header is"),
+        ("{'descr': 'f4,f4', 'fortran_order': False, 'shape': (1,)}", "its dtype 'f4,f4' is not one of plain numbers"),
+        ("{'descr': '<k4', 'fortran_order': False, 'shape': (2,)}", "its dtype '<k4' is not known"),
+        ("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,)}", "records of several fields"),
+        ("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", "nothing is unpickled here"),
+    ],
+)
+def test_headers_of_npy_files(tmp_path, header, error):
+    """What a file may say of its array, and nothing else: no text of it is evaluated."""
+    values = np.array([[1], [2]], np.float32)
+    text = header.encode()
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + values.tobytes())
+    if error:
+        with pytest.raises(ValueError, match=re.escape(error)):
+            read_numpy(tmp_path / "x.npy")
+    else:
+        np.testing.assert_array_equal(read_numpy(tmp_path / "x.npy")[""], values)
 
 
 @pytest.mark.parametrize("array", [np.ones((3, 2), complex), np.array([["a"], ["b"]]), np.zeros((3, 2), "datetime64[s]")])

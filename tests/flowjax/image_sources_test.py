@@ -1,9 +1,11 @@
 """Images from TFDS and from folders: real files, decoded by Pillow alone, cached whole or not at all."""
 
 import gzip
+import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -89,6 +91,80 @@ def test_a_registered_builder_of_ours_is_read_without_tensorflow(prepared, tmp_p
     assert tfds.builder("digits", data_dir=prepared).info.splits["train"].num_examples == 1797
     part = data.open_records("tfds", path=str(prepared / "digits" / "1.0.0"), split="train[10:30]", cache_dir=str(tmp_path))
     np.testing.assert_array_equal(part.labels, raw.target[10:30])
+
+
+class TwoImages(tfds_builders.Digits):
+    """Digits, and beside each an image in a format that is not read here."""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {"image": tfds.features.Image(shape=(8, 8, 1)), "other": {"mask": tfds.features.Image()}}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=None)
+
+    def _generate_examples(self):
+        for index, example in list(super()._generate_examples())[:5]:
+            yield index, {"image": example["image"], "other": {"mask": io.BytesIO(b"%!PS-Adobe-3.0 EPSF-3.0")}}
+
+
+def test_tfds_decodes_nothing_but_what_is_asked_for(tmp_path):
+    """Its own decoder would take any format that Pillow knows, of which some start other programs."""
+    TwoImages(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    found = data.open_records("tfds", path=str(tmp_path / "two_images" / "1.0.0"), cache_dir="none")
+    assert found.rows[np.arange(5)].shape == (5, 8, 8, 1)
+    assert found.labels is None
+
+
+EVIL = {"pythonClassName": "evilset.payload.Feature", "featuresDict": {"features": {}}}
+OWN = "tensorflow_datasets.core.features"
+
+
+@pytest.mark.parametrize(
+    ("file", "held"),
+    [
+        ("features.json", EVIL),
+        ("features.json", {"python_class_name": "evilset.payload.Feature", "json_feature": {"json": "{}"}}),
+        ("features.json", {"type": "evilset.payload.Feature", "content": {}}),
+        ("features.json", {"pythonClassName": f"{OWN}.features_dict.FeaturesDict", "featuresDict": {"features": {"image": EVIL}}}),
+        ("features.json", {"pythonClassName": f"{OWN}.sequence_feature.Sequence", "sequence": {"feature": EVIL}}),
+        ("features.json", {"pythonClassName": f"{OWN}.features_dict.FeaturesDict", "jsonFeature": {"json": json.dumps({"image": EVIL})}}),
+        ("dataset_info.json", {"features": EVIL}),
+    ],
+)
+@pytest.mark.parametrize("by", ["path", "name"])
+def test_no_class_that_a_data_set_of_tfds_names_is_imported(tmp_path, monkeypatch, file, held, by):
+    folder = tmp_path / "mnist" / "1.0.0"
+    folder.mkdir(parents=True)
+    (tmp_path / "evilset").mkdir()
+    (tmp_path / "evilset" / "payload.py").write_text(f"open({str(tmp_path / 'EXECUTED')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    info = {"name": "mnist", "version": "1.0.0", "fileFormat": "array_record", "splits": []}
+    for name, value in {"dataset_info.json": info, "features.json": {}, file: (info if file == "dataset_info.json" else {}) | held}.items():
+        (folder / name).write_text(json.dumps(value))
+    asked = {"path": str(folder)} if by == "path" else {"name": "mnist:1.0.0", "data_dir": str(tmp_path)}
+    with pytest.raises(ValueError, match=rf"{file}: names the class 'evilset.payload.Feature'") as error:
+        data.open_records("tfds", **asked)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "EXECUTED").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "../digits"}, {"splits": [{"name": "train", "shardLengths": ["1"], "filepathTemplate": "../../{DATASET}-{SPLIT}"}]}]
+)
+def test_the_files_of_a_data_set_of_tfds_lie_in_its_folder(prepared, tmp_path, change):
+    folder = shutil.copytree(prepared / "digits" / "1.0.0", tmp_path / "1.0.0")
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps(info | change))
+    with pytest.raises(ValueError, match="which may lie outside its folder"):
+        data.open_records("tfds", path=str(folder))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, '{"name": 3}', '{"splits": 3}', '{"version": "x"}', '{"unknown": 1}'])
+@pytest.mark.parametrize("file", ["features.json", "dataset_info.json"])
+def test_damaged_metadata_of_tfds_end_in_one_line(prepared, tmp_path, file, text):
+    folder = shutil.copytree(prepared / "digits" / "1.0.0", tmp_path / "1.0.0")
+    (folder / file).write_text(text)
+    with pytest.raises(ValueError, match=re.escape(str(folder))) as error:
+        data.open_records("tfds", path=str(folder), cache_dir="none")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

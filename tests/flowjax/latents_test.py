@@ -1,5 +1,6 @@
 """Published layouts of latents, written here by the safetensors library and NumPy alone, and what can be wrong with them."""
 
+import ast
 import json
 import pathlib
 import shutil
@@ -263,10 +264,24 @@ def test_repa_layout_gives_the_means_times_sd_vaes_multiplier(repa, tmp_path):
     np.testing.assert_array_equal(data.load("repa", path=repa, normalize="none").data, np.moveaxis(moments[:, :4], 1, -1))
 
 
+def test_repa_is_read_without_the_parser_that_fails_under_threads(repa, monkeypatch):
+    """Of CPython 3.11, where two threads in `ast.literal_eval` can end in a SystemError."""
+
+    def fail(*_):
+        raise SystemError("AST constructor recursion depth mismatch")
+
+    monkeypatch.setattr(ast, "literal_eval", fail)
+    assert data.load("repa", path=repa).n == 6
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda root: (root / "dataset.json").write_text("{"), "dataset.json: not read"),
+        (lambda root: (root / "dataset.json").write_text("[" * 100_000), "dataset.json: not read"),
+        (lambda root: (root / "dataset.json").write_text('{"labels": [["a.npy", 1e400]]}'), "no whole number"),
+        (lambda root: (root / "dataset.json").write_text(f'{{"labels": [["a.npy", {2**70}]]}}'), "no whole number"),
+        (lambda root: (root / "dataset.json").write_text('{"labels": [["/etc/passwd", 0]]}'), "leads out of its folder"),
         (lambda root: (root / "dataset.json").write_text('{"labels": [["../../moments.npy", 0]]}'), "leads out of its folder"),
         (lambda root: (root / "dataset.json").write_text('{"labels": [["a.npy", [0.5]]]}'), "no whole number"),
         (lambda root: (root / "00000" / "img-mean-std-00000003.npy").unlink(), "00000003.npy: no such file"),

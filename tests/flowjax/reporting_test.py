@@ -173,10 +173,11 @@ def test_json_is_strict():
 class Links(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()
-        self.tags, self.addresses, self.alts = [], [], []
+        self.tags, self.attributes, self.addresses, self.alts = [], [], [], []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        self.attributes += [key for key, _ in attrs]
         self.addresses += [value for key, value in attrs if key in ("src", "href", "srcset")]
         self.alts += [dict(attrs).get("alt") for _ in [0] if tag == "img"]
 
@@ -241,12 +242,40 @@ def test_a_run_leaves_its_files_and_nothing_else(tmp_path):
     assert set(tree(root)) == {".flowjax.json", "figures/top1.png", "figures/top1.svg", "report.html"}
 
 
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(1)</script>",
+    "$x^{$ 'a' \"b\" & c",
+    "line\nbreak\x1b[31m",
+    "\udcff\udcfe",
+)
+"""Names that folders can have: markup, a broken formula, letters that steer a terminal, bytes that are no Unicode."""
+
+
+def test_names_from_outside_are_text_wherever_they_are_shown(tmp_path):
+    points = [figures.ClassPoint(name, 0.3, (0.2, 0.4), 0.31) for name in HOSTILE]
+    table = [{"class": name, name: 1} for name in HOSTILE]
+    with open_workdir(tmp_path / "run") as workdir:
+        svg = workdir.save_figure("classes", figures.classes_figure(points))
+        sections = [page.Section(name, name, svg, alt=name, table=table, command=name) for name in HOSTILE]
+        workdir.write_report(HOSTILE[0], HOSTILE[0], sections, {name: {name: name} for name in HOSTILE}, contents=True)
+        workdir.write_csv("classes.csv", table)
+        workdir.write_json("config.json", {"path": HOSTILE})
+    text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    seen = Links()
+    seen.feed(text)
+    assert "script" not in seen.tags
+    assert seen.tags.count("img") == len(HOSTILE)  # the figures
+    assert not any(name.startswith("on") for name in seen.attributes)
+    assert json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["path"] == list(HOSTILE)
+
+
 def test_a_second_run_needs_overwrite_and_then_replaces_only_what_is_ours(tmp_path):
     small_run(tmp_path, 1, extra=True)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "figures" / "mine.png").write_text("mine")
     before = tree(tmp_path)
-    with pytest.raises(ValueError, match="holds an earlier run: pass --overwrite"):
+    with pytest.raises(ValueError, match="holds an earlier run: pass --resume to go on with it, --overwrite to replace it"):
         open_workdir(tmp_path)
     assert tree(tmp_path) == before
     small_run(tmp_path, 2, overwrite=True)
@@ -270,10 +299,64 @@ def test_a_run_that_fails_changes_nothing(tmp_path, failure):
 
 def test_a_run_that_was_killed_is_told_and_can_be_replaced(tmp_path):
     open_workdir(tmp_path / "run").write_json("summary.json", {})  # neither committed nor discarded
-    with pytest.raises(ValueError, match="holds an unfinished run: pass --overwrite"):
+    with pytest.raises(ValueError, match="holds an unfinished run: pass --resume to go on with it, --overwrite to replace it"):
         open_workdir(tmp_path / "run")
+    with open_workdir(tmp_path / "run", resume=True) as workdir:  # also where nothing of it was kept
+        workdir.write_json("summary.json", {})
+    open_workdir(tmp_path / "run", overwrite=True).write_json("summary.json", {})
     small_run(tmp_path / "run", 2, overwrite=True)
     assert set(tree(tmp_path / "run")) == {".flowjax.json", "summary.json", "sweep.csv"}
+
+
+def test_a_commit_cut_short_is_never_taken_for_a_finished_run(tmp_path, monkeypatch):
+    """Whichever file it was about to move: no summary, or all of the new run."""
+    for count in range(1, 5):
+        root = tmp_path / str(count)
+        small_run(root, 1)
+        replace, moved = os.replace, []
+
+        def failing(source, target, replace=replace, moved=moved, count=count):
+            moved.append(target)
+            if len(moved) == count:
+                raise OSError("disk full")
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", failing)
+        with pytest.raises(OSError, match="disk full"):
+            small_run(root, 2, overwrite=True)
+        monkeypatch.undo()
+        held = json.loads((root / "summary.json").read_text()) if (root / "summary.json").exists() else None
+        assert held == {1: {"run": 1}, 4: {"run": 2}}.get(count)  # the first and the last to be moved is the manifest
+
+
+def test_no_link_in_the_folder_leads_elsewhere(tmp_path):
+    """A folder from outside brings its manifest along, and links: what lies where they lead is neither written nor removed."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "top1.png").write_text("mine")
+    (victim / "file").write_text("mine")
+    before = tree(victim)
+    for number, (link, to) in enumerate(
+        [
+            ("figures", victim),
+            ("log", victim),
+            ("folder/deep", victim),
+            ("folder/file", victim / "file"),
+            (".flowjax.lock", victim / "file"),
+        ]
+    ):
+        root = tmp_path / f"run{number}"
+        (root / link).parent.mkdir(parents=True)
+        (root / link).symlink_to(to)
+        (root / ".flowjax.json").write_text(json.dumps({"files": ["figures/top1.png"], "live": ["log", "folder"]}))
+        for how in ({"overwrite": True}, {"resume": True}):
+            with pytest.raises((ValueError, OSError), match=r"is a link|cannot be written"):
+                open_workdir(root, live=("log", "folder"), **how)
+        (root / ".flowjax.json").write_text(json.dumps({"files": [], "live": []}))
+        if link == "figures":
+            with pytest.raises(FileExistsError), open_workdir(root, overwrite=True) as workdir:
+                workdir.path("figures/top1.png")
+    assert tree(victim) == before
 
 
 def test_a_commit_cut_short_still_knows_its_files(tmp_path, monkeypatch):
