@@ -14,6 +14,7 @@ from flowjax import peers
 from flowjax.data.record import Rows
 from flowjax.oracle import Oracle
 from flowjax.partial_sweep import PartialSweep
+from flowjax.schedules import checked_times
 from flowjax.training.preemption import Preemption, Stopped
 from flowjax.training.watchdog import Watchdog
 
@@ -99,7 +100,7 @@ def sweep(
     `AT_ONCE` pairs at a time. One that is dealt over several processes is called by all of them.
 
     Args:
-      t: `[T]` times in [0, 1).
+      t: `[T]` times in [0, 1), in any order.
       keep: K, the number of pairs whose queries and one-step predictions are kept.
       progress: wraps the iterator over the t that are left to do (`tqdm.tqdm`, for one).
       partial: keeps what is found as it comes, and knows what was found before. With it SIGTERM, to any process, ends the sweep on all of
@@ -107,9 +108,10 @@ def sweep(
       watchdog: hears of every call to the oracle.
 
     Raises:
+      ValueError: t is not a vector of times in [0, 1).
       Stopped: SIGTERM came, and what was found is kept. It ends the process with the status `Exit.STOPPED`.
     """
-    times = [float(time) for time in np.asarray(t)]
+    times = checked_times(np.asarray(t, np.float32), one=False, rising=False).tolist()
     known = [] if partial is None else peers.of_first(partial.known)
     found = {index: partial.read(index) for index in known} if partial is not None else {}
     with contextlib.ExitStack() as stack:
