@@ -49,6 +49,15 @@ def checked_times(t: ArrayLike, name: str = "t", *, at_least: int = 1, one: bool
     return times
 
 
+def shown_time(t: float | None) -> str:
+    """A time in words: three decimals, and near an end of [0, 1] as many as tell it from that end; "none" for None."""
+    if t is None:
+        return "none"
+    if 0 < t < 0.01:
+        return f"{t:.3g}"
+    return f"{t:.{max(3, 1 - int(np.floor(np.log10(1 - t)))) if t < 1 else 3}f}"
+
+
 def uniform_timesteps(n: int) -> Float[np.ndarray, " n_plus_1"]:
     """The n + 1 edges of exactly n equal steps from t = 0 (noise) to t = 1 (data).
 

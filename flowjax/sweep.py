@@ -112,7 +112,7 @@ def sweep(
       Stopped: SIGTERM came, and what was found is kept. It ends the process with the status `Exit.STOPPED`.
     """
     times = checked_times(np.asarray(t, np.float32), one=False, rising=False).tolist()
-    known = [] if partial is None else peers.of_first(partial.known)
+    known = [] if partial is None else peers.of_first(lambda: partial.known(times))
     found = {index: partial.read(index) for index in known} if partial is not None else {}
     with contextlib.ExitStack() as stack:
         guard = stack.enter_context(watchdog or Watchdog())
@@ -121,7 +121,7 @@ def sweep(
         for index in progress([index for index in range(len(times)) if index not in found]):
             found[index] = _at(oracle, pairs, jnp.float32(times[index]), keep, guard)
             if partial is not None:
-                peers.together(lambda index=index: partial.write(index, found[index]))  # type: ignore[misc]
+                peers.together(lambda index=index: partial.write(index, times[index], found[index]))  # type: ignore[misc]
             if preemption.asked(index + 1):
                 raise Stopped(f"t = {times[index]:.4g}")
     in_order = [found[index] for index in range(len(times))]

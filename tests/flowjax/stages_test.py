@@ -12,17 +12,21 @@ from sklearn.datasets import load_digits
 
 from flowjax.oracle import Oracle
 from flowjax.path import Cosine, Path, RectifiedFlow, VariancePreserving
-from flowjax.schedules import shift
+from flowjax.schedules import shift, shown_time
 from flowjax.stages import (
     advice,
     advised_share,
     annealed_turning_point,
+    bracketing_times,
     condensation_thresholds,
     covariance_spectrum,
+    interval_in_words,
     measure_turning_point,
     predict_turning_point,
     predict_turning_point_by_class,
     predict_turning_point_from_data,
+    predict_turning_point_with_interval,
+    prediction_of_thresholds,
     turning_point_of_curve,
 )
 
@@ -129,6 +133,47 @@ def test_near_duplicates_are_told_apart_by_differences(offset: float) -> None:
     far = thresholds[thresholds > 30]
     assert len(far) / 4000 == pytest.approx(0.5, abs=0.05)
     assert np.median(far) == pytest.approx(2 * 0.6745 / apart, rel=0.1)
+
+
+NEAR_COPIES = {"all of them": 150, "most": 140, "half": 75, "none": 0}
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("copied", NEAR_COPIES)
+def test_samples_in_pairs_of_near_copies_are_predicted_or_called_unsure(copied: str, spread: float) -> None:
+    """Half of the thresholds are early and half late: their median is anywhere between. Over five draws of queries, one by one."""
+    rng, data = np.random.default_rng(1), gaussians(150, 64)
+    copies = data[: NEAR_COPIES[copied]] + np.float32(spread) * rng.standard_normal((NEAR_COPIES[copied], 64), np.float32)
+    data = np.concatenate([data, copies])
+    measured = softmax_turning_point(data, num_queries=1500)
+    plain = []
+    for seed in range(5):
+        found = predict_turning_point_with_interval(data, seed=seed)
+        assert found.t == predict_turning_point_from_data(data, seed=seed)
+        assert found.low <= found.t <= found.high
+        assert found.unsure or found.t == pytest.approx(measured, rel=0.08)
+        plain.append(prediction_of_thresholds(condensation_thresholds(data, seed=seed)))
+        if copied == "none":  # nothing is changed by what near-copies need
+            assert (found.unsure, found.t) == (None, plain[-1].t)
+    if copied == "all of them" and spread < 0.1:
+        assert all(one.unsure and "near-duplicates" in one.unsure for one in plain)
+        assert not found.unsure
+
+
+def test_classes_of_near_copies_are_predicted_together() -> None:
+    rng, data, labels = np.random.default_rng(1), gaussians(100, 64), np.arange(100) % 4
+    data = np.concatenate([data, data + np.float32(0.02) * rng.standard_normal((100, 64), np.float32)])
+    labels = np.tile(labels, 2)
+    measured = softmax_turning_point(data, labels, num_queries=1500)
+    assert predict_turning_point_with_interval(data, labels).t == pytest.approx(measured, rel=0.08)
+
+
+def test_ordinary_images_are_not_called_unsure(digits) -> None:
+    images, labels = digits
+    for classes in (None, labels):
+        found = predict_turning_point_with_interval(images, classes)
+        assert found.unsure is None
+        assert found == prediction_of_thresholds(condensation_thresholds(images, classes))
 
 
 def test_thresholds_are_the_whole_curve() -> None:
@@ -241,12 +286,90 @@ def test_a_spectrum_from_some_of_the_samples_predicts_as_the_whole_does() -> Non
 # Measured.
 
 
-def test_crossing_of_a_straight_curve_is_interpolated() -> None:
-    t = np.array([0.0, 0.2, 0.4, 0.6])
-    found = turning_point_of_curve(t, np.tile([[0.1], [0.3], [0.7], [0.9]], 5))
-    assert found.measured == pytest.approx(0.3)
-    assert (found.ci_low, found.ci_high) == (pytest.approx(0.3), pytest.approx(0.3))
+@pytest.mark.parametrize("ratio", [1e-6, 0.1, 1, 3, 1e4])
+def test_crossing_of_a_curve_that_is_straight_in_log_odds_is_interpolated(ratio: float) -> None:
+    """On a geometric grid in t / (1 - t), of a factor of 8, wherever it lies."""
+    odds = ratio * np.array([1, 8, 64])
+    found = turning_point_of_curve(np.r_[0.0, odds / (1 + odds)], np.tile([[0.1], [0.3], [0.7], [0.9]], 5))
+    crossing = ratio * np.sqrt(8) / (1 + ratio * np.sqrt(8))
+    assert found.measured == pytest.approx(crossing, rel=1e-9)
+    assert (found.ci_low, found.ci_high) == (pytest.approx(crossing), pytest.approx(crossing))
     assert found.reason is None
+
+
+def test_a_crossing_in_a_step_from_0_is_not_interpolated() -> None:
+    found = turning_point_of_curve([0.0, 0.04, 0.08], np.tile([[0.1], [0.9], [1.0]], 5))
+    assert found.measured is None
+    assert "already 0.900 at t = 0.04: times between are needed" in found.reason
+    assert turning_point_of_curve([0.5, 1.0], np.tile([[0.1], [0.9]], 5)).measured == pytest.approx(0.75)
+
+
+FAR_APART = 1e4 * np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+"""Of four corners of a square of side a the query's own is the likeliest with probability Φ(ρ a / 2)²: half where Φ = √½."""
+SCALES = {
+    "four points far apart": (FAR_APART, 2 * 0.5449521 / 1e4),
+    "one dimension": (gaussians(200, 1), None),
+    "one dimension, millions": (1e6 * gaussians(200, 1), None),
+    "grey levels": (80 * gaussians(100, 8), None),
+    "hundredths": (1e-2 * gaussians(100, 8), None),
+    "ten thousandths": (1e-4 * gaussians(100, 8), None),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_the_turning_point_is_found_wherever_the_scale_of_the_data_puts_it(name: str) -> None:
+    """In α/σ it is as far from the ends of t as data are from unit scale; the interval covers the truth, the prediction is near."""
+    data, ratio = SCALES[name]
+    scale = float(np.std(data))
+    if ratio is None:  # brute force at a scale of 1, in float64
+        t = softmax_turning_point(data / scale, num_queries=3000)
+        ratio = t / (1 - t) / scale
+    truth = ratio / (1 + ratio)
+    found = measure_turning_point(Oracle(data.astype(np.float32)), num_queries=256)
+    widened = 0.25 * (found.ci_high - found.ci_low)  # the truth is a measurement, too
+    assert found.ci_low - widened <= truth <= found.ci_high + widened
+    assert found.measured / (1 - found.measured) == pytest.approx(ratio, rel=0.12)
+    assert predict_turning_point_from_data(data) == pytest.approx(truth, rel=0.12)
+    if name == "one dimension":
+        assert found.remark is None
+    else:
+        assert "scale the data to about 1" in found.remark
+
+
+def test_an_explicit_grid_grows_to_the_crossing_too() -> None:
+    data = gaussians(100, 8) * 1e3
+    found = measure_turning_point(Oracle(data), np.linspace(0.1, 0.9, 5))
+    assert found.measured == pytest.approx(measure_turning_point(Oracle(data)).measured, rel=0.05)
+
+
+def test_the_times_that_a_grid_lacks_follow_from_the_grid() -> None:
+    def lacking(t: list[float], *weights: float) -> list[float]:
+        return bracketing_times(t, np.tile(np.array(weights)[:, None], 8)).tolist()
+
+    assert lacking([0.1, 0.2, 0.3], 0.1, 0.4, 0.6) == []
+    assert lacking([0.01, 0.03], 0.6, 0.9) == [0.0]  # does it cross at all?
+    assert lacking([0.0, 0.01], 0.5, 0.9) == []
+    assert lacking([0.0, 0.01, 0.02], 0.1, 0.6, 0.9) == pytest.approx([1 / 397], rel=1e-6)  # odds of 1/99, over 4
+    assert lacking([0.5, 0.9], 0.1, 0.2) == pytest.approx([36 / 37])
+    assert lacking([0.5, 1 - 2.0**-16], 0.1, 0.2) == []
+    between = lacking([0.0, 0.01, 0.04], 0.1, 0.2, 0.6)
+    assert np.all(np.diff(np.log([0.01, *between, 0.04])) < np.log(1.26))
+    assert lacking([0.0, 0.01, 0.04], 0.11, 0.21, 0.59) == between
+
+
+def test_data_too_small_to_be_seen_have_no_turning_point_and_the_scale_is_the_reason() -> None:
+    found = measure_turning_point(Oracle(gaussians(100, 8) * np.float32(1e-7)))
+    assert found.measured is None
+    assert "stays below 0.5" in found.reason
+    assert "scale the data to about 1" in found.reason
+
+
+@pytest.mark.parametrize("t", [0.0, 1e-18, 1.23e-4, 0.0123, 0.5, 0.9, 0.99991, 1 - 2.0**-16, 1.0])
+def test_a_time_in_words_is_told_from_either_end(t: float) -> None:
+    assert float(shown_time(t)) == pytest.approx(t, rel=0.05)
+    assert 1 - float(shown_time(t)) == pytest.approx(1 - t, rel=0.05, abs=1e-9)
+    assert shown_time(0.31449) == "0.314"
+    assert shown_time(None) == "none"
 
 
 def test_the_interval_covers_the_truth_at_its_rate() -> None:
@@ -303,8 +426,13 @@ def test_advice_puts_the_share_of_steps_before_the_turn(turning: float, share: f
     found = advice(turning, np.ones(8), share=share)
     assert shift(share, found.shift.value) == pytest.approx(turning)
     assert found.shift.range[0] <= found.shift.value * (1 + 1e-9) <= found.shift.range[1] * (1 + 2e-9)
-    low, high = found.guidance_interval.value
-    (_, narrow), (_, wide) = found.guidance_interval.range
+    guidance = found.guidance_interval
+    if turning >= np.sqrt(3) / (1 + np.sqrt(3)) - 1e-3:  # where three quarters of unit variance are resolved
+        assert (guidance.value, guidance.range) == (None, None)
+        assert "before the turning point" in guidance.evidence
+        return
+    low, high = guidance.value
+    (_, narrow), (_, wide) = guidance.range
     assert low == turning <= narrow <= high <= wide < 1
 
 
@@ -324,6 +452,16 @@ def test_advice_comes_near_the_published_optima() -> None:
     assert found.shift.range == (pytest.approx(0.506, abs=1e-3), pytest.approx(0.683, abs=1e-3))
     assert found.guidance_interval.value == (0.1, pytest.approx(np.sqrt(3) / (1 + np.sqrt(3)), abs=1e-3))
     json.dumps(dataclasses.asdict(found))
+
+
+def test_an_empty_interval_is_said_in_words() -> None:
+    assert interval_in_words((0.1, 0.62)) == "[0.1, 0.62]"
+    assert interval_in_words((0.45, 0.45)) == interval_in_words((0.4501, 0.4502)) == "none"
+    found = advice(0.7, np.ones(4)).guidance_interval
+    assert found.value is None
+    assert "at t = 0.634" in found.evidence
+    assert "at t = 0.7," in found.evidence
+    assert advice(0.6, np.ones(4)).guidance_interval.range[0] == (0.6, 0.6)  # two thirds are resolved before
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: type(path).__name__)
