@@ -15,6 +15,7 @@ experiments/configs/oracle_sweep.py.
 """
 
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -143,7 +144,7 @@ def _sweep(oracle: Oracle, pairs: Pairs, grid: np.ndarray, config: ConfigDict, p
             pairs,
             times,
             keep=config.strip_samples,
-            progress=lambda left, asked=asked: _progress(list(left), asked, len(times)),  # noqa: B023
+            progress=functools.partial(_progress, asked=asked, total=len(times)),
             partial=partial,
             watchdog=Watchdog(hosts.step_timeout()),
         )
@@ -154,8 +155,9 @@ def _sweep(oracle: Oracle, pairs: Pairs, grid: np.ndarray, config: ConfigDict, p
     return times[order], Sweep(columns, swept.x_t[:, order], swept.one_step[:, order])
 
 
-def _progress(times: list[int], asked: int, total: int) -> Iterable[int]:
+def _progress(left: Iterable[int], asked: int, total: int) -> Iterable[int]:
     """Of the times that are left, of `total`, `asked` of which were there when they were last asked for."""
+    times = list(left)
     if not peers.is_first():
         return times
     if asked < total - len(times):

@@ -67,7 +67,7 @@ class PartialSweep:
         if not (self._folder / _META).exists():
             text = json.dumps(self._meta, indent=2) + "\n"
             storage.write_whole(self._folder / _META, lambda file: file.write_text(text, encoding="utf-8"))
-        storage.write_whole(self._file(index), lambda file: _save(file, {**found, _TIME: np.float64(time)}))
+        storage.write_whole(self._file(index), lambda file: _save(file, {**found, _TIME: np.asarray(time)}))
 
     def _file(self, index: int) -> storage.Folder:
         return self._folder / f"{index:05d}.npz"

@@ -85,19 +85,20 @@ def predict_turning_point_with_interval(
 
     Args, Raises: as `predict_turning_point_from_data`.
     """
-    asked = {"num_queries": num_queries, "seed": seed}
-    thresholds = condensation_thresholds(data, labels, **asked)
+    thresholds = condensation_thresholds(data, labels, num_queries=num_queries, seed=seed)
     found = prediction_of_thresholds(thresholds, path)
     near = _ranks(thresholds, 3.0)
     if found.unsure is None or near[0] <= 0:
         return found
     ratios = np.geomspace(near[0], near[-1], NUM_RATIOS)
     weights = np.zeros((num_queries, NUM_RATIOS))
-    for chunk, pairs in competitions(data, labels, None, **asked):
+    for chunk, pairs in competitions(data, labels, None, num_queries=num_queries, seed=seed):
         weights[chunk] = top_weights(pairs, ratios)
     mean, error = weights.mean(0), 1.96 * weights.std(0) / np.sqrt(num_queries)
-    at = (float(np.exp(np.interp(0.5, np.maximum.accumulate(curve), np.log(ratios)))) for curve in (mean + error, mean, mean - error))
-    return _prediction(*at, path or RectifiedFlow())
+    low, middle, high = (
+        float(np.exp(np.interp(0.5, np.maximum.accumulate(curve), np.log(ratios)))) for curve in (mean + error, mean, mean - error)
+    )
+    return _prediction(low, middle, high, path or RectifiedFlow())
 
 
 def prediction_of_thresholds(thresholds: Float[np.ndarray, " Q"], path: Path | None = None) -> Prediction:
