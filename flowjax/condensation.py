@@ -72,6 +72,7 @@ def competitions(
 
 
 def checked_labels(labels: ArrayLike | None, n: int) -> np.ndarray:
+    """Classes of n samples, `[n]` integers; all 0 without labels. ValueError for what is not `[n]` integers."""
     classes = np.zeros(n, int) if labels is None else np.asarray(labels)
     if classes.shape != (n,) or not np.issubdtype(classes.dtype, np.integer):
         raise ValueError(f"labels has shape {classes.shape} and dtype {classes.dtype}: expected [{n}] integers, one for each sample")
