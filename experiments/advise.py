@@ -24,8 +24,8 @@ from flowjax.path import path_by_name
 from flowjax.reporting.advice_figure import advice_figure
 from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
-from flowjax.schedules import shift, uniform_timesteps
-from flowjax.stages import Advice, TurningPoint
+from flowjax.schedules import shift, shown_time, uniform_timesteps
+from flowjax.stages import Advice, Prediction, TurningPoint
 
 COST_TIMES = np.linspace(0.01, 0.99, 50)
 """Of the sweep whose cost is told."""
@@ -39,7 +39,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     samples = load_data(config.data)
     labels = samples.labels if config.by_class else None
     oracle = Oracle(samples.data, labels, path=path)
-    predicted = stages.predict_turning_point_from_data(samples.data, labels, path)
+    predicted = stages.predict_turning_point_with_interval(samples.data, labels, path)
     found = stages.measure_turning_point(oracle, label=None if labels is None else "own", num_queries=config.num_queries, seed=config.seed)
     eigenvalues = stages.covariance_spectrum(samples.data)
     settings = stages.advice(found.measured, eigenvalues, share=None, path=path)
@@ -58,7 +58,13 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "n": samples.n,
             "d": samples.d,
             "by_class": labels is not None,
-            "turning_point": dataclasses.asdict(found) | {"predicted": predicted},
+            "turning_point": dataclasses.asdict(found)
+            | {
+                "predicted": predicted.t,
+                "predicted_low": predicted.low,
+                "predicted_high": predicted.high,
+                "prediction_unsure": predicted.unsure,
+            },
             "advice": dataclasses.asdict(settings),
             "relative_cost": {"t": COST_TIMES, "of a dense pass": cost},
             "takeaway": takeaway,
@@ -72,7 +78,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         Section(
             "On the axis of time",
             f"Where {config.num_steps} steps of a sampler lie, as they are and shifted as advised; and over which t guidance is advised.",
-            workdir.save_figure("advice", advice_figure(found, predicted, settings, grid)),
+            workdir.save_figure("advice", advice_figure(found, predicted.t, settings, grid)),
             alt="Stages, sampling steps and guidance interval on the axis of t",
         ),
     ]
@@ -81,22 +87,23 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 
 
 def _rows(
-    samples: data.DataSet, by_class: bool, found: TurningPoint, predicted: float, settings: Advice, cost: np.ndarray, grid: np.ndarray
+    samples: data.DataSet, by_class: bool, found: TurningPoint, predicted: Prediction, settings: Advice, cost: np.ndarray, grid: np.ndarray
 ) -> list[dict[str, Any]]:
     """What is told, each with its range and what stands behind it."""
-    spread = "" if found.measured is None else f"{found.ci_low:.3f} to {found.ci_high:.3f}"
+    spread = "" if found.measured is None else f"{shown_time(found.ci_low)} to {shown_time(found.ci_high)}"
+    measured = "the exact oracle of these data; 95 % of a bootstrap over queries"
     rows = [
         {
             "what": "turning point, measured" + (", by class" if by_class else ""),
-            "value": "none" if found.measured is None else f"{found.measured:.3f}",
+            "value": shown_time(found.measured),
             "range": spread,
-            "evidence": found.reason or "the exact oracle of these data; 95 % of a bootstrap over queries",
+            "evidence": found.reason or (f"{measured}. But {found.remark}" if found.remark else measured),
         },
         {
             "what": "turning point, predicted",
-            "value": f"{predicted:.3f}",
-            "range": "",
-            "evidence": "within 8 % of measured on all whole data sets looked at: docs/exactness.md",
+            "value": shown_time(predicted.t),
+            "range": f"{shown_time(predicted.low)} to {shown_time(predicted.high)}",
+            "evidence": predicted.unsure or "within 8 % of measured on all whole data sets looked at: docs/exactness.md",
         },
     ]
     if found.measured is not None:
@@ -120,15 +127,14 @@ def _rows(
             }
         )
     interval = settings.guidance_interval
-    if interval.value is not None and interval.range is not None:
-        rows.append(
-            {
-                "what": "guidance interval in t",
-                "value": f"{interval.value[0]:.2f} to {interval.value[1]:.2f}",
-                "range": f"upper end {interval.range[0][1]:.2f} to {interval.range[1][1]:.2f}",
-                "evidence": interval.evidence,
-            }
-        )
+    rows.append(
+        {
+            "what": "guidance interval in t",
+            "value": "none" if interval.value is None else stages.interval_in_words(interval.value),
+            "range": "" if interval.range is None else " to ".join(stages.interval_in_words(end) for end in interval.range),
+            "evidence": interval.evidence,
+        }
+    )
     return [
         *rows,
         {
@@ -140,13 +146,15 @@ def _rows(
     ]
 
 
-def _takeaway(samples: data.DataSet, found: TurningPoint, predicted: float, settings: Advice) -> str:
-    if found.measured is None or settings.guidance_interval.value is None:
+def _takeaway(samples: data.DataSet, found: TurningPoint, predicted: Prediction, settings: Advice) -> str:
+    if found.measured is None:
         return f"{samples.name} has no turning point: {found.reason}."
-    low, high = settings.guidance_interval.value
+    interval = settings.guidance_interval.value
+    guidance = "no guidance interval is advised" if interval is None else f"the guidance interval near {stages.interval_in_words(interval)}"
     return (
-        f"{samples.name} turns at t = {found.measured:.3f} (95 %: {found.ci_low:.3f} to {found.ci_high:.3f}; predicted {predicted:.3f}). "
-        f"Look for the timestep shift near s = {settings.shift.value:.3g}, and for the guidance interval near [{low:.2f}, {high:.2f}]."
+        f"{samples.name} turns at t = {shown_time(found.measured)} (95 %: {shown_time(found.ci_low)} to {shown_time(found.ci_high)}; "
+        f"predicted {shown_time(predicted.t)}{', which is unsure' if predicted.unsure else ''}). "
+        + (f"But {found.remark}." if found.remark else f"Look for the timestep shift near s = {settings.shift.value:.3g}; {guidance}.")
     )
 
 

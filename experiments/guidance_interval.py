@@ -176,7 +176,7 @@ def _own(turn: TurningPoint, settings: Advice) -> dict[str, Interval]:
     if turn.measured is not None:
         found |= {NAVIGATION: (0.0, turn.measured), REFINEMENT: (turn.measured, 1.0)}
     advised = settings.guidance_interval.value
-    if advised is not None and advised[0] < advised[1]:
+    if advised is not None:
         found[ADVISED] = advised
     return found
 

@@ -17,6 +17,8 @@ from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
 from flowjax.verdict import Verdict, judge
 
+OTHER = 10_000
+"""From the seed of a draw to that of its queries: of one seed noise and data can be the same numbers."""
 PREDICTED_WITHIN = 0.08
 """By how much of it a turning point may be missed by its prediction."""
 
@@ -93,7 +95,7 @@ def _cell(config: ConfigDict, d: int, n: int, path: Path) -> dict[str, Any]:
     # The measurement looks at a wide window about the prediction, on a grid of its own.
     times = np.unique(np.clip(predicted * np.linspace(0.5, 1.6, config.grid.num_t), 0, 0.995))
     found = [
-        stages.measure_turning_point(Oracle(draw.data, path=path), times, num_queries=config.num_queries, seed=config.seed + i)
+        stages.measure_turning_point(Oracle(draw.data, path=path), times, num_queries=config.num_queries, seed=config.seed + OTHER + i)
         for i, draw in enumerate(draws)
     ]
     missed = next((point.reason for point in found if point.measured is None), None)

@@ -15,6 +15,7 @@ experiments/configs/oracle_sweep.py.
 """
 
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -38,9 +39,9 @@ from flowjax.reporting import figures
 from flowjax.reporting.page import Section
 from flowjax.reporting.strip import strip_figure
 from flowjax.reporting.workdir import WorkDir
+from flowjax.schedules import shown_time
 from flowjax.sweep import COLUMNS, Pairs, Sweep, draw_pairs, sweep
 from flowjax.training.watchdog import Watchdog
-from flowjax.turning_point import time_of_ratio
 from flowjax.verdict import Verdict, judge
 from kernels.posterior.sharded import QUERIES, SAMPLES
 
@@ -60,7 +61,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         return oracle_grid.run(config, workdir)
     started = time.perf_counter()
     path = path_by_name(config.path)
-    times = _times(config)
+    grid = _times(config)
     records = peers.together(lambda: open_data(config.data))
     peers.check_same({"data": records.fingerprint()})
     samples, queried = _load(config, records)
@@ -72,26 +73,18 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     )
     made_by = {"config": config.to_dict(), "data": samples.digest, "queried": queried.digest}
     partial = peers.together(lambda: PartialSweep(workdir.live("partial"), made_by))
-    swept = sweep(
-        oracle,
-        pairs,
-        times,
-        keep=config.strip_samples,
-        progress=lambda left: _progress(list(left), len(times)),
-        partial=partial,
-        watchdog=Watchdog(hosts.step_timeout()),
-    )
-    predicted = _predict(samples, by_class, path)
+    times, swept = _sweep(oracle, pairs, grid, config, partial)
+    predicted, prediction = _predict(samples, by_class, path)
     if not peers.is_first():  # which reports
         return ""
     curves = {name: mean_curve(values, 1.0 if name == "top1_weight" else np.inf) for name, values in swept.columns.items()}
     top1 = swept.columns["top1_weight"]
-    found = stages.turning_point_of_curve(times, top1, seed=config.seed)
+    found = stages.with_remark_on_scale(stages.turning_point_of_curve(times, top1, seed=config.seed), pairs.x_1)
     settings = stages.advice(found.measured, stages.covariance_spectrum(_own(samples).data), share=None, path=path)
     classes = _classes(config, samples, pairs, top1, times, path) if by_class else []
 
     takeaway = _takeaway(samples, by_class, found, config)
-    verdict = _verdict(times, curves, found, predicted["from the data"])
+    verdict = _verdict(times, np.isin(times, grid), curves, found, prediction.t)
     origin = runner.provenance("oracle_sweep", config, started)
     workdir.write_csv("sweep.csv", [_row(t, curves, i) for i, t in enumerate(times)])
     if classes:
@@ -106,7 +99,13 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         "num_queries": config.num_queries,
         "path": config.path,
         "turning_point": dataclasses.asdict(found)
-        | {"predicted": predicted["from the data"], "predicted_from_spectrum": predicted["from the spectrum"]},
+        | {
+            "predicted": prediction.t,
+            "predicted_low": prediction.low,
+            "predicted_high": prediction.high,
+            "prediction_unsure": prediction.unsure,
+            "predicted_from_spectrum": predicted["from the spectrum"],
+        },
         "advice": _advice(settings),
         "verdict": None if verdict is None else dataclasses.asdict(verdict),
         "takeaway": takeaway,
@@ -115,11 +114,11 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         "provenance": dict(samples.provenance),
         **origin,
     }
-    drawn = _figures(workdir, samples, swept, times, curves, found, predicted, classes)
+    drawn = _figures(workdir, samples, swept, times, np.isin(times, grid), curves, found, predicted, classes)
     summary["wall_seconds"] = origin["wall_seconds"] = time.perf_counter() - started
     workdir.write_json("summary.json", summary)
     workdir.write_report(
-        "Where flow matching turns", takeaway, [*drawn, *_tables(samples, found, predicted, settings, times, curves)], origin
+        "Where flow matching turns", takeaway, [*drawn, *_tables(samples, found, predicted, prediction, settings, times, curves)], origin
     )
     return takeaway
 
@@ -131,11 +130,37 @@ def _mesh() -> Mesh | None:
     return jax.make_mesh((jax.device_count(), 1), (SAMPLES, QUERIES), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def _progress(times: list[int], total: int) -> Iterable[int]:
-    """Of the times that are left."""
+def _sweep(oracle: Oracle, pairs: Pairs, grid: np.ndarray, config: ConfigDict, partial: PartialSweep) -> tuple[np.ndarray, Sweep]:
+    """The sweep over the grid, and over the times that it takes besides to bracket the turning point; in the order of t.
+
+    Those are done after the grid's, and kept in `partial` behind them: they follow from what was found before, so that a sweep that was cut
+    off goes on with the same ones.
+    """
+    times = more = grid
+    while more.size:
+        asked = len(times) - len(more)
+        swept = sweep(
+            oracle,
+            pairs,
+            times,
+            keep=config.strip_samples,
+            progress=functools.partial(_progress, asked=asked, total=len(times)),
+            partial=partial,
+            watchdog=Watchdog(hosts.step_timeout()),
+        )
+        order = np.argsort(times)
+        more = stages.bracketing_times(times[order], swept.columns["top1_weight"][order], seed=config.seed)
+        times = np.r_[times, more]
+    columns = {name: values[order] for name, values in swept.columns.items()}
+    return times[order], Sweep(columns, swept.x_t[:, order], swept.one_step[:, order])
+
+
+def _progress(left: Iterable[int], asked: int, total: int) -> Iterable[int]:
+    """Of the times that are left, of `total`, `asked` of which were there when they were last asked for."""
+    times = list(left)
     if not peers.is_first():
         return times
-    if len(times) < total:
+    if asked < total - len(times):
         print(f"goes on: {total - len(times)} of {total} times are done", file=sys.stderr, flush=True)
     return runner.progress("t")(times)
 
@@ -192,7 +217,7 @@ def _times(config: ConfigDict) -> np.ndarray:
     return np.linspace(config.t_min, config.t_max, config.num_t)
 
 
-def _predict(samples: Samples, by_class: bool, path: Path) -> dict[str, float]:
+def _predict(samples: Samples, by_class: bool, path: Path) -> tuple[dict[str, float], stages.Prediction]:
     """Called by all processes: each compares the queries with its own samples. The spectrum is that of the samples of each."""
     own = _own(samples)
     labels = own.labels if by_class else None
@@ -203,9 +228,11 @@ def _predict(samples: Samples, by_class: bool, path: Path) -> dict[str, float]:
         classes, counts = np.unique(samples.labels, return_counts=True)
         sizes = dict(zip(classes.tolist(), counts.tolist(), strict=True))
         spectrum = stages.predict_turning_point_by_class(own.data, labels, path, sizes=sizes)[0]
-    if not isinstance(samples, Dealt):
-        return {"from the data": stages.predict_turning_point_from_data(own.data, labels, path), "from the spectrum": spectrum}
-    return {"from the data": time_of_ratio(float(np.median(samples.thresholds(by_class=by_class))), path), "from the spectrum": spectrum}
+    if isinstance(samples, Dealt):
+        found = stages.prediction_of_thresholds(samples.thresholds(by_class=by_class), path)
+    else:
+        found = stages.predict_turning_point_with_interval(own.data, labels, path)
+    return {"from the data": found.t, "from the spectrum": spectrum}, found
 
 
 def _classes(
@@ -242,19 +269,23 @@ def _takeaway(samples: Samples, by_class: bool, found: stages.TurningPoint, conf
     if found.measured is None:
         return f"On {subject} no turning point was found: {found.reason}."
     where = "" if config.query == "train" else f" for queries from {config.query}"
+    remark = "" if found.remark is None else f" But {found.remark}."
     return (
-        f"On {subject} flow matching turns from navigation to refinement at t = {found.measured:.3f} "
-        f"(95 %: {found.ci_low:.3f} to {found.ci_high:.3f}){where}: before it many samples shape the velocity, after it one does."
+        f"On {subject} flow matching turns from navigation to refinement at t = {shown_time(found.measured)} (95 %: "
+        f"{shown_time(found.ci_low)} to {shown_time(found.ci_high)}){where}: before it many samples shape the velocity, after it one does."
+        f"{remark}"
     )
 
 
-def _verdict(times: np.ndarray, curves: Mapping[str, Curve], found: stages.TurningPoint, predicted: float) -> Verdict | None:
-    """Whether the target has the two stages of the paper's Figure 1; None where the times do not cover both."""
+def _verdict(
+    times: np.ndarray, even: np.ndarray, curves: Mapping[str, Curve], found: stages.TurningPoint, predicted: float
+) -> Verdict | None:
+    """Whether the target has the two stages of the paper's Figure 1; None where the evenly spaced times do not cover both."""
     turn = found.measured
-    if turn is None:
+    if turn is None or not turn < times[even].max() or not times[even].min() <= turn:
         return None
     gap, weight = curves["cfm_gap"].mean, curves["top1_weight"].mean
-    ratio = float(gap[times > turn].mean() / gap[times <= turn].mean())
+    ratio = float(gap[even & (times > turn)].mean() / gap[even & (times <= turn)].mean())
     settled = float(times[weight >= SETTLED][0]) if (weight >= SETTLED).any() else np.inf
     return judge(
         {
@@ -284,6 +315,7 @@ def _figures(
     samples: Samples,
     swept: Sweep,
     times: np.ndarray,
+    even: np.ndarray,
     curves: Mapping[str, Curve],
     found: stages.TurningPoint,
     predicted: Mapping[str, float],
@@ -291,7 +323,7 @@ def _figures(
 ) -> list[Section]:
     turn = found.measured
     interval = None if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
-    shown = np.unique(np.linspace(0, len(times) - 1, min(12, len(times))).round().astype(int))
+    shown = np.flatnonzero(even)[np.unique(np.linspace(0, even.sum() - 1, min(12, even.sum())).round().astype(int))]
     assert samples.value_range is not None
     competing = samples.n if not classes else float(np.unique_counts(samples.labels if samples.labels is not None else [0]).counts.max())
     drawings = {
@@ -333,12 +365,19 @@ def _tables(
     samples: Samples,
     found: stages.TurningPoint,
     predicted: Mapping[str, float],
+    prediction: stages.Prediction,
     settings: stages.Advice,
     times: np.ndarray,
     curves: Mapping[str, Curve],
 ) -> list[Section]:
     turning = [{"turning point": "measured", "t": found.measured, "95 % from": found.ci_low, "to": found.ci_high}]
-    turning += [{"turning point": f"predicted {how}", "t": t, "95 % from": None, "to": None} for how, t in predicted.items()]
+    spans = {"from the data": (prediction.low, prediction.high)}
+    for how, t in predicted.items():
+        low, high = spans.get(how, (None, None))
+        turning.append({"turning point": f"predicted {how}", "t": t, "95 % from": low, "to": high})
+    said = ["The t at which the mean top-1 weight crosses one half."]
+    said += [f"None was found: {found.reason}."] if found.reason else [f"But {found.remark}."] if found.remark else []
+    said += [f"The prediction from the data is unsure: {prediction.unsure}."] if prediction.unsure else []
     advised = [
         {"setting": "timestep shift s", "value": _shown(settings.shift.value), "range": _shown(settings.shift.range)},
         {
@@ -350,8 +389,8 @@ def _tables(
     every = max(1, len(times) // 12)
     rows = [{"t": float(t)} | {name: float(curves[name].mean[i]) for name in COLUMNS} for i, t in enumerate(times) if i % every == 0]
     return [
-        Section("The turning point", "The t at which the mean top-1 weight crosses one half.", table=turning),
-        Section("What follows", f"{settings.shift.evidence} {settings.guidance_interval.evidence}", table=advised),
+        Section("The turning point", " ".join(said), table=turning),
+        Section("What follows", " ".join(dict.fromkeys((settings.shift.evidence, settings.guidance_interval.evidence))), table=advised),
         Section("The sweep", "Means over queries; all times, with intervals, are in sweep.csv.", table=rows),
         Section("The data", "Where they came from.", table=[{"key": k, "value": str(v)} for k, v in samples.provenance.items()]),
     ]
@@ -362,7 +401,7 @@ def _shown(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return " to ".join(_shown(part) if not isinstance(part, tuple) else f"[{_shown(part[0])}, {_shown(part[1])}]" for part in value)
+        return " to ".join(stages.interval_in_words(part) if isinstance(part, tuple) else _shown(part) for part in value)
     return f"{value:.3g}"
 
 

@@ -190,7 +190,7 @@ def convert_interval(interval: tuple[float, float], source: str, target: str, pa
     `t`; `sigma` = σ_t / α_t, the noise of EDM's convention, which falls as t rises; `log_snr` = log(α_t² / σ_t²), which rises with it.
 
     Raises:
-      ValueError: an unknown coordinate; an interval that is empty or reversed.
+      ValueError: an unknown coordinate; an interval that is empty or reversed, or lies outside the coordinate's range.
     """
     for name in (source, target):
         if name not in COORDINATES:
@@ -198,6 +198,8 @@ def convert_interval(interval: tuple[float, float], source: str, target: str, pa
     low, high = (float(end) for end in interval)
     if not low < high:
         raise ValueError(f"interval in {source} = [{low}, {high}]: expected its lower end first, and not empty")
+    if (source != "log_snr" and low < 0) or (source == "t" and high > 1):
+        raise ValueError(f"interval in {source} = [{low}, {high}]: expected {'times in [0, 1]' if source == 't' else 'noise of 0 or more'}")
     times = [_time(end, source, path) for end in (low, high)]
     ends = [_coordinate(time, target, path) for time in times] if source != target else [low, high]
     return min(ends), max(ends)

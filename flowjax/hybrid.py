@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from flowjax.fields import Field, staged
 from flowjax.metrics.memorization import Nearest, NearestSamples, Share, share
 from flowjax.sampling import EULER, Solver, in_batches, sample, states
+from flowjax.schedules import checked_times
 
 
 class Hybrid(NamedTuple):
@@ -29,18 +30,15 @@ def checked_switches(t_switch: ArrayLike) -> Float[np.ndarray, " S"]:
     Raises:
       ValueError: none, not rising, or outside [0, 1].
     """
-    switches = np.asarray(t_switch, np.float64)
-    if switches.ndim != 1 or not switches.size or (np.diff(switches) <= 0).any() or not ((switches >= 0) & (switches <= 1)).all():
-        raise ValueError(f"t_switch = {switches.tolist()}: expected times in [0, 1], rising")
-    return switches
+    return checked_times(np.asarray(t_switch, np.float64), "t_switch")
 
 
 def hybrid_samples(
     oracle: Field,
     model: Field,
     x_0: Float[np.ndarray, "B *shape"],
-    t: Float[np.ndarray, " T"],
-    t_switch: Float[np.ndarray, " S"],
+    t: ArrayLike,
+    t_switch: ArrayLike,
     label: Int[np.ndarray, " B"] | None = None,
     *,
     solver: Solver = EULER,
@@ -56,13 +54,13 @@ def hybrid_samples(
       t_switch: `[S]`, in [0, 1], rising.
 
     Raises:
-      ValueError: t_switch that is empty, not rising, or outside [0, 1].
+      ValueError: t_switch that is empty, not rising, or outside [0, 1]; t as in `flowjax.sampling.sample`.
 
     References:
       arXiv 2512.02826, finding 3.
     """
     switches = checked_switches(t_switch)
-    grid = np.asarray(t, np.float32)
+    grid = checked_times(np.asarray(t, np.float32), at_least=2)
 
     def batched(program: Callable[..., Any], x: np.ndarray) -> np.ndarray:
         return np.concatenate(list(in_batches(program, x, label, min(batch_size, len(x)))))

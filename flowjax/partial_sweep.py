@@ -4,7 +4,7 @@ import io
 import json
 import pathlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from flowjax import peers, storage
 
 _META = "meta.json"
+_TIME = "t"
 
 
 class PartialSweep:
@@ -42,32 +43,31 @@ class PartialSweep:
                 f"{self._folder / _META} is damaged, and no longer says whose sweep this is part of: pass --overwrite, or another --workdir"
             ) from error
 
-    def known(self) -> list[int]:
-        """The times that are done and can be read."""
+    def known(self, times: Sequence[float]) -> list[int]:
+        """Which of the times are done, and can be read."""
         found = (int(name[:-4]) for name in storage.names(self._folder) if name.endswith(".npz") and name[:-4].isdigit())
-        return sorted(index for index in found if self._readable(index))
+        return sorted(index for index in found if index < len(times) and self._readable(index, times[index]))
 
-    def _readable(self, index: int) -> bool:
+    def _readable(self, index: int, time: float) -> bool:
         try:
-            self.read(index)
+            return float(self.read(index)[_TIME]) == time
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):  # a flipped bit makes anything of a zip file
             return False
-        return True
 
     def read(self, index: int) -> dict[str, np.ndarray]:
         """What was found at a time."""
         with np.load(io.BytesIO(self._file(index).read_bytes()), allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
 
-    def write(self, index: int, found: Mapping[str, np.ndarray]) -> None:
-        """Keep what was found at a time."""
+    def write(self, index: int, time: float, found: Mapping[str, np.ndarray]) -> None:
+        """Keep what was found at a time, the `index`th."""
         if not peers.is_first():
             return
         storage.make(self._folder)
         if not (self._folder / _META).exists():
             text = json.dumps(self._meta, indent=2) + "\n"
             storage.write_whole(self._folder / _META, lambda file: file.write_text(text, encoding="utf-8"))
-        storage.write_whole(self._file(index), lambda file: _save(file, found))
+        storage.write_whole(self._file(index), lambda file: _save(file, {**found, _TIME: np.asarray(time)}))
 
     def _file(self, index: int) -> storage.Folder:
         return self._folder / f"{index:05d}.npz"

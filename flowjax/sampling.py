@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import diffrax
 import jax
@@ -14,7 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from flowjax.fields import Field, Label, divergence
+from flowjax.fields import Field, Label, OracleField, divergence
+from flowjax.schedules import checked_times
 
 SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
     "euler": diffrax.Euler,
@@ -50,6 +51,28 @@ class Solver:
 EULER, HEUN = Solver("euler"), Solver("heun")
 
 
+Program = TypeVar("Program", bound=Callable[..., Any])
+
+
+def _edges(t: ArrayLike) -> Float[Array, " T"]:
+    """The edges of a solver's steps in float32: checked where they are concrete; of traced ones only the number can be known."""
+    if isinstance(t, jax.core.Tracer):
+        if t.ndim != 1 or len(t) < 2:
+            raise ValueError(f"t has shape {t.shape}: expected the edges of at least one step, [T] with T >= 2")
+        return t
+    return jnp.asarray(checked_times(np.asarray(t, np.float32), at_least=2))
+
+
+def _on_checked_edges(program: Program) -> Program:
+    """A jitted program of (field, x_0, t, ...) that is given checked edges; `__wrapped__` is the program."""
+
+    @functools.wraps(program)
+    def run(field: Field, x_0: Any, t: Any, label: Any = None, *, solver: Solver = EULER) -> Any:
+        return program(field, x_0, _edges(t), label, solver=solver)
+
+    return run  # type: ignore[return-value]
+
+
 class Trajectory(NamedTuple):
     """A run of the sampler, at the edges of its grid."""
 
@@ -59,6 +82,7 @@ class Trajectory(NamedTuple):
     """Where one Euler step from t to 1 leads, `x + (1 - t) u(x, t)`; at the last edge x itself."""
 
 
+@_on_checked_edges
 @functools.partial(jax.jit, static_argnames="solver")
 def sample(
     field: Field, x_0: Float[Array, "B *shape"], t: Float[Array, " T"], label: Label = None, *, solver: Solver = EULER
@@ -76,25 +100,30 @@ def sample(
 
     Returns:
       x at t[-1], float32.
+
+    Raises:
+      ValueError: t has fewer than two edges; in float32 one is NaN, outside [0, 1], or not above the one before (not seen under tracing).
     """
     before = _solve(field, x_0, t[:-1], label, solver, diffrax.SaveAt(t1=True))[0]
     return _euler(field, before, t[-2], t[-1], label)
 
 
+@_on_checked_edges
 @functools.partial(jax.jit, static_argnames="solver")
 def states(
     field: Field, x_0: Float[Array, "B *shape"], t: Float[Array, " T"], label: Label = None, *, solver: Solver = EULER
 ) -> Float[Array, "T B *shape"]:
-    """The same, with x at every edge of the grid."""
+    """The same as `sample`, with x at every edge of the grid."""
     x = _solve(field, x_0, t[:-1], label, solver, diffrax.SaveAt(ts=t[:-1]))
     return jnp.concatenate([x, _euler(field, x[-1], t[-2], t[-1], label)[None]])
 
 
+@_on_checked_edges
 @functools.partial(jax.jit, static_argnames="solver")
 def trajectory(
     field: Field, x_0: Float[Array, "B *shape"], t: Float[Array, " T"], label: Label = None, *, solver: Solver = EULER
 ) -> Trajectory:
-    """The same, with the one-step prediction at every edge of the grid, too. Each prediction is one evaluation more.
+    """The same as `states`, with the one-step prediction at every edge of the grid, too. Each prediction is one evaluation more.
 
     References:
       arXiv 2512.02826, finding 4.
@@ -148,7 +177,7 @@ def _log_likelihood(
 def log_likelihood(
     field: Field,
     x: Float[Array, "B *shape"],
-    t: Float[Array, " T"],
+    t: ArrayLike,
     label: Label = None,
     *,
     solver: Solver = HEUN,
@@ -168,7 +197,7 @@ def log_likelihood(
       `[B]`, nats.
 
     Raises:
-      ValueError: num_probes below 0.
+      ValueError: num_probes below 0; t as in `sample`, or not from 0; an oracle's field, and t ends at 1.
 
     References:
       Chen et al. 2018 (instantaneous change of variables); Grathwohl et al. 2019.
@@ -176,7 +205,18 @@ def log_likelihood(
     if num_probes < 0:
         raise ValueError(f"num_probes = {num_probes}: expected 0, for the exact divergence, or more")
     key = jax.random.key(seed) if num_probes else None
-    return _log_likelihood(field, x, t, label, key, solver, num_probes)
+    edges = _edges(t)
+    if not isinstance(edges, jax.core.Tracer):
+        if edges[0] != 0:
+            raise ValueError(f"t begins at {float(edges[0])}: expected 0, where the density of noise is known")
+        if edges[-1] == 1 and _has_oracle(field):
+            raise ValueError("t ends at 1, where an oracle has no density: end the grid before it")
+    return _log_likelihood(field, x, edges, label, key, solver, num_probes)
+
+
+def _has_oracle(field: Field) -> bool:
+    is_oracle = lambda part: isinstance(part, OracleField)  # noqa: E731
+    return any(is_oracle(part) for part in jax.tree.leaves(field, is_leaf=is_oracle))
 
 
 def draw_labels(n: int, num_classes: int, how: str = "equal", seed: int = 0) -> Int[np.ndarray, " n"]:

@@ -8,9 +8,54 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
 Times = TypeVar("Times", float, np.ndarray, jax.Array)
+
+
+def checked_times(t: ArrayLike, name: str = "t", *, at_least: int = 1, one: bool = True, rising: bool = True) -> Float[np.ndarray, " T"]:
+    """A grid of times, as it is, if it is one.
+
+    Args:
+      t: `[T]`.
+      name: of the argument, for the message.
+      at_least: the fewest times that make sense.
+      one: whether t = 1 may be among them.
+      rising: whether each has to lie above the one before.
+
+    Returns:
+      `[T]`, in the dtype of t if that is floating, float64 otherwise.
+
+    Raises:
+      ValueError: t is not a vector of `at_least` numbers; one of them is NaN, outside [0, 1], or not above the one before. The message
+        names the first that is wrong.
+    """
+    times = np.asarray(t)
+    if not np.issubdtype(times.dtype, np.floating):
+        times = times.astype(np.float64)
+    shown = np.array2string(times, threshold=8, edgeitems=3, max_line_width=10**6, separator=", ")
+    expected = f"expected {'strictly rising ' if rising else ''}times in [0, 1{']' if one else ')'}, at least {at_least} of them"
+    if times.ndim != 1 or len(times) < at_least:
+        raise ValueError(f"{name} = {shown}, of shape {times.shape}: {expected}")
+    outside = ~((times >= 0) & ((times <= 1) if one else (times < 1)))  # NaN is outside, too
+    if outside.any():
+        index = int(outside.argmax())
+        raise ValueError(f"{name} = {shown}: {expected}; entry {index} is {times[index]}")
+    falls = np.diff(times) <= 0
+    if rising and falls.any():
+        index = int(falls.argmax())
+        raise ValueError(f"{name} = {shown}: {expected}; entry {index + 1} is {times[index + 1]}, and the one before it {times[index]}")
+    return times
+
+
+def shown_time(t: float | None) -> str:
+    """A time in words: three decimals, and near an end of [0, 1] as many as tell it from that end; "none" for None."""
+    if t is None:
+        return "none"
+    if 0 < t < 0.01:
+        return f"{t:.3g}"
+    return f"{t:.{max(3, 1 - int(np.floor(np.log10(1 - t)))) if t < 1 else 3}f}"
 
 
 def uniform_timesteps(n: int) -> Float[np.ndarray, " n_plus_1"]:
@@ -47,13 +92,15 @@ def shift(t: Times, s: float) -> Times:
       The shifted times, in the shape and dtype of t.
 
     Raises:
-      ValueError: s is not a finite number greater than 0.
+      ValueError: s is not a finite number greater than 0; a time that is not traced is NaN or outside [0, 1].
 
     References:
       arXiv 2512.02826, Table 2 (in its convention, which is ours: t = 0 is noise).
     """
     if not 0 < s < float("inf"):
         raise ValueError(f"s = {s!r}: expected a finite shift greater than 0")
+    if not isinstance(t, jax.core.Tracer):
+        checked_times(np.ravel(t), at_least=0, rising=False)
     return s * t / (1 - t + s * t)  # in this form exactly 1 at t = 1
 
 
@@ -71,7 +118,7 @@ class TimeDistribution:
       t_min, t_max: the range.
 
     Raises:
-      ValueError: an unknown kind, a range that is empty or reversed, a std or shift that is not above 0.
+      ValueError: an unknown kind, a range that is empty or reversed, a std or shift that is not above 0, a mean that is not finite.
 
     References:
       Logit-normal: Esser et al. 2024, section 3.1. Range: the split models of arXiv 2512.02826, Table 1.
@@ -89,8 +136,10 @@ class TimeDistribution:
             raise ValueError(f"times.kind = {self.kind!r}: expected uniform or logit_normal")
         if not 0 <= self.t_min < self.t_max <= 1:
             raise ValueError(f"times.t_min = {self.t_min}, times.t_max = {self.t_max}: expected 0 <= t_min < t_max <= 1")
-        if not (self.std > 0 and 0 < self.shift < float("inf")):
-            raise ValueError(f"times.std = {self.std}, times.shift = {self.shift}: expected numbers above 0")
+        if not (0 < self.std < float("inf") and 0 < self.shift < float("inf")):
+            raise ValueError(f"times.std = {self.std}, times.shift = {self.shift}: expected finite numbers above 0")
+        if not np.isfinite(self.mean):
+            raise ValueError(f"times.mean = {self.mean}: expected a finite number")
 
     def sample(self, key: jax.Array, n: int) -> Float[jax.Array, " n"]:
         """`n` draws, float32, by the inverse of the cumulative distribution."""

@@ -7,6 +7,7 @@ import scipy.fft
 from jaxtyping import Float
 
 from flowjax.intervals import Curve, mean_curve
+from flowjax.schedules import checked_times
 
 LAYOUT = 0.25
 """Frequencies below this share of the highest are layout, the others details."""
@@ -61,8 +62,9 @@ def settled_at(
     """Where the mean over samples crosses a level for good, linearly interpolated in t.
 
     Raises:
-      ValueError: a level outside (0, 1).
+      ValueError: a level outside (0, 1); times that do not rise in [0, 1].
     """
+    t = checked_times(t)
     if not 0 < level < 1:
         raise ValueError(f"level = {level}: expected a share in (0, 1)")
     count = share.shape[1]

@@ -14,6 +14,7 @@ from flowjax import peers
 from flowjax.data.record import Rows
 from flowjax.oracle import Oracle
 from flowjax.partial_sweep import PartialSweep
+from flowjax.schedules import checked_times
 from flowjax.training.preemption import Preemption, Stopped
 from flowjax.training.watchdog import Watchdog
 
@@ -99,7 +100,7 @@ def sweep(
     `AT_ONCE` pairs at a time. One that is dealt over several processes is called by all of them.
 
     Args:
-      t: `[T]` times in [0, 1).
+      t: `[T]` times in [0, 1), in any order.
       keep: K, the number of pairs whose queries and one-step predictions are kept.
       progress: wraps the iterator over the t that are left to do (`tqdm.tqdm`, for one).
       partial: keeps what is found as it comes, and knows what was found before. With it SIGTERM, to any process, ends the sweep on all of
@@ -107,10 +108,11 @@ def sweep(
       watchdog: hears of every call to the oracle.
 
     Raises:
+      ValueError: t is not a vector of times in [0, 1).
       Stopped: SIGTERM came, and what was found is kept. It ends the process with the status `Exit.STOPPED`.
     """
-    times = [float(time) for time in np.asarray(t)]
-    known = [] if partial is None else peers.of_first(partial.known)
+    times = checked_times(np.asarray(t, np.float32), one=False, rising=False).tolist()
+    known = [] if partial is None else peers.of_first(lambda: partial.known(times))
     found = {index: partial.read(index) for index in known} if partial is not None else {}
     with contextlib.ExitStack() as stack:
         guard = stack.enter_context(watchdog or Watchdog())
@@ -119,7 +121,7 @@ def sweep(
         for index in progress([index for index in range(len(times)) if index not in found]):
             found[index] = _at(oracle, pairs, jnp.float32(times[index]), keep, guard)
             if partial is not None:
-                peers.together(lambda index=index: partial.write(index, found[index]))  # type: ignore[misc]
+                peers.together(lambda index=index: partial.write(index, times[index], found[index]))  # type: ignore[misc]
             if preemption.asked(index + 1):
                 raise Stopped(f"t = {times[index]:.4g}")
     in_order = [found[index] for index in range(len(times))]

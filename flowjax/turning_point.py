@@ -18,13 +18,14 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
+from flowjax.condensation import checked_labels, competitions, condensation_thresholds, top_weights
 from flowjax.path import Path, RectifiedFlow
 from flowjax.spectrum import as_rows, checked_eigenvalues, covariance_spectrum
 
 NUM_DRAWS = 1024  # of (y, z) in the Gaussian model, in antithetic pairs: the answer moves by less than 1 % with the seed
 NUM_GROUPS = 32  # of nearly equal eigenvalues, each within its share of the logarithmic range
-NEAR = 1e-3  # of ‖y_i‖² + ‖y_j‖²: a squared distance below it, expanded in float32, may be wrong by more than a part in a thousand
-BLOCK_ELEMENTS = 2**24  # float32 elements at work at once, 64 MiB
+SURE = 1.2  # of α/σ: a median whose interval is wider is ill-determined; on digits, MNIST, Fashion-MNIST and Gaussians it is 1.07 to 1.12
+NUM_RATIOS = 16  # at which the weights themselves are averaged, where it is
 
 
 def time_of_ratio(ratio: float, path: Path) -> float:
@@ -35,6 +36,16 @@ def time_of_ratio(ratio: float, path: Path) -> float:
 # From the data.
 
 
+class Prediction(NamedTuple):
+    """A turning point predicted from the data, with the 95 % interval that finitely many queries leave."""
+
+    t: float
+    low: float
+    high: float
+    unsure: str | None = None
+    """Why the prediction says little, in a sentence; None where the interval is narrow."""
+
+
 def predict_turning_point_from_data(
     data: ArrayLike, labels: ArrayLike | None = None, path: Path | None = None, *, num_queries: int = 512, seed: int = 0
 ) -> float:
@@ -43,7 +54,8 @@ def predict_turning_point_from_data(
     By (1) each query (i, z) has one threshold, `ρ*_i = max_j 2 z·(y_j - y_i) / ‖y_j - y_i‖²` (at least 0): its own sample is on
     top iff α/σ >= ρ*_i. The mean top-1 weight at t is the share of thresholds up to α_t/σ_t, so that it crosses ½ where α/σ
     is their median. Two matrix products in all, for every t at once and for every path: 4 % of the arithmetic of a sweep of 50 t by
-    256 queries.
+    256 queries. Where the median is ill-determined, as among near-duplicates, the weights themselves are averaged:
+    `predict_turning_point_with_interval`, which also says how sure the answer is.
 
     Args:
       data: `[N, *shape]`, real.
@@ -59,102 +71,57 @@ def predict_turning_point_from_data(
     Raises:
       ValueError: data is not `[N, *shape]` of finite real numbers; labels is not `[N]`; num_queries is below 1.
     """
-    thresholds = condensation_thresholds(data, labels, num_queries=num_queries, seed=seed)
-    return time_of_ratio(float(np.median(thresholds)), path or RectifiedFlow())
+    return predict_turning_point_with_interval(data, labels, path, num_queries=num_queries, seed=seed).t
 
 
-def condensation_thresholds(
-    data: ArrayLike, labels: ArrayLike | None = None, *, num_queries: int = 512, seed: int = 0, queries: np.ndarray | None = None
-) -> Float[np.ndarray, " Q"]:
-    """The thresholds ρ* of `predict_turning_point_from_data`: the empirical law of the α/σ at which a query finds its own sample.
+def predict_turning_point_with_interval(
+    data: ArrayLike, labels: ArrayLike | None = None, path: Path | None = None, *, num_queries: int = 512, seed: int = 0
+) -> Prediction:
+    """The same with its interval.
 
-    Rows that are equal (and of one class, if there are labels) count as one sample of multiplicity c, which beats another iff
-    `ε + log(c_j / c_i) > 0`; the threshold is then the largest ρ at which any sample draws level.
+    Of samples that come in pairs of near-duplicates, half of the queries find their own sample early and the others late: the share of
+    thresholds rests at ½ in between, and their median says little. There the mean of the top-1 weights themselves, which hardly scatter, is
+    taken at some ratios α/σ about the median, for the price of another two products and of as many exponentials as there are ratios.
 
-    Distances come from float32 products of centred data, and from float64 differences for pairs so near that the former would
-    be wrong by more than a part in a thousand. Working memory is about 200 MB beside the data, whatever N is.
-
-    Args, Raises: as `predict_turning_point_from_data`; queries: `[num_queries]`, which samples these are, instead of drawing them.
-
-    Returns:
-      `[num_queries]` float64, >= 0. Of samples in several parts, each with the queries' own: the greatest over the parts.
+    Args, Raises: as `predict_turning_point_from_data`.
     """
-    if num_queries < 1:
-        raise ValueError(f"num_queries = {num_queries}: expected at least 1")
-    rows = as_rows(data)
-    classes = _checked_labels(labels, len(rows))
-    first, counts, group = _distinct(rows, classes)
-    rng = np.random.default_rng(seed)
-    if queries is None:
-        queries = np.concatenate([rng.permutation(len(rows)) for _ in range(-(-num_queries // len(rows)))])[:num_queries]
-    own = group[queries]
-    noise = rng.standard_normal((num_queries, rows.shape[1]), dtype=np.float32)
-    mean = rows.mean(0, dtype=np.float64)
-
-    thresholds = np.zeros(num_queries)
-    class_of_distinct = classes[first]
-    for label in np.unique(class_of_distinct[own]):
-        members = np.flatnonzero(class_of_distinct == label)
-        among = np.flatnonzero(class_of_distinct[own] == label)
-        # Few queries at a time, so that blocks stay long enough for BLAS.
-        for chunk in np.array_split(among, -(-len(among) // 1024)):
-            thresholds[chunk] = _largest_threshold(
-                rows, mean, first[members], counts[members], first[own[chunk]], counts[own[chunk]], noise[chunk]
-            )
-    return thresholds
+    thresholds = condensation_thresholds(data, labels, num_queries=num_queries, seed=seed)
+    found = prediction_of_thresholds(thresholds, path)
+    near = _ranks(thresholds, 3.0)
+    if found.unsure is None or near[0] <= 0:
+        return found
+    ratios = np.geomspace(near[0], near[-1], NUM_RATIOS)
+    weights = np.zeros((num_queries, NUM_RATIOS))
+    for chunk, pairs in competitions(data, labels, None, num_queries=num_queries, seed=seed):
+        weights[chunk] = top_weights(pairs, ratios)
+    mean, error = weights.mean(0), 1.96 * weights.std(0) / np.sqrt(num_queries)
+    low, middle, high = (
+        float(np.exp(np.interp(0.5, np.maximum.accumulate(curve), np.log(ratios)))) for curve in (mean + error, mean, mean - error)
+    )
+    return _prediction(low, middle, high, path or RectifiedFlow())
 
 
-def _checked_labels(labels: ArrayLike | None, n: int) -> np.ndarray:
-    classes = np.zeros(n, int) if labels is None else np.asarray(labels)
-    if classes.shape != (n,) or not np.issubdtype(classes.dtype, np.integer):
-        raise ValueError(f"labels has shape {classes.shape} and dtype {classes.dtype}: expected [{n}] integers, one for each sample")
-    return classes
+def prediction_of_thresholds(thresholds: Float[np.ndarray, " Q"], path: Path | None = None) -> Prediction:
+    """What the thresholds of `condensation_thresholds` predict: their median, with the interval of their order."""
+    return _prediction(*_ranks(thresholds, 1.96), path or RectifiedFlow())
 
 
-def _distinct(rows: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where each distinct (row, class) stands first, how often it occurs, and which of them each row is."""
-    seen: dict[tuple[bytes, int], int] = {}
-    # + 0 turns -0.0, which differs in its bytes only, into 0.0.
-    group = np.array([seen.setdefault(((row + 0).tobytes(), int(label)), len(seen)) for row, label in zip(rows, classes, strict=True)])
-    _, first, counts = np.unique(group, return_index=True, return_counts=True)
-    return first, counts, group
+def _ranks(thresholds: Float[np.ndarray, " Q"], deviations: float) -> tuple[float, float, float]:
+    """The median of the thresholds, between those that so many standard deviations of a share of ½ leave."""
+    spread = min(0.5, deviations * 0.5 / np.sqrt(len(thresholds)))
+    low, middle, high = np.quantile(thresholds, [0.5 - spread, 0.5, 0.5 + spread])
+    return float(low), float(middle), float(high)
 
 
-def _largest_threshold(
-    rows: np.ndarray,
-    mean: np.ndarray,
-    others: np.ndarray,
-    other_counts: np.ndarray,
-    own: np.ndarray,
-    own_counts: np.ndarray,
-    noise: np.ndarray,
-) -> Float[np.ndarray, " Q"]:
-    """For each query the largest ρ at which any of the rows `others` draws level with its own row, `own`."""
-    sample = (rows[own] - mean).astype(np.float32)
-    sample_norm = np.einsum("qd,qd->q", sample, sample)
-    along_own = np.einsum("qd,qd->q", noise, sample)
-    best = np.zeros(len(own))
-    step = max(64, BLOCK_ELEMENTS // (3 * rows.shape[1] + 6 * len(own)))
-    for start in range(0, len(others), step):
-        at = others[start : start + step]
-        block = (rows[at] - mean).astype(np.float32)
-        norms = sample_norm[:, None] + np.einsum("nd,nd->n", block, block)
-        along = noise @ block.T - along_own[:, None]  # z·(y_j - y_i)
-        gap = norms - 2 * (sample @ block.T)  # ‖y_j - y_i‖²
-        q, j = np.nonzero(gap <= NEAR * norms)
-        pairs = max(1, BLOCK_ELEMENTS // (4 * rows.shape[1]))
-        for s in range(0, len(q), pairs):
-            qs, js = q[s : s + pairs], j[s : s + pairs]
-            difference = rows[at[js]].astype(np.float64) - rows[own[qs]]
-            along[qs, js] = np.einsum("pd,pd->p", noise[qs], difference)
-            gap[qs, js] = np.einsum("pd,pd->p", difference, difference)
-        # ρ along - ½ρ² gap + log odds = 0: the larger root, if there is one. A gap of 0 is the query's own sample.
-        log_odds = np.log(other_counts[start : start + step]) - np.log(own_counts)[:, None]
-        under_root = along * along + 2 * gap * log_odds.astype(np.float32)
-        level = (gap > 0) & (under_root >= 0)
-        roots = (along + np.sqrt(np.where(level, under_root, 0))) / np.where(level, gap, 1)
-        best = np.maximum(best, np.where(level, roots, 0).max(1))
-    return best
+def _prediction(low: float, middle: float, high: float, path: Path) -> Prediction:
+    t, early, late = (time_of_ratio(ratio, path) for ratio in (middle, low, high))
+    unsure = None
+    if middle > 0 and high > SURE * low:
+        unsure = (
+            f"it may lie anywhere from t = {early:.3g} to {late:.3g} (95 %): the top-1 weight rests near one half, as where most samples "
+            "have near-duplicates, or where samples or dimensions are few; rely on the measured one"
+        )
+    return Prediction(t, early, late, unsure)
 
 
 # From the spectrum.
@@ -309,7 +276,7 @@ def predict_turning_point_by_class(
       ValueError: as `covariance_spectrum`; labels is not `[N]` integers.
     """
     rows = as_rows(data)
-    classes = _checked_labels(labels, len(rows))
+    classes = checked_labels(labels, len(rows))
     spectra = {}
     for label in np.unique(classes):
         members = rows[classes == label]

@@ -8,9 +8,9 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from flowjax import peers
+from flowjax.condensation import condensation_thresholds
 from flowjax.data.record import DataSet, SampleSet, digest_of, heldout_rows, row_digests
 from flowjax.data.records import Records
-from flowjax.turning_point import condensation_thresholds
 from kernels.posterior.sharded import Sharded, rows_of_process, shard_samples
 
 
@@ -94,7 +94,7 @@ class Dealt(SampleSet):
         return self._read(np.setdiff1d(rows, self._rows))
 
     def thresholds(self, *, by_class: bool, num_queries: int = 512, seed: int = 0) -> Float[np.ndarray, " Q"]:
-        """`flowjax.turning_point.condensation_thresholds` of the N samples: each process compares the queries with its own."""
+        """`flowjax.condensation.condensation_thresholds` of the N samples: each process compares the queries with its own."""
         drawn = np.random.default_rng(seed).permutation(self.n)[:num_queries]
         others = ~np.isin(self.index, drawn)
         queries = peers.together(lambda: self._load(drawn))

@@ -12,6 +12,7 @@ from flowjax.intervals import Interval
 from flowjax.objective import squared_error
 from flowjax.oracle import Oracle
 from flowjax.path import Path
+from flowjax.schedules import checked_times
 from flowjax.sweep import Pairs
 
 
@@ -80,12 +81,15 @@ class LossByTimeMeter:
     Args:
       oracle: of the data that the field is trained on; with labels, if the field is told them.
       pairs: what is looked at.
-      t: `[T]` times in [0, 1).
+      t: `[T]` times in [0, 1), rising.
+
+    Raises:
+      ValueError: times that are not.
     """
 
     def __init__(self, oracle: Oracle, pairs: Pairs, t: Float[np.ndarray, " T"]):
         self._path: Path = oracle.path
-        self._pairs, self._t = pairs, np.asarray(t, np.float32)
+        self._pairs, self._t = pairs, checked_times(np.asarray(t, np.float32), one=False)
         self._targets = [_targets(oracle, pairs, jnp.float32(time)) for time in self._t]
 
     def __call__(self, field: Callable[[Array, Array, Array | None], Array]) -> LossByTime:

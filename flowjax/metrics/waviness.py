@@ -7,6 +7,7 @@ from jaxtyping import Float
 from numpy.polynomial import chebyshev
 
 from flowjax.intervals import Interval
+from flowjax.schedules import checked_times
 
 
 class Waviness(NamedTuple):
@@ -28,15 +29,16 @@ def waviness(
     interval is its 2.5 and 97.5 percentiles.
 
     Args:
-      t: `[T]`.
+      t: `[T]` times, rising.
       errors: `[T, Q]`, squared errors of Q queries, of mean above 0 at each t.
 
     Raises:
-      ValueError: no more times than the polynomial has coefficients; means that are not above 0.
+      ValueError: no more times than the polynomial has coefficients, or times that do not rise in [0, 1]; means that are not above 0.
 
     References:
       arXiv 2512.02826, finding 9, which compares shapes by eye.
     """
+    t = checked_times(t)
     mean = errors.mean(1)
     if len(t) <= degree + 1:
         raise ValueError(f"t has {len(t)} values: expected more than the {degree + 1} coefficients of the smooth fit")

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from flowjax.reporting import style
 from flowjax.reporting.curves import shade_stages, time_axis
-from flowjax.schedules import shift
+from flowjax.schedules import shift, shown_time
 from flowjax.stages import Advice, TurningPoint
 
 
@@ -34,7 +34,7 @@ def advice_figure(found: TurningPoint, predicted: float, settings: Advice, grid:
         axes.barh(len(names), interval.value[1] - low, left=low, height=0.34, color=style.ALTERNATIVE)
         axes.plot([early, late], [len(names)] * 2, color=style.BLACK, marker="|", markersize=14, linewidth=1.4)
         names.append("guidance")
-    axes.axvline(predicted, color=style.PREDICTED, linestyle="--", label=f"turning point, predicted: {predicted:.3f}")
+    axes.axvline(predicted, color=style.PREDICTED, linestyle="--", label=f"turning point, predicted: {shown_time(predicted)}")
     figure.legend(loc="outside lower right")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) + 0.1)

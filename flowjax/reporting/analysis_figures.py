@@ -122,7 +122,7 @@ def intervals_figure(names: Sequence[str], contest: Contest, none: int, publishe
     own.set_xlabel("Fréchet distance, classifier features")
     known = [(published[name], row) for row, name in enumerate(names) if name in published]
     theirs.plot(*zip(*known, strict=True), color=style.GREY, marker="s", linestyle="none")
-    theirs.set_xlabel("paper: gFID, ImageNet 256²")
+    theirs.set_xlabel("paper: gFID,\nImageNet 256²")
     return figure
 
 

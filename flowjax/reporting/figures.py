@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 from flowjax.intervals import Curve
 from flowjax.reporting import style
 from flowjax.reporting.curves import draw_curve, shade_stages, time_axis
+from flowjax.schedules import shown_time
 
 Interval = tuple[float, float] | None
 
@@ -84,14 +85,14 @@ def top1_figure(
     looks = itertools.cycle(zip(style.CYCLE[1:4], ("--", ":", "-."), strict=True))
     for (color, linestyle), (label, value) in zip(looks, predictions.items(), strict=False):
         if value is not None:
-            axes.axvline(value, color=color, linestyle=linestyle, label=f"{label}: {value:.3f}")
+            axes.axvline(value, color=color, linestyle=linestyle, label=f"{label}: {shown_time(value)}")
     if measured is None:
         axes.text(0.5, 0.51, "no crossing", ha="center", va="bottom", color=style.GREY)
     else:
-        span = "" if interval is None else f"  [{interval[0]:.3f}, {interval[1]:.3f}]"
+        span = "" if interval is None else f"  [{shown_time(interval[0])}, {shown_time(interval[1])}]"
         error = None if interval is None else np.clip([[measured - interval[0]], [interval[1] - measured]], 0, None)
         axes.errorbar(measured, 0.5, xerr=error, color="black", marker="o", capsize=5, zorder=5, linestyle="none",
-                      label=f"measured: {measured:.3f}{span}")  # fmt: skip
+                      label=f"measured: {shown_time(measured)}{span}")  # fmt: skip
     time_axis(axes)
     axes.set_ylim(0, 1.02)
     axes.set_yticks(np.linspace(0, 1, 5), ["0", "0.25", "0.5", "0.75", "1"])

@@ -102,7 +102,7 @@ def _section(number: int, section: Section) -> str:
     if section.table is not None:
         parts.append(tables.html_table(section.table))
     if section.command:
-        parts.append(f'<pre class="table" tabindex="0"><code>{html.escape(section.command)}</code></pre>')
+        parts.append(f"<pre><code>{html.escape(section.command)}</code></pre>")
     return f'<section id="section-{number}">' + "\n".join(parts) + "</section>\n"
 
 
@@ -143,23 +143,41 @@ figure .close { display: none; }
 figure:target { position: fixed; inset: 0; z-index: 1; overflow: auto; padding: 0.6rem; background: var(--page); }
 figure:target .close { display: block; position: sticky; left: 0; width: max-content; padding: 0.4rem 0; }
 figure:target img { width: auto; min-width: 100%; max-width: none; }
-.table { overflow-x: auto; }
-pre { padding: 0.6rem 0.8rem; border: 1px solid var(--line); border-radius: 0.4rem; font-size: 0.85rem; }
+pre { padding: 0.6rem 0.8rem; border: 1px solid var(--line); border-radius: 0.4rem; font-size: 0.85rem; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.95rem; }
-th, td { padding: 0.3rem 0.8rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
+th, td { padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th { vertical-align: bottom; }
+td { white-space: nowrap; }
+td.text { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
 th.number, td.number { text-align: right; }
-td.long { white-space: normal; min-width: 18rem; }
 footer { border-top: 1px solid var(--line); margin-top: 3rem; padding-bottom: 2rem; color: var(--soft); font-size: 0.9rem; }
 footer h2 { font-size: 1rem; margin-top: 1.2rem; }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0.2rem 1rem; margin: 0; }
 dd { margin: 0; overflow-wrap: anywhere; }
+"""
+# A table that takes more room than there is: each row a card, each cell below the name of its column.
+_CARDS = """
+@media all and (max-width: WIDTH) {
+  KIND thead { display: none; }
+  KIND table, KIND tbody { display: block; }
+  KIND tr { display: flex; flex-wrap: wrap; padding: 0.3rem 0; border-bottom: 1px solid var(--line); }
+  KIND td, KIND td.number { display: block; min-width: 6rem; max-width: 100%; padding: 0.2rem 1rem 0.2rem 0; border: 0; text-align: left;
+    white-space: normal; overflow-wrap: anywhere; }
+  KIND td:empty { display: none; }
+  KIND td.long { width: 100%; }
+  KIND td::before { content: attr(data-label); display: block; font-size: 0.8rem; color: var(--soft); }
+}
+"""
+_CSS += _CARDS.replace("WIDTH", "49.9rem").replace("KIND", ".medium") + _CARDS.replace("(max-width: WIDTH)", "(min-width: 0)").replace(
+    "KIND", ".wide"
+)
+_CSS += """
 @media print {
   :root { --text: #000000; --page: #ffffff; --soft: #444444; --line: #bbbbbb; }
   figure, table, pre, .takeaway { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
-  .table { overflow: visible; }
-  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
   table { font-size: 0.7rem; }
-  th, td { white-space: normal; padding: 0.2rem 0.35rem; }
+  th, td { padding: 0.2rem 0.35rem; }
 }
 """

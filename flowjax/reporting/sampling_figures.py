@@ -13,6 +13,7 @@ from flowjax.metrics.memorization import share
 from flowjax.reporting import style
 from flowjax.reporting.curves import draw_curve, shade_stages, time_axis
 from flowjax.reporting.strip import mosaic_figure
+from flowjax.schedules import shown_time
 from flowjax.settling import Settled
 from flowjax.stages import TurningPoint
 
@@ -32,7 +33,7 @@ def copies_figure(t_switch: Float[np.ndarray, " S"], seen: Memorized, target: Tu
         axes.errorbar(behaviour.measured, 0.5, xerr=error, color="black", marker="o", capsize=5, zorder=5, linestyle="none",
                       label=f"behaviour turns: {behaviour.measured:.3f}  [{behaviour.ci_low:.3f}, {behaviour.ci_high:.3f}]")  # fmt: skip
     if target.measured is not None:
-        axes.axvline(target.measured, color=style.PREDICTED, linestyle="--", label=f"target turns: {target.measured:.3f}")
+        axes.axvline(target.measured, color=style.PREDICTED, linestyle="--", label=f"target turns: {shown_time(target.measured)}")
     time_axis(axes)
     axes.set_xlabel("t_switch   (0: the model alone, 1: the oracle alone)")
     axes.set_ylim(0, 1.02)

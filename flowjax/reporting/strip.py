@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowjax.reporting import style
+from flowjax.schedules import shown_time
 
 
 @style.context()
@@ -39,7 +40,9 @@ def strip_figure(
     if turning_point is not None:
         boundary = np.searchsorted(t, turning_point) * (width + gap) - (gap + 1) / 2
         axes.axvline(boundary, color=style.VERMILION, linewidth=2.5)
-        axes.text(boundary, -0.6, f"turning point {turning_point:.3f}", color=style.VERMILION, ha="center", va="bottom", fontsize=14)
+        axes.text(
+            boundary, -0.6, f"turning point {shown_time(turning_point)}", color=style.VERMILION, ha="center", va="bottom", fontsize=14
+        )
     return figure
 
 

@@ -25,18 +25,25 @@ def write_csv(path: pathlib.Path, rows: Rows) -> None:
 
 
 def html_table(rows: Rows) -> str:
-    """The rows as an HTML table, escaped; numbers to four significant digits, a dash for None, NaN and what is missing."""
+    """The rows as an HTML table, escaped; numbers to four significant digits, a dash for None, NaN and what is missing.
+
+    Where the page is narrower than the table each row is shown as a card, its cells one after the other below their column's name
+    (`data-label`): the classes `medium` and `wide` tell the page's style how much room the table takes.
+    """
     columns = columns_of(rows)
     heads, lines = [], []
     for column in columns:
         first = next((row[column] for row in rows if row.get(column) is not None), None)
         heads.append(f'<th scope="col"{_class(first)}>{html.escape(column)}</th>')
     for row in rows:
-        cells = (row.get(column) for column in columns)
-        lines.append("".join(f"<td{_class(cell)}>{html.escape(_shown(cell))}</td>" for cell in cells))
+        cells = ((column, row.get(column)) for column in columns)
+        lines.append(
+            "".join(f'<td data-label="{html.escape(column)}"{_class(cell)}>{html.escape(_shown(cell))}</td>' for column, cell in cells)
+        )
     head, body = "".join(heads), "\n".join(f"<tr>{line}</tr>" for line in lines)
-    # A wide table scrolls by itself on a narrow screen; tabindex lets the keyboard scroll it too.
-    return f'<div class="table" tabindex="0"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    room = sum(_room(column, [row.get(column) for row in rows]) for column in columns)
+    fits = "narrow" if room <= _NARROW else "medium" if room <= _MEDIUM else "wide"
+    return f'<div class="table {fits}"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
 
 
 def text_table(rows: Rows) -> str:
@@ -48,13 +55,23 @@ def text_table(rows: Rows) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
-_LONG = 60  # letters of a cell that may be broken into lines
+_SHORT, _LONG = 16, 60  # letters of a cell that is never broken into lines, and of one that takes a line of its own on a card
+_LETTER, _PADDING, _TEXT = 10, 20, 130  # pixels, at most: of a letter; about a cell; of a cell that is broken into lines
+_NARROW, _MEDIUM = 280, 760  # pixels of the column of text on a telephone, and in a window of 800
 
 
 def _class(value: Any) -> str:
     if isinstance(value, Real) and not isinstance(value, bool):
         return ' class="number"'
-    return ' class="long"' if isinstance(value, str) and len(value) > _LONG else ""
+    length = len(_shown(value))
+    return ' class="text long"' if length > _LONG else ' class="text"' if length > _SHORT else ""
+
+
+def _room(column: str, cells: Sequence[Any]) -> int:
+    """The least width of a column, in pixels."""
+    shown = [_shown(cell) for cell in cells]
+    longest = max([0, *map(len, column.split()), *(len(text) for text in shown if len(text) <= _SHORT)]) * _LETTER
+    return max([longest, *(_TEXT for text in shown if len(text) > _SHORT)]) + _PADDING
 
 
 def _shown(value: Any) -> str:

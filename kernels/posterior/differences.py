@@ -20,7 +20,7 @@ from kernels.posterior.collectives import Shards
 from kernels.posterior.partial import NO_SAMPLE
 from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples
-from kernels.posterior.settle import MORE, Settled, in_common
+from kernels.posterior.settle import Settled, in_common
 
 BLOCK = 2**20
 """Numbers of the data that are seen from the pivot at a time."""
@@ -64,27 +64,27 @@ def add_samples(
 ) -> Sums:
     """`total` and the sums over these samples, for each query."""
 
-    def one(query: tuple[Sums, Array, Array, Array, Array, Array, Array]) -> Sums:
-        before, *rest = query
+    def one(query: tuple[Sums, _Query]) -> Sums:
         starts = jnp.arange(0, samples.n, rows_at_once, dtype=jnp.int32)
-        return jax.lax.scan(lambda sums, start: (_add_block(sums, *rest, samples, start, rows_at_once), None), before, starts)[0]
+        return jax.lax.scan(lambda sums, start: (_add_block(sums, query[1], samples, start, rows_at_once), None), query[0], starts)[0]
 
-    return jax.lax.map(one, (total, queries.x, queries.alpha, queries.sigma, queries.label, pivots, vectors))
+    return jax.lax.map(one, (total, _Query(queries.x, queries.alpha, queries.sigma, queries.label, pivots, vectors)))
 
 
-def _add_block(
-    total: Sums,
-    x: Float[Array, " D"],
-    alpha: Float[Array, ""],
-    sigma: Float[Array, ""],
-    label: Int[Array, ""],
-    pivot: Float[Array, " D"],
-    vector: Float[Array, " D"],
-    samples: Samples,
-    start: Int[Array, ""],
-    size: int,
-) -> Sums:
+class _Query(NamedTuple):
+    """One query, or with a leading axis several."""
+
+    x: Float[Array, "*B D"]
+    alpha: Float[Array, "*B"]
+    sigma: Float[Array, "*B"]
+    label: Int[Array, "*B"]
+    pivot: Float[Array, "*B D"]
+    vector: Float[Array, "*B D"]
+
+
+def _add_block(total: Sums, query: _Query, samples: Samples, start: Int[Array, ""], size: int) -> Sums:
     """One query, one block; the last block is moved back to fit, and the rows that were seen before do not count."""
+    x, alpha, sigma, label, pivot, vector = query
     first = jnp.minimum(start, samples.n - size)
 
     def cut(v: Array) -> Array:
@@ -168,7 +168,7 @@ def from_differences(queries: Queries, pivot: Int[Array, " B"], samples: Samples
       full: keep all moments; False: only what the velocity needs.
     """
     found = settled_by(*_sums(queries, pivot, jnp.zeros_like(queries.x), samples), samples, shards)
-    return found if full else found._replace(**dict.fromkeys(MORE))
+    return found if full else found.velocity_only()
 
 
 def _sums(

@@ -27,7 +27,7 @@ from kernels.posterior.partial import CANDIDATES, NO_SAMPLE, Partial
 from kernels.posterior.queries import Queries
 from kernels.posterior.rows import FALLBACK_ROWS, in_tiles
 from kernels.posterior.samples import Samples
-from kernels.posterior.settle import MORE, Settled, settle
+from kernels.posterior.settle import Settled, settle
 
 Rows = TypeVar("Rows")
 Output = TypeVar("Output")
@@ -91,7 +91,7 @@ def _from_differences(queries: Queries, pivot: np.ndarray, chunks: Chunks, full:
         total = jax.block_until_ready(_add_samples(total, queries, pivots, chunk.samples))
     nothing = chunks.samples(jnp.zeros((0, chunks.d), chunks.source.dtype), jnp.zeros(0, jnp.int32))
     found = _settled_by(total, queries, pivots, nothing)
-    return found if full else found._replace(**dict.fromkeys(MORE))
+    return found if full else found.velocity_only()
 
 
 def _pass(queries: Queries, chunks: Chunks, how: Plan, dtype: DTypeLike) -> Partial:

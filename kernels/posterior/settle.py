@@ -56,9 +56,9 @@ class Settled(NamedTuple):
     """Whether samples beyond the candidates carry weight that shows. In this and in `pivot` shards differ, and in nothing else."""
     unsettled: Bool[Array, " B"]
 
-
-MORE = ("top1_weight", "top1_index", "second", "effective", "entropy", "mass")
-"""What of `Settled` a velocity does not need."""
+    def velocity_only(self) -> "Settled":
+        """The same without what a velocity does not need."""
+        return self._replace(top1_weight=None, top1_index=None, second=None, effective=None, entropy=None, mass=None)
 
 
 class Common(NamedTuple):

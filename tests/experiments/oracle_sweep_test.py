@@ -148,6 +148,35 @@ def test_queries_may_come_from_held_out_samples_or_a_file(tmp_path: pathlib.Path
     assert summary["n"] == 180
 
 
+def test_a_turn_before_the_first_t_is_found_and_the_scale_is_named(tmp_path: pathlib.Path) -> None:
+    """Data that were not scaled: the times that the grid lacks are kept with the others, and found there again, bit for bit."""
+    rng = np.random.default_rng(0)
+    # As many as in the test of held-out queries: one program for both.
+    np.save(tmp_path / "grey.npy", (200 * rng.standard_normal((180, 16))).astype(np.float32))
+    given = {"data.path": str(tmp_path / "grey.npy")}
+    summary = swept(tmp_path / "run", **given)
+    turning = summary["turning_point"]
+    assert 0.002 < turning["ci_low"] < turning["measured"] < turning["ci_high"] < 0.006  # the grid begins at 0.01
+    assert turning["predicted_low"] < turning["predicted"] < turning["predicted_high"]
+    assert turning["predicted"] == pytest.approx(turning["measured"], rel=0.15)  # of 64 queries
+    assert "scale the data to about 1" in summary["takeaway"]
+    assert summary["verdict"] is None
+    table = (tmp_path / "run" / "sweep.csv").read_bytes()
+    files = sorted((tmp_path / "run" / "partial").glob("*.npz"))
+    assert len(files) == len(table.splitlines()) - 1 > 12
+    kept = {file.name: file.read_bytes() for file in files}
+    (tmp_path / "run" / "summary.json").unlink()
+    for lost in (files[3], files[-2]):  # one of the grid, one of those that it lacked
+        lost.unlink()
+    files[-1].write_bytes(kept[files[0].name])  # another time's
+    with open_workdir(tmp_path / "run", live=oracle_sweep.LIVE, resume=True) as opened:
+        config = presets.get_config("digits")
+        config.update_from_flattened_dict({"num_t": 12, "num_queries": 64, **given})
+        oracle_sweep.run(config, opened)
+    assert (tmp_path / "run" / "sweep.csv").read_bytes() == table
+    assert {file.name for file in (tmp_path / "run" / "partial").glob("*.npz")} == set(kept)
+
+
 @pytest.mark.slow
 def test_data_that_never_turn_give_null_and_the_reason(tmp_path: pathlib.Path) -> None:
     np.save(tmp_path / "same.npy", np.ones((20, 8), np.float32))

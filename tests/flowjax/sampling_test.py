@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh
 
 from flowjax.fields import OracleField, convert_interval, divergence, guided, model_field, staged
+from flowjax.hybrid import hybrid_samples
 from flowjax.models import Architecture, LightningDiT
 from flowjax.oracle import Oracle
 from flowjax.path import Cosine, RectifiedFlow, VariancePreserving
-from flowjax.sampling import Solver, draw_labels, in_batches, log_likelihood, noise, sample, trajectory
+from flowjax.sampling import Solver, draw_labels, in_batches, log_likelihood, noise, sample, states, trajectory
 from flowjax.schedules import shift, uniform_timesteps
 from kernels.bench_contest import load
 from tests import float64_oracle
@@ -116,9 +117,9 @@ def test_staged_fields_take_turns_at_the_edge(edge: float) -> None:
 def test_edges_scales_and_intervals_are_set_without_compiling_again() -> None:
     x_0, label = jnp.ones((2, 2)), jnp.zeros(2, jnp.int32)
     sample(guided(staged([ONE, TWO], [0.1]), 2.0, (0.1, 0.2)), x_0, grid(4), label)
-    before = sample._cache_size()
+    before = sample.__wrapped__._cache_size()
     sample(guided(staged([ONE, TWO], [0.7]), 3.0, (0.5, 0.6)), x_0, grid(4), label)
-    assert sample._cache_size() == before
+    assert sample.__wrapped__._cache_size() == before
 
 
 def test_guidance_pushes_inside_its_interval_and_its_channels_alone() -> None:
@@ -155,11 +156,54 @@ def test_guidance_pushes_inside_its_interval_and_its_channels_alone() -> None:
         (lambda: log_likelihood(ONE, jnp.ones((1, 1)), grid(4), num_probes=-1), "num_probes"),
         (lambda: convert_interval((1.0, 2.0), "snr", "t", RectifiedFlow()), "coordinate"),
         (lambda: convert_interval((2.0, 1.0), "sigma", "t", RectifiedFlow()), "lower end first"),
+        (lambda: convert_interval((0.5, 1.5), "t", "sigma", RectifiedFlow()), "times in"),
+        (lambda: convert_interval((-1.0, 1.0), "sigma", "t", RectifiedFlow()), "noise of 0 or more"),
+        (lambda: log_likelihood(ONE, jnp.ones((1, 1)), np.array([0.5, 0.9])), "t begins at 0.5"),
+        (lambda: log_likelihood(OracleField(Oracle(np.ones((2, 1)))), jnp.ones((1, 1)), grid(4)), "t ends at 1, where an oracle"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(make: Any, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         make()
+
+
+NO_GRIDS = {
+    "equal": ([0.0, 0.5, 0.5, 1.0], "entry 2 is 0.5, and the one before it 0.5"),
+    "falling": ([0.0, 0.5, 0.25, 1.0], "entry 2 is 0.25"),
+    "NaN": ([0.0, float("nan"), 1.0], "entry 1 is nan"),
+    "negative": ([-0.5, 0.5], "entry 0 is -0.5"),
+    "beyond data": ([0.0, 1.5], "entry 1 is 1.5"),
+    "infinite": ([0.0, float("inf")], "entry 1 is inf"),
+    "equal in float32": ([0.0, 0.5, 0.5 + 1e-9, 1.0], "entry 2"),
+    "one edge": ([0.0], "at least 2"),
+    "none": ([], "at least 2"),
+    "a number": (0.5, r"of shape \(\)"),
+    "a table": ([[0.0, 1.0]], r"of shape \(1, 2\)"),
+}
+ON_A_GRID = {
+    "sample": lambda t: sample(ONE, jnp.ones((1, 1)), t),
+    "states": lambda t: states(ONE, jnp.ones((1, 1)), t),
+    "trajectory": lambda t: trajectory(ONE, jnp.ones((1, 1)), t, solver=Solver("dopri5")),
+    "log_likelihood": lambda t: log_likelihood(ONE, jnp.ones((1, 1)), t),
+    "hybrid_samples": lambda t: hybrid_samples(ONE, TWO, np.ones((1, 1), np.float32), t, np.array([0.0])),
+}
+
+
+@pytest.mark.parametrize("program", ON_A_GRID)
+@pytest.mark.parametrize("kind", NO_GRIDS)
+def test_a_grid_that_is_none_is_told_in_one_line(program: str, kind: str) -> None:
+    t, named = NO_GRIDS[kind]
+    with pytest.raises(ValueError, match=named) as told:
+        ON_A_GRID[program](np.asarray(t))
+    assert str(told.value).startswith("t = ")
+    assert "\n" not in str(told.value)
+
+
+def test_a_traced_grid_is_sampled_on_and_its_length_is_known() -> None:
+    traced = jax.jit(lambda t: sample(ONE, jnp.ones((1, 1)), t))
+    np.testing.assert_allclose(traced(grid(4)), sample(ONE, jnp.ones((1, 1)), grid(4)), rtol=1e-6)
+    with pytest.raises(ValueError, match="T >= 2"):
+        traced(jnp.zeros(1))
 
 
 def test_the_likelihood_of_an_oracles_flow_is_its_own_density(digits: tuple[np.ndarray, np.ndarray]) -> None:

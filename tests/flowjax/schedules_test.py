@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from flowjax.schedules import shift, uniform_timesteps
+from flowjax.metrics.loss_by_t import LossByTimeMeter
+from flowjax.metrics.waviness import waviness
+from flowjax.oracle import Oracle
+from flowjax.schedules import TimeDistribution, shift, uniform_timesteps
+from flowjax.settling import settled_at
+from flowjax.sweep import draw_pairs, sweep
 
 shifts = st.floats(0.05, 20)
 
@@ -50,6 +55,34 @@ def test_numpy_stays_numpy_and_jax_can_be_traced() -> None:
 def test_a_shift_that_is_not_positive_is_refused(s: float) -> None:
     with pytest.raises(ValueError, match="s = "):
         shift(np.zeros(2), s)
+
+
+@pytest.mark.parametrize("t", [-0.1, 1.1, float("nan")])
+def test_a_time_outside_the_path_is_not_shifted(t: float) -> None:
+    with pytest.raises(ValueError, match="entry 0 is"):
+        shift(t, 0.5)
+    with pytest.raises(ValueError, match="entry 1 is"):
+        shift(np.array([0.5, t]), 0.5)
+
+
+@pytest.mark.parametrize("setting", [{"mean": float("nan")}, {"std": float("inf")}, {"std": float("nan")}, {"t_min": float("nan")}])
+def test_a_distribution_of_times_is_of_finite_numbers(setting: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        TimeDistribution("logit_normal", **setting)
+
+
+@pytest.mark.parametrize("bad", [[0.2, float("nan")], [0.2, 1.5], [-0.1, 0.5], []])
+def test_what_looks_at_times_refuses_those_that_are_none(bad: list[float]) -> None:
+    data = np.eye(3, dtype=np.float32)
+    oracle, pairs, t = Oracle(data), draw_pairs(data, 2, 0), np.array(bad)
+    for look in (
+        lambda: sweep(oracle, pairs, t),
+        lambda: LossByTimeMeter(oracle, pairs, t),
+        lambda: waviness(t, np.ones((len(t), 2))),
+        lambda: settled_at(t, np.ones((len(t), 2)), 0.5),
+    ):
+        with pytest.raises(ValueError, match=r"t = \["):
+            look()
 
 
 @pytest.mark.parametrize("n", [0, -3])
