@@ -1,7 +1,8 @@
 """The oracle: the marginal velocity of flow matching on a finite data set, in closed form, and what the posterior says."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from flowjax.distinct import distinct
-from flowjax.oracle_program import OracleOutput, Spec, coefficients, finished, program_of
+from flowjax.oracle_program import FORWARD, OracleOutput, Spec, coefficients, empty_output, finished, program_of
 from flowjax.path import Path, RectifiedFlow
 from kernels.double import float64_scope
 from kernels.posterior.api import Which, as_samples, moments_of, plan, where_left
@@ -159,6 +160,11 @@ class Oracle:
         return self._spec.how.implementation
 
     @property
+    def _why(self) -> str:
+        """Why there is no choice of how queries are computed."""
+        return "as asked for, or the default here"
+
+    @property
     def _asked(self) -> str | None:
         """The implementation as it was asked for."""
         return None if self._planner is not None and not self._planner.always else self.implementation
@@ -181,13 +187,16 @@ class Oracle:
             be seen, such a row gives NaN.
         """
         x, t, label = self._arguments(x_t, t, label)
+        if not x.shape[0]:
+            return empty_output(self._spec.shape, full=plan(moments, None, None, self._spec.how.precision).full)
         seen = all(_seen(v) for v in (x, t, label, *jax.tree.leaves(self._samples)))
         spec = self._spec_for(t, moments, seen)
         if seen and self._prepared.by_class and spec.how.implementation == "streaming":
             spec = _tiled_by_class(spec, np.asarray(label))
         out = self._by_sketch(spec, x, t, label) if seen else None
         if out is None:
-            out = program_of(spec).evaluate(self._samples, x, t, label)
+            with _pointing_to_jvp():
+                out = program_of(spec).evaluate(self._samples, x, t, label)
         shape = (x.shape[0], *self._spec.shape)
         return dataclasses.replace(out, velocity=out.velocity.reshape(shape), denoised=out.denoised.reshape(shape))
 
@@ -208,20 +217,22 @@ class Oracle:
         v = jnp.asarray(v).astype(jnp.float32)
         if v.shape != shape:
             raise ValueError(f"v must have x_t's shape {shape}, got {v.shape}")
+        if not x.shape[0]:
+            return v
         v = self._placed(v.reshape(x.shape))
         return program_of(self._spec_for(t, "all", _seen(x))).jvp(self._samples, x, t, label, v).reshape(shape)
 
-    def plan(self, t: ArrayLike) -> str:
+    def plan(self, t: ArrayLike | Sequence[float]) -> str:
         """How queries at these times are computed, and why, in words and figures: a line for each t. Makes the sketch if it is needed.
 
         Args:
           t: scalar or `[T]`, in [0, 1].
         """
-        why = "samples over several devices" if self.mesh else "as asked for, or the default here"
+        why = "samples over several devices" if self.mesh else self._why
         times = np.atleast_1d(np.asarray(t, np.float32))
         return "\n".join(f"t = {time:.4g}: {self._choice(time) or f'{self.implementation}: {why}'}" for time in times)
 
-    def relative_cost(self, t: ArrayLike) -> Float[np.ndarray, " T"]:
+    def relative_cost(self, t: ArrayLike | Sequence[float]) -> Float[np.ndarray, " T"]:
         """What `plan` expects a call at these times to cost, as a share of a pass over all samples; 1 where there is no choice.
 
         Args:
@@ -329,6 +340,17 @@ class Oracle:
         (oracle._spec, planner), (oracle._samples,) = static, children
         oracle._planner = planner and planner.fresh()
         return oracle
+
+
+@contextlib.contextmanager
+def _pointing_to_jvp() -> Iterator[None]:
+    """JAX refuses the forward mode of a function with a reverse rule of its own, and does not know of `Oracle.jvp`."""
+    try:
+        yield
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise NotImplementedError(FORWARD) from error
 
 
 def _tiled_by_class(spec: Spec, label: np.ndarray) -> Spec:

@@ -49,6 +49,15 @@ class OracleOutput:
     """Bound on ‖denoised - exact‖₂ from samples left out; 0 = none (rounding excluded)."""
 
 
+def empty_output(shape: tuple[int, ...], *, full: bool) -> OracleOutput:
+    """The output of no queries."""
+    rows, none = jnp.zeros((0, *shape), jnp.float32), jnp.zeros(0, jnp.float32)
+    if not full:
+        return OracleOutput(rows, rows)
+    more = {f.name: none for f in dataclasses.fields(OracleOutput)}
+    return OracleOutput(**more | {"velocity": rows, "denoised": rows, "top1_index": jnp.zeros(0, jnp.int32)})
+
+
 @dataclasses.dataclass(frozen=True)
 class Spec:
     """The static half of an oracle."""
@@ -144,7 +153,8 @@ class Program:
 def program_of(spec: Spec) -> Program:
     """The two programs of an oracle, jitted, with their rules for `vmap` (fold into the batch) and reverse mode (one more pass)."""
     evaluate = _folding(functools.partial(_evaluate, spec))
-    jvp = _folding(functools.partial(_jacobian_product, spec))
+    jvp = _first_order(_folding(functools.partial(_jacobian_product, spec)))
+    once = _first_order(evaluate)
 
     @jax.custom_vjp
     def differentiable(samples: Samples | Sharded, x: Array, t: Array, label: Array) -> OracleOutput:
@@ -154,7 +164,7 @@ def program_of(spec: Spec) -> Program:
         if t.perturbed or any(leaf.perturbed for leaf in jax.tree.leaves(samples)):
             raise NotImplementedError("the oracle is differentiable in x_t only, not in t or the data")
         plain = jax.tree.map(lambda leaf: leaf.value, samples)
-        return evaluate(plain, x.value, t.value, label.value), (plain, x.value, t.value, label.value)
+        return once(plain, x.value, t.value, label.value), (plain, x.value, t.value, label.value)
 
     def backward(saved: tuple[Any, ...], cotangent: OracleOutput) -> tuple[None, Array, None, None]:
         for field in dataclasses.fields(cotangent):
@@ -168,6 +178,28 @@ def program_of(spec: Spec) -> Program:
 
     differentiable.defvjp(forward, backward, symbolic_zeros=True)
     return Program(jax.jit(differentiable), jax.jit(jvp))
+
+
+def _first_order(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f` refusing to be differentiated: it is called by the reverse rule, so that its derivative would be of second order."""
+
+    @jax.custom_jvp
+    def whole(*arguments: Any) -> Any:
+        return f(*arguments)
+
+    @whole.defjvp
+    def refuse(primals: Any, tangents: Any) -> Any:
+        raise NotImplementedError(
+            "second derivatives of the oracle are not available: take differences of oracle.jvp, or of the velocity's gradient"
+        )
+
+    return whole
+
+
+FORWARD = (
+    "the oracle has no forward-mode rule (jax.jvp, jax.jacfwd): oracle.jvp(x_t, t, v) is the Jacobian of the velocity times v, and "
+    "jax.grad, jax.vjp and jax.jacrev work"
+)
 
 
 def _folding(f: Callable[..., Any]) -> Callable[..., Any]:

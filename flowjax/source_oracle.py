@@ -16,7 +16,7 @@ from flowjax.data.file_rows import ArraySource, RecordSource
 from flowjax.data.recognize import recognize
 from flowjax.data.record import checked_labels
 from flowjax.oracle import Oracle
-from flowjax.oracle_program import OracleOutput, Spec, coefficients, finished
+from flowjax.oracle_program import OracleOutput, Spec, coefficients, empty_output, finished
 from flowjax.path import Path, RectifiedFlow
 from kernels.double import float64_scope
 from kernels.posterior.api import Which, plan
@@ -72,6 +72,7 @@ class SourceOracle(Oracle):
         if not isinstance(path, Path):
             raise ValueError(f"path must be a flowjax.path.Path, got {path!r}")
         self._spec = Spec(path, shape, plan("all", "streaming", None, precision))
+        self._planner = None
         self._samples = prepare_chunks(rows, classes, budget=budget, progress=progress)
 
     _samples: Chunks  # type: ignore[assignment]
@@ -100,6 +101,10 @@ class SourceOracle(Oracle):
         """What computes the posterior."""
         return "disk"
 
+    @property
+    def _why(self) -> str:
+        return "all samples are read from where they lie, chunk by chunk"
+
     def __call__(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None = None, *, moments: Which = "all") -> OracleOutput:
         """As `Oracle.__call__`.
 
@@ -110,6 +115,8 @@ class SourceOracle(Oracle):
         if any(isinstance(v, jax.core.Tracer) for v in (x_t, t, label)):
             _refuse("runs outside of jit, vmap and grad: the host reads the data")
         x, t, label = self._arguments(x_t, t, label)
+        if not x.shape[0]:
+            return empty_output(self._spec.shape, full=plan(moments, None, None, "highest").full)
         how = dataclasses.replace(self._spec.how, full=plan(moments, None, None, "highest").full)
         alpha, sigma, still = coefficients(self.path, np.asarray(t))
         with float64_scope():

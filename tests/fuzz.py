@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from flowjax.oracle import Oracle, OracleOutput
-from flowjax.path import Cosine, RectifiedFlow, VariancePreserving
+from flowjax.oracle import Oracle
+from flowjax.path import Cosine, Path, RectifiedFlow, VariancePreserving
 from kernels.posterior import posterior
 from tests import float64_oracle as exact
 from tests import tolerances
@@ -146,22 +146,21 @@ def draw(seed: int) -> Round:
     return Round(family, kind, path, scale, data, labels, x, t, label)
 
 
-def answer(one: Round) -> OracleOutput:
-    """What the library says."""
-    path = PATHS[one.path]
-    match one.kind:
+def on_kind(kind: str, data: np.ndarray, labels: np.ndarray | None, path: Path) -> Oracle:
+    """An oracle of this kind: "memory", "pruned", "mesh" or "disk", the last with a budget of a few chunks."""
+    match kind:
         case "memory":
-            return Oracle(one.data, one.labels, path=path)(one.x, one.t, one.label)
+            return Oracle(data, labels, path=path)
         case "pruned":
-            return Oracle(one.data, one.labels, path=path, implementation="sketch")(one.x, one.t, one.label)
+            return Oracle(data, labels, path=path, implementation="sketch")
         case "mesh":
-            shards = max(s for s in (1, 2, 4) if s <= len(one.data))
+            shards = max(s for s in (1, 2, 4) if s <= len(data))
             mesh = jax.make_mesh((shards, 2), ("samples", "queries"), devices=jax.devices()[: 2 * shards])
-            return Oracle(one.data, one.labels, path=path, mesh=mesh)(one.x, one.t, one.label)
+            return Oracle(data, labels, path=path, mesh=mesh)
         case "disk":
-            budget = 2**22 + 2 * 64 * 8 * 16 * one.data.shape[1] + 40 * len(one.data)
-            return Oracle.from_source(one.data, one.labels, path=path, budget=budget)(one.x, one.t, one.label)
-    raise AssertionError(one.kind)
+            budget = 2**22 + 2 * 64 * 8 * 16 * data.shape[1] + 40 * len(data)
+            return Oracle.from_source(data, labels, path=path, budget=budget)
+    raise ValueError(f"kind must be memory, pruned, mesh or disk, got {kind!r}")
 
 
 def judged(one: Round) -> dict[str, np.ndarray]:
@@ -169,7 +168,8 @@ def judged(one: Round) -> dict[str, np.ndarray]:
     if one.kind == "posterior":
         return _judged_posterior(one)
     wanted = exact.oracle(one.data, one.x, one.t, one.path, labels=one.labels, label=one.label)
-    return tolerances.errors(answer(one), wanted, one.x, one.t, one.path)
+    found = on_kind(one.kind, one.data, one.labels, PATHS[one.path])(one.x, one.t, one.label)
+    return tolerances.errors(found, wanted, one.x, one.t, one.path)
 
 
 def _judged_posterior(one: Round) -> dict[str, np.ndarray]:

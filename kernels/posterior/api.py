@@ -227,11 +227,19 @@ def posterior(
         samples = prepare(values, classes, weights, shards=Shards(axis_name))
     label = jnp.full(x.shape[0], -1, jnp.int32) if query_labels is None else _vector(query_labels, x.shape[0], "query_labels", jnp.int32)
     a, s = (_vector(v, x.shape[0], name, jnp.float32) for v, name in ((alpha, "alpha"), (sigma, "sigma")))
+    if not x.shape[0]:
+        return no_moments(x.shape[1], how.full)
     limit = isinstance(s, jax.core.Tracer) or bool((s == 0).any())
     seen = not any(isinstance(v, jax.core.Tracer) for v in (x, a, s, label, *jax.tree.leaves(samples)))
     if sketched and seen:
         return _by_sketch(x, a, s, label, samples, dataclasses.replace(how, implementation="streaming", limit=limit))
     return run(x, a, s, label, samples, dataclasses.replace(how, limit=limit, shards=Shards(axis_name)))
+
+
+def no_moments(d: int, full: bool) -> Moments:
+    """The moments of no queries."""
+    rows, none = jnp.zeros((0, d), jnp.float32), jnp.zeros(0, jnp.float32) if full else None
+    return Moments(rows, none, none, jnp.zeros(0, jnp.int32) if full else None, none, none, none, none)
 
 
 def _by_sketch(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, how: Plan) -> Moments:

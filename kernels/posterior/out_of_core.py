@@ -90,7 +90,7 @@ def _from_differences(queries: Queries, pivot: np.ndarray, chunks: Chunks, full:
     for chunk in chunks.of_labels(np.asarray(queries.label)):
         total = jax.block_until_ready(_add_samples(total, queries, pivots, chunk.samples))
     nothing = chunks.samples(jnp.zeros((0, chunks.d), chunks.source.dtype), jnp.zeros(0, jnp.int32))
-    found = _settled_by(total, queries, pivots, nothing)
+    found = jax.tree.map(np.asarray, _settled_by(total, queries, pivots, nothing))
     return found if full else found.velocity_only()
 
 

@@ -1,6 +1,7 @@
 """Partial: what a posterior over some of the samples leaves behind. Blocks, devices and hosts all merge by it."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -106,8 +107,8 @@ def of_block(
     w = jnp.exp(z)
     weight = w.sum(axis=1)
     inverse = jnp.where(weight > 0, 1 / jnp.where(weight > 0, weight, 1), 0)
-    mean = jnp.dot(w, rows, precision=precision) * inverse[:, None] - jnp.where(weight > 0, 1, 0).astype(w.dtype)[:, None] * rows_center
-    spread = jnp.dot(w, square_norms, precision=precision) - weight * jnp.sum(mean**2, axis=1)
+    mean = _weighted(w, rows, precision) * inverse[:, None] - jnp.where(weight > 0, 1, 0).astype(w.dtype)[:, None] * rows_center
+    spread = _weighted(w, square_norms, precision) - weight * jnp.sum(mean**2, axis=1)
     second = jnp.maximum(spread, 0)
     if mass is None:
         return Partial(peak, weight, mean, *top, second, None, None, None)
@@ -121,6 +122,26 @@ def of_block(
         weighted_score=jnp.sum(jnp.where(w > 0, w * z, 0), axis=1),
         mass=mass,
     )
+
+
+SLICE = 256
+"""Samples that a CPU sums up in order. It rounds all sums of copies the same way: 4,096 of them lose 3e-5, 256 2e-6."""
+
+
+def _weighted(w: Float[Array, "B n"], rows: Float[Array, "n *D"], precision: jax.lax.Precision) -> Float[Array, "B *D"]:
+    """Σ_i w_i rows_i."""
+
+    def in_slices(w: Array, rows: Array) -> Array:
+        starts = range(0, rows.shape[0], SLICE)
+        parts = [jnp.dot(w[:, a : a + SLICE], rows[a : a + SLICE], precision=precision) for a in starts]
+        return functools.reduce(jnp.add, parts)
+
+    def at_once(w: Array, rows: Array) -> Array:
+        return jnp.dot(w, rows, precision=precision)
+
+    if rows.shape[0] <= SLICE or w.dtype == jnp.float64:
+        return at_once(w, rows)
+    return jax.lax.platform_dependent(w, rows, cpu=in_slices, default=at_once)
 
 
 def merge(a: Partial, b: Partial) -> Partial:

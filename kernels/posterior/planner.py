@@ -20,6 +20,7 @@ from kernels.posterior.dense import FEW, dense_tile, exact_enough, posterior_ove
 from kernels.posterior.found import TILE, Found, Queries
 from kernels.posterior.looks import LEAF
 from kernels.posterior.plan import Plan
+from kernels.posterior.queries import LARGEST_SCORE
 from kernels.posterior.samples import Samples
 from kernels.posterior.sketch import Sketch, build_sketch
 from kernels.posterior.skipping import Look, posterior_by_sketch
@@ -150,6 +151,10 @@ class Planner:
     def __hash__(self) -> int:
         return hash((Planner, self.always))
 
+    def __reduce__(self) -> tuple[Callable[[bool], "Planner"], tuple[bool]]:
+        """Copies and pickles are `fresh`: a lock cannot be copied, and the sketch is made again where it pays."""
+        return _fresh_planner, (self.always,)
+
     def fresh(self) -> "Planner":
         """The same, for other samples."""
         return Planner(always=self.always)
@@ -204,6 +209,7 @@ class Planner:
         self, sketch: Sketch, costs: Costs, standing: Standing, queries: Queries, inside: Bool[np.ndarray, " B"], tolerance: float
     ) -> Found | None:
         found = Found.none(*queries.x.shape)
+        inside = inside & fit_float32(sketch, queries)
         ratio = np.where(queries.alpha > 0, queries.sigma / np.where(queries.alpha > 0, queries.alpha, 1), np.inf)
         distinct, own = np.unique(ratio, return_inverse=True)
         cheapest = [costs.cheapest(standing, float(value)) for value in distinct]
@@ -228,6 +234,18 @@ class Planner:
             left = exact & ~found.answered & able  # a cluster, or scores that are larger than those of the path
             posterior_by_sketch(sketch, queries, np.flatnonzero(left), found, tolerance=tolerance, most=STREAMING * share)
         return found if found.answered.any() else None
+
+
+def fit_float32(sketch: Sketch, queries: Queries) -> Bool[np.ndarray, " B"]:
+    """Whether float32 holds the scores, and the products on the way to them; not for data that are 10¹² times larger than the noise."""
+    rate = queries.alpha / np.where(queries.sigma > 0, queries.sigma, 1) ** 2
+    away = np.linalg.norm(queries.x - queries.alpha[:, None] * sketch.center, axis=1)
+    size = rate * (away * max(sketch.radius, 1) + queries.alpha * max(sketch.radius, 1) ** 2)
+    return size < LARGEST_SCORE
+
+
+def _fresh_planner(always: bool) -> Planner:
+    return Planner(always=always)
 
 
 def sketch_of(samples: Samples) -> Sketch:

@@ -149,8 +149,8 @@ def prepare(
     """
     unit = 1.0
     if not isinstance(data, jax.core.Tracer):
-        data, unit = in_unit(data)
-        data = jnp.asarray(data)
+        scaled, unit = in_unit(data)
+        data = jnp.asarray(scaled)
     center, norms, largest, ratio = statistics(jax.lax.stop_gradient(data), counts, shards)
     if shift is None:
         shift = True if isinstance(ratio, jax.core.Tracer) else bool(ratio > SHIFTED_FROM)

@@ -152,8 +152,8 @@ def candidates_of(partial: Partial, queries: Queries, samples: Samples, shards: 
         # Copies of one sample on several shards compare as equal only if each shard's pivot is its copy.
         pivot = argmax64(jnp.where(there, relative, -jnp.inf))
         relative = beyond(pivot)
-    of_pivot = (_column(v, pivot)[:, 0] for v in (rows, log_prior, there))
-    common = in_common(queries, *of_pivot, samples, shards)
+    own, own_prior, some = (_column(v, pivot)[:, 0] for v in (rows, log_prior, there))
+    common = in_common(queries, own, own_prior, some, samples, shards)
     exact = relative + common.fall[:, None]
     exact = jnp.where(there, exact, -jnp.inf)
     approximate = jnp.where(there, to64(partial.top_score) - common.frame[:, None], -jnp.inf)
@@ -284,9 +284,9 @@ class _Errors(NamedTuple):
     def exceeds(self, rest_share: Array, variance: Array, moving: Array) -> Bool[Array, " B"]:
         """Whether the rest's rounding could spoil a moment; `moving` is ‖E[y | x] - κ x‖, the velocity but for a factor."""
         moved = rest_share * self.typical
-        velocity = moved * jnp.sqrt(variance) + 8 * self.unit * self.reach
+        velocity = moved * jnp.sqrt(variance) + 8 * (1 + 3 * rest_share) * self.unit * self.reach
         # Σw‖y‖² - ‖Σwy‖² cancels; what is left must be right relative to itself or, if larger, to the noise that x still carries.
-        cancelled = (0.5 + 20 / self.d**0.5) * self.unit * self.reach * self.radius + moved * variance
+        cancelled = max(0.5 + 20 / self.d**0.5, 4) * self.unit * self.reach * self.radius + moved * variance
         allowed = VARIANCE_TOLERANCE * jnp.maximum(variance, 1e-2 * self.residual**2)
         bad = (velocity > VELOCITY_TOLERANCE * moving) | (moved > ENTROPY_TOLERANCE) | (cancelled > allowed)
         bad |= self.score > 1  # with scores wrong by nats, neither the share of the rest nor the candidates can be trusted

@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial as bind
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,15 @@ class Sharded:
     @property
     def d(self) -> int:
         return self.samples.d
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Sharded":
+        """Itself: nothing in it can change."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise NotImplementedError(
+            "samples over a mesh cannot be pickled: another process has other devices. Pickle the data, and shard them again there"
+        )
 
     def place(self, rows: Array) -> Array:
         """Queries on every device of the mesh, as `spread` takes them; under tracing, or on several processes already, as they are.
