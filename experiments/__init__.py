@@ -1,5 +1,5 @@
 """The binaries, `python -m experiments.NAME`, and what they share."""
 
-from experiments import interrupt
+from experiments.common import interrupt
 
 interrupt.install()

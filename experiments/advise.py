@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.data_flags import load_data
+from experiments.common import app
+from experiments.common.data import load_data
 from flowjax import data, stages
 from flowjax.oracle import Oracle
 from flowjax.path import path_by_name
@@ -49,7 +49,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         print(f"{row['what']:<40}{row['value']}")
 
     takeaway = _takeaway(samples, found, predicted, settings)
-    origin = runner.provenance("advise", config, started)
+    origin = app.provenance("advise", config, started)
     workdir.write_csv("advice.csv", rows)
     workdir.write_json(
         "summary.json",
@@ -154,9 +154,13 @@ def _takeaway(samples: data.DataSet, found: TurningPoint, predicted: Prediction,
     return (
         f"{samples.name} turns at t = {shown_time(found.measured)} (95 %: {shown_time(found.ci_low)} to {shown_time(found.ci_high)}; "
         f"predicted {shown_time(predicted.t)}{', which is unsure' if predicted.unsure else ''}). "
-        + (f"But {found.remark}." if found.remark else f"Look for the timestep shift near s = {settings.shift.value:.3g}; {guidance}.")
+        + (
+            f"But {found.remark}."
+            if found.remark
+            else f"PrunedSearch for the timestep shift near s = {settings.shift.value:.3g}; {guidance}."
+        )
     )
 
 
 if __name__ == "__main__":
-    runner.main("advise", run)
+    app.main("advise", run)

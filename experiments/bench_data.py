@@ -12,8 +12,8 @@ import time
 
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.data_flags import open_data
+from experiments.common import app
+from experiments.common.data import open_data
 from flowjax.data.pipeline import Batches
 from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
@@ -42,7 +42,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         f"{records.name} ({records.n:,} samples of shape {records.shape}, {records.rows.dtype}) gives {rate:.0f} batches of "
         f"{config.batch_size} a second: a training step that takes longer than {1e3 / rate:.1f} ms never waits."
     )
-    origin = runner.provenance("bench_data", config, started)
+    origin = app.provenance("bench_data", config, started)
     workdir.write_json(
         "summary.json", {"dataset": records.name, "n": records.n, "d": records.d, **measured, "takeaway": takeaway, **origin}
     )
@@ -54,4 +54,4 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 
 
 if __name__ == "__main__":
-    runner.main("bench_data", run)
+    app.main("bench_data", run)

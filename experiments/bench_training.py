@@ -18,16 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments.common import app
 from flowjax.data.pipeline import Batch
 from flowjax.fields import model_field
 from flowjax.models import Architecture, export_lightningdit
 from flowjax.objective import Objective
 from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
+from flowjax.runtime.memory import keep_memory
 from flowjax.sampling import sample
 from flowjax.schedules import uniform_timesteps
-from flowjax.training.host import keep_memory
 from flowjax.training.sharding import make_mesh, place_batch
 from flowjax.training.step import Trainer, make_optimizer
 from flowjax.training.tasks import FlowTask
@@ -55,7 +55,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     steps = {"flowjax": ours} | _theirs(config, shape, tensors, x, label)
     compiled = {"flowjax": compile_seconds} | {name: _seconds(step) for name, step in steps.items() if name != "flowjax"}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in runner.progress("steps")(range(config.repeats)):
+    for _ in app.progress("steps")(range(config.repeats)):
         for name, step in steps.items():
             seconds[name] += [_seconds(step) for _ in range(IN_A_ROW)]
     rows = [
@@ -74,7 +74,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         f"{what} {fastest['flowjax']:.3f} s, and {fastest[best]:.3f} s in {best}: "
         f"{ratio:.2f} times the speed, after {compile_seconds:.1f} s of compiling."
     )
-    origin = runner.provenance("bench_training", config, started)
+    origin = app.provenance("bench_training", config, started)
     origin["versions"]["torch"] = _torch().__version__
     summary = {"ratio": ratio, "compile_seconds": compile_seconds, "results": rows, "takeaway": takeaway}
     workdir.write_json("summary.json", summary | {"units": {"ratio": "PyTorch's seconds over flowjax's"}, **origin})
@@ -132,7 +132,7 @@ def _theirs(
     config: ConfigDict, shape: Architecture, tensors: dict[str, np.ndarray], x: np.ndarray, label: np.ndarray
 ) -> dict[str, Callable[[], Any]]:
     torch = _torch()
-    from experiments.torch_lightningdit import TorchLightningDiT
+    from experiments.common.torch_lightningdit import TorchLightningDiT
 
     torch.manual_seed(config.seed)
     x_1, labels = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), torch.from_numpy(label).long()
@@ -171,4 +171,4 @@ def _theirs(
 
 
 if __name__ == "__main__":
-    runner.main("bench_training", run)
+    app.main("bench_training", run)

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.cells import CELLS
-from experiments.scores import Scores, check, turn_and_advice
-from experiments.trained import (
+from experiments.common import app
+from experiments.common.frechet_scores import Scores, check, turn_and_advice
+from experiments.common.result_store import CELLS
+from experiments.common.trained_models import (
     MODELS,
     NOT_MEASURED,
     about_data,
@@ -34,19 +34,19 @@ from experiments.trained import (
     train_within,
     training_config,
 )
-from flowjax.contest import Contest, percent
+from flowjax.analysis.paired_scores import PairedScores, percent
+from flowjax.analysis.statistics import Interval
+from flowjax.analysis.verdict import Verdict, judge
 from flowjax.fields import staged
-from flowjax.intervals import Interval
 from flowjax.models import parameter_count
 from flowjax.models.trained import TrainedFlow, load_trained, save_staged
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir, plain
 from flowjax.schedules import uniform_timesteps
-from flowjax.verdict import Verdict, judge
 
 LIVE = (MODELS, CELLS)
-FREE = runner.ANY
+FREE = app.ANY
 PAIRS = (("large", "large"), ("small", "large"), ("large", "small"), ("small", "small"))
 """Navigator and refiner, in the paper's order: XL/XL, B/XL, XL/B, B/B."""
 PUBLISHED = {0.1: (2.94, 3.71, 11.26, 12.45), 0.2: (2.60, 4.47, 9.24, 12.01)}
@@ -92,7 +92,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         first, second = uniform_timesteps(cell.num_steps) * cell.split, cell.split + (1 - cell.split) * uniform_timesteps(cell.num_steps)
         return scores({"models": [flow.digest for flow in flows], "split": cell.split}, field, np.r_[first[:-1], second])
 
-    contest = Contest(np.stack([scored(cell) for cell in runner.progress("cells")(cells)]))
+    contest = PairedScores(np.stack([scored(cell) for cell in app.progress("cells")(cells)]))
     costs = [cell.num_steps * (sizes[cell.navigator] + sizes[cell.refiner]) for cell in cells]
     comparisons = _comparisons(contest, cells, split, config.num_steps[0])
     verdict = judge({text: change.high < 0 for text, change in comparisons.items()}, model_strong_enough=strength(large)["enough"])
@@ -100,7 +100,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         _save(special, split, large, workdir)
 
     takeaway = _takeaway(training.name, comparisons, verdict)
-    origin = runner.provenance("capacity_swap", config, started)
+    origin = app.provenance("capacity_swap", config, started)
     table = [_table_row(t, contest, cells, config.num_steps[0], specialists) for t, specialists in _rows(cells, config.num_steps[0])]
     rows = [_cost_row(cell, contest.score(i), costs[i]) for i, cell in enumerate(cells)]
     workdir.write_table("swap", table)
@@ -207,7 +207,7 @@ def _equal_steps(n: int, sizes: dict[str, int]) -> int:
     return int(np.ceil(n * (sizes["small"] + sizes["large"]) / (2 * sizes["large"])))
 
 
-def _comparisons(contest: Contest, cells: list[Cell], split: float | None, n: int) -> dict[str, Interval]:
+def _comparisons(contest: PairedScores, cells: list[Cell], split: float | None, n: int) -> dict[str, Interval]:
     """What is claimed to be better, in words with its numbers → by how much."""
     found = {}
 
@@ -245,7 +245,7 @@ def _rows(cells: list[Cell], n: int) -> list[tuple[float, bool]]:
     return list(dict.fromkeys((cell.split, cell.specialists) for cell in cells if cell.num_steps == n))
 
 
-def _table_row(t: float, contest: Contest, cells: list[Cell], n: int, specialists: bool) -> dict[str, Any]:
+def _table_row(t: float, contest: PairedScores, cells: list[Cell], n: int, specialists: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"split": f"[0, {t:g}] + [{t:g}, 1]{', specialists' if specialists else ''}"}
     for pair, published in zip(PAIRS, PUBLISHED.get(t, (None,) * 4), strict=True):
         score = contest.beside(cells.index(Cell(t, *pair, n, specialists)), cells.index(Cell(t, *PAIRS[0], n)))
@@ -265,4 +265,4 @@ def _compared(comparisons: dict[str, Interval]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    runner.main("capacity_swap", run, live=LIVE, free=FREE)
+    app.main("capacity_swap", run, live=LIVE, free=FREE)

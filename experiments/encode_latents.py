@@ -19,12 +19,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.data_flags import open_data
+from experiments.common import app
+from experiments.common.data import open_data
 from flowjax import data
 from flowjax.data.encoder import Encoder, PatchPca
 from flowjax.data.encoding import encode_records
-from flowjax.data.latent_stats import STATS, read_stats
+from flowjax.data.sources.latent_stats import STATS, read_stats
 from flowjax.reporting.page import Section
 from flowjax.reporting.strip import rows_figure
 from flowjax.reporting.workdir import WorkDir
@@ -45,7 +45,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         batch_size=config.batch_size,
         process_index=config.process_index,
         process_count=config.process_count,
-        progress=runner.progress,
+        progress=app.progress,
     )
     seconds = time.perf_counter() - started
     if config.process_index:
@@ -62,7 +62,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         f"{records.n:,} images of {records.name} became latents of {shape} = {written.d:,} numbers, from {records.d:,}; "
         f"they come back at {psnr:.1f} dB. Read them with --config.data.path={folder}."
     )
-    origin = runner.provenance("encode_latents", config, started)
+    origin = app.provenance("encode_latents", config, started)
     mean, std = read_stats(folder / f"{STATS}.safetensors", written.shape[-1])
     channels = [{"channel": c, "mean": float(mean[c]), "std": float(std[c])} for c in range(len(mean))]
     workdir.write_csv("channels.csv", channels)
@@ -126,4 +126,4 @@ def _encoder(config: ConfigDict, records: data.Records) -> Encoder:
 
 
 if __name__ == "__main__":
-    runner.main("encode_latents", run)
+    app.main("encode_latents", run)

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.cells import CELLS
-from experiments.scores import NEAR, Scores, check, turn_and_advice
-from experiments.trained import MODELS, about_data, about_model, obtain, own_data, strength
-from flowjax.contest import Contest, percent
+from experiments.common import app
+from experiments.common.frechet_scores import NEAR, Scores, check, turn_and_advice
+from experiments.common.result_store import CELLS
+from experiments.common.trained_models import MODELS, about_data, about_model, obtain, own_data, strength
+from flowjax.analysis.paired_scores import PairedScores, percent
+from flowjax.analysis.verdict import Verdict, judge
 from flowjax.fields import convert_interval, guided
 from flowjax.models.trained import TrainedFlow
 from flowjax.path import RectifiedFlow
@@ -34,10 +35,9 @@ from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
 from flowjax.schedules import uniform_timesteps
 from flowjax.stages import Advice, TurningPoint
-from flowjax.verdict import Verdict, judge
 
 LIVE = (MODELS, CELLS)
-FREE = runner.ANY
+FREE = app.ANY
 Interval = tuple[float, float]
 PUBLISHED: dict[Interval | None, float] = {
     None: 12.99,
@@ -68,13 +68,13 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     on_map = [(a, b) for i, a in enumerate(edges) for b in edges[i + 1 :]]
     intervals = list(dict.fromkeys([None, *given, *own.values(), *on_map]))
     scores = Scores(config, flow, workdir)
-    contest = Contest(np.stack([_scored(scores, config, flow, interval) for interval in runner.progress("intervals")(intervals)]))
+    contest = PairedScores(np.stack([_scored(scores, config, flow, interval) for interval in app.progress("intervals")(intervals)]))
     none = contest.score(0)
     regret = {name: contest.regret(intervals.index(interval)) for name, interval in own.items()}
     verdict = _verdict(contest, intervals, own, strength(flow)["enough"])
 
     takeaway = _takeaway(training.name, contest, intervals, own, verdict)
-    origin = runner.provenance("guidance_interval", config, started)
+    origin = app.provenance("guidance_interval", config, started)
     listed = list(dict.fromkeys([None, *given, *own.values()]))
     rows = [_row(interval, contest, intervals, own) for interval in listed]
     workdir.write_table("guidance", rows)
@@ -114,7 +114,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     advised = own.get(ADVISED)
     said: dict[Interval | None, str] = {interval: f"{name}: " for name, interval in own.items()}
     names = [said.get(interval, "") + _name(interval) for interval in listed]
-    picked = Contest(contest.scores[[intervals.index(interval) for interval in listed]])
+    picked = PairedScores(contest.scores[[intervals.index(interval) for interval in listed]])
     published = {_name(interval): value for interval, value in PUBLISHED.items()}
     sections = [
         Section(
@@ -188,7 +188,7 @@ def _scored(scores: Scores, config: ConfigDict, flow: TrainedFlow, interval: Int
     return scores(setting, field, uniform_timesteps(config.num_steps))
 
 
-def _verdict(contest: Contest, intervals: list[Interval | None], own: dict[str, Interval], enough: bool | None) -> Verdict:
+def _verdict(contest: PairedScores, intervals: list[Interval | None], own: dict[str, Interval], enough: bool | None) -> Verdict:
     place = {name: intervals.index(interval) for name, interval in own.items()}
     helped = contest.change(contest.best, 0)
     checks = {f"guidance over some interval helps ({_name(intervals[contest.best])}: {percent(helped)})": helped.high < 0}
@@ -206,7 +206,7 @@ def _verdict(contest: Contest, intervals: list[Interval | None], own: dict[str, 
     return judge(checks, model_strong_enough=enough)
 
 
-def _takeaway(name: str, contest: Contest, intervals: list[Interval | None], own: dict[str, Interval], verdict: Verdict) -> str:
+def _takeaway(name: str, contest: PairedScores, intervals: list[Interval | None], own: dict[str, Interval], verdict: Verdict) -> str:
     best = contest.best
     if best == 0:
         told = "no interval of guidance samples better than none"
@@ -218,7 +218,7 @@ def _takeaway(name: str, contest: Contest, intervals: list[Interval | None], own
     return f"On {name} {told}. {verdict.outcome.capitalize()}."
 
 
-def _row(interval: Interval | None, contest: Contest, intervals: list[Interval | None], own: dict[str, Interval]) -> dict[str, Any]:
+def _row(interval: Interval | None, contest: PairedScores, intervals: list[Interval | None], own: dict[str, Interval]) -> dict[str, Any]:
     index = intervals.index(interval)
     change = contest.change(index, 0)
     return {
@@ -232,7 +232,7 @@ def _row(interval: Interval | None, contest: Contest, intervals: list[Interval |
     }
 
 
-def _map_row(interval: Interval, contest: Contest, intervals: list[Interval | None]) -> dict[str, Any]:
+def _map_row(interval: Interval, contest: PairedScores, intervals: list[Interval | None]) -> dict[str, Any]:
     score = contest.score(intervals.index(interval))
     return {"t_low": interval[0], "t_high": interval[1], "Fréchet": score.value, "low": score.low, "high": score.high}
 
@@ -242,4 +242,4 @@ def _name(interval: Interval | None) -> str:
 
 
 if __name__ == "__main__":
-    runner.main("guidance_interval", run, live=LIVE, free=FREE)
+    app.main("guidance_interval", run, live=LIVE, free=FREE)

@@ -19,21 +19,21 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.trained import MODELS, about_data, about_model, obtain, own_data, own_oracle, own_turning_point, strength
+from experiments.common import app
+from experiments.common.trained_models import MODELS, about_data, about_model, obtain, own_data, own_oracle, own_turning_point, strength
 from flowjax import stages
+from flowjax.analysis.hybrid import Hybrid, Memorized, checked_switches, hybrid_samples, memorized
+from flowjax.analysis.verdict import Verdict, judge
 from flowjax.fields import OracleField
-from flowjax.hybrid import Hybrid, Memorized, checked_switches, hybrid_samples, memorized
 from flowjax.reporting import sampling_figures
 from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
 from flowjax.sampling import Solver, draw_labels, noise
 from flowjax.schedules import uniform_timesteps
 from flowjax.stages import TurningPoint
-from flowjax.verdict import Verdict, judge
 
 LIVE = (MODELS,)
-FREE = runner.ANY
+FREE = app.ANY
 
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
@@ -55,7 +55,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         label,
         solver=solver,
         batch_size=config.batch_size,
-        progress=runner.progress("t_switch"),
+        progress=app.progress("t_switch"),
     )
     seen = memorized(found, training.data, heldout.data)
     target = own_turning_point(oracle, config.seed)
@@ -64,7 +64,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     verdict = _verdict(seen, target, behaviour, strength(flow)["enough"])
 
     takeaway = _takeaway(training.name, target, behaviour, verdict)
-    origin = runner.provenance("hybrid_sampling", config, started)
+    origin = app.provenance("hybrid_sampling", config, started)
     rows = _rows(found, seen)
     workdir.write_csv("hybrid.csv", rows)
     workdir.write_json(
@@ -174,4 +174,4 @@ def _rows(found: Hybrid, seen: Memorized) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    runner.main("hybrid_sampling", run, live=LIVE, free=FREE)
+    app.main("hybrid_sampling", run, live=LIVE, free=FREE)

@@ -1,4 +1,4 @@
-"""Look at data before training on them: ranges, statistics, spectrum, classes, duplicates, and what is likely to be wrong.
+"""PrunedSearch at data before training on them: ranges, statistics, spectrum, classes, duplicates, and what is likely to be wrong.
 
     python -m experiments.inspect_data                                                # digits, in a few seconds
     python -m experiments.inspect_data --config.data.path=FILE_OR_FOLDER              # yours: docs/data.md
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.data_flags import open_data
+from experiments.common import app
+from experiments.common.data import open_data
 from flowjax import data
 from flowjax.data.inspection import NEAR, Inspection, inspect
 from flowjax.reporting import data_figures
@@ -28,7 +28,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     """The whole experiment; returns the sentence to take away."""
     started = time.perf_counter()
     records = open_data(config.data)
-    found = inspect(records, max_compared=config.max_compared, num_queries=config.num_queries, seed=config.seed, progress=runner.progress)
+    found = inspect(records, max_compared=config.max_compared, num_queries=config.num_queries, seed=config.seed, progress=app.progress)
     facts = _facts(records, found)
     warnings = found.warnings
     for name, value in facts.items():
@@ -38,7 +38,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     troubles = f"{len(warnings)} warning{'s' * (len(warnings) != 1)}: {warnings[0]}" if warnings else "nothing looks wrong"
     size = f"{found.n:,} samples of {found.d:,} values, of which {found.effective_dimension:.0f} dimensions are effective"
     takeaway = f"{records.name}: {size}; {troubles}."
-    origin = runner.provenance("inspect_data", config, started)
+    origin = app.provenance("inspect_data", config, started)
     channels = [{"channel": c, "mean": float(found.mean[c]), "std": float(found.std[c])} for c in range(len(found.mean))]
     workdir.write_csv("channels.csv", channels)
     workdir.write_csv("spectrum.csv", [{"rank": k + 1, "eigenvalue": float(value)} for k, value in enumerate(found.eigenvalues)])
@@ -150,4 +150,4 @@ def _figures(config: ConfigDict, workdir: WorkDir, records: data.Records, found:
 
 
 if __name__ == "__main__":
-    runner.main("inspect_data", run)
+    app.main("inspect_data", run)

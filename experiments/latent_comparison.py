@@ -25,17 +25,18 @@ import numpy as np
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from experiments import runner
-from experiments.cells import CELLS
+from experiments.common import app
+from experiments.common.data import load_data, open_data
+from experiments.common.frechet_scores import turn_and_advice
+from experiments.common.result_store import CELLS
+from experiments.common.timestep_errors import Errors
+from experiments.common.trained_models import MODELS, about_model, own_data, strength, train_within, training_config
 from experiments.configs import train as presets
 from experiments.configs.data import data_config
-from experiments.data_flags import load_data, open_data
-from experiments.errors import Errors
-from experiments.scores import turn_and_advice
-from experiments.trained import MODELS, about_model, own_data, strength, train_within, training_config
 from flowjax import stages
+from flowjax.analysis.statistics import Interval
+from flowjax.analysis.verdict import Verdict, judge
 from flowjax.data.encoder import Encoder, PatchPca
-from flowjax.intervals import Interval
 from flowjax.metrics.loss_by_t import ErrorsByTime
 from flowjax.metrics.waviness import Waviness, waviness
 from flowjax.models.autoencoder import FILE, TrainedEncoder, load_autoencoder
@@ -43,15 +44,14 @@ from flowjax.models.trained import TrainedFlow, load_trained
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
+from flowjax.runtime.storage import write_whole
 from flowjax.stages import TurningPoint
-from flowjax.storage import write_whole
-from flowjax.verdict import Verdict, judge
 
 SPACES = "spaces"
 LIVE = (MODELS, SPACES, CELLS)
 ON_DISK = True
 """Samples that were encoded are read from its folder."""
-FREE = runner.ANY
+FREE = app.ANY
 MADE = ("pixels", "pca", "plain", "aligned")
 """The spaces that can be made of images: `plain` and `aligned` are autoencoders, trained here."""
 
@@ -82,13 +82,13 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     """The whole experiment; returns the sentence to take away."""
     started = time.perf_counter()
     spaces = _spaces(config)
-    found = {space.name: _found(config, space, workdir) for space in runner.progress("spaces")(spaces)}
+    found = {space.name: _found(config, space, workdir) for space in app.progress("spaces")(spaces)}
     ratios = [one.flow.frechet_ratio for one in found.values()]
     enough = [strength(found[name].flow)["enough"] for name in (config.smooth, config.wavy)]
     verdict = _verdict(config, found, None if None in enough else all(enough))
 
     takeaway = _takeaway(found, verdict)
-    origin = runner.provenance("latent_comparison", config, started)
+    origin = app.provenance("latent_comparison", config, started)
     rows = [_row(name, one) for name, one in found.items()]
     workdir.write_table("spaces", rows)
     workdir.write_csv("loss.csv", [row for name, one in found.items() for row in _loss_rows(name, one)])
@@ -296,4 +296,4 @@ def _loss_rows(name: str, one: Found) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    runner.main("latent_comparison", run, live=LIVE, free=FREE, on_disk=ON_DISK)
+    app.main("latent_comparison", run, live=LIVE, free=FREE, on_disk=ON_DISK)

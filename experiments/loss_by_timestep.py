@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.cells import CELLS
-from experiments.errors import Errors
-from experiments.scores import turn_and_advice
-from experiments.trained import (
+from experiments.common import app
+from experiments.common.frechet_scores import turn_and_advice
+from experiments.common.result_store import CELLS
+from experiments.common.timestep_errors import Errors
+from experiments.common.trained_models import (
     MODELS,
     NOT_MEASURED,
     about_data,
@@ -34,17 +34,17 @@ from experiments.trained import (
     training_config,
 )
 from flowjax import data
-from flowjax.intervals import Interval
+from flowjax.analysis.statistics import Interval
+from flowjax.analysis.verdict import Verdict, judge
 from flowjax.metrics.loss_by_t import ErrorsByTime, Reduction, reduction
 from flowjax.models import parameter_count
 from flowjax.models.trained import TrainedFlow, load_trained
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
-from flowjax.verdict import Verdict, judge
 
 LIVE = (MODELS, CELLS)
-FREE = runner.ANY
+FREE = app.ANY
 MOST = 0.9
 """Of the difference between both targets, the share that must lie in navigation for them to differ only there."""
 
@@ -88,7 +88,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     verdict = _verdict(gains, before, turn.reason, strength(reference)["enough"])
 
     takeaway = _takeaway(training.name, gains, verdict)
-    origin = runner.provenance("loss_by_timestep", config, started)
+    origin = app.provenance("loss_by_timestep", config, started)
     rows = [_gain_row(gain) for gain in gains]
     workdir.write_csv("loss_by_timestep.csv", _rows(models, errors))
     workdir.write_table("gains", rows)
@@ -190,7 +190,7 @@ def _measured(
         for kind, queried in sets.items()
     }
     asked = [(model, kind) for model in models for kind in sets]
-    return {(model.name, kind): measure[kind](model.flow) for model, kind in runner.progress("cells")(asked)}
+    return {(model.name, kind): measure[kind](model.flow) for model, kind in app.progress("cells")(asked)}
 
 
 def _gains(
@@ -284,4 +284,4 @@ def _rows(models: list[Model], errors: dict[tuple[str, str], ErrorsByTime]) -> l
 
 
 if __name__ == "__main__":
-    runner.main("loss_by_timestep", run, live=LIVE, free=FREE)
+    app.main("loss_by_timestep", run, live=LIVE, free=FREE)

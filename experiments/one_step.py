@@ -18,9 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.trained import MODELS, about_data, about_model, obtain, own_data, own_oracle, own_turning_point, strength
+from experiments.common import app
+from experiments.common.trained_models import MODELS, about_data, about_model, obtain, own_data, own_oracle, own_turning_point, strength
 from flowjax import data
+from flowjax.analysis.decision_times import Settled, Settling, settled_at, settling, settling_curves
+from flowjax.analysis.verdict import Verdict, judge
 from flowjax.fields import Field, OracleField
 from flowjax.reporting import sampling_figures
 from flowjax.reporting.page import Section, beside_the_paper
@@ -28,11 +30,9 @@ from flowjax.reporting.strip import strip_figure
 from flowjax.reporting.workdir import WorkDir
 from flowjax.sampling import Solver, Trajectory, draw_labels, in_batches, noise, trajectory
 from flowjax.schedules import uniform_timesteps
-from flowjax.settling import Settled, Settling, settled_at, settling, settling_curves
-from flowjax.verdict import Verdict, judge
 
 LIVE = (MODELS,)
-FREE = runner.ANY
+FREE = app.ANY
 MEAN_ENOUGH = 0.05
 """Of the variance within a class: how far from its mean the first prediction may lie, squared, to be called that."""
 
@@ -68,7 +68,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     verdict = _verdict(settled["along the model"], first["along the model"], strength(flow)["enough"])
 
     takeaway = _takeaway(training.name, settled["along the model"], verdict)
-    origin = runner.provenance("one_step", config, started)
+    origin = app.provenance("one_step", config, started)
     curves = {name: settling_curves(found) for name, found in shares.items()}
     rows = [
         {"t": float(time)} | {f"{part} {name}": float(curve.mean[i]) for name, parts in curves.items() for part, curve in parts.items()}
@@ -162,4 +162,4 @@ def _takeaway(name: str, settled: dict[str, Settled], verdict: Verdict) -> str:
 
 
 if __name__ == "__main__":
-    runner.main("one_step", run, live=LIVE, free=FREE)
+    app.main("one_step", run, live=LIVE, free=FREE)

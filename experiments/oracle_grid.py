@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments.common import app
 from flowjax import data, stages
-from flowjax.intervals import mean_interval
+from flowjax.analysis.statistics import mean_interval
+from flowjax.analysis.verdict import Verdict, judge
 from flowjax.oracle import Oracle
 from flowjax.path import Path, path_by_name
 from flowjax.reporting import figures
 from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
-from flowjax.verdict import Verdict, judge
 
 OTHER = 10_000
 """From the seed of a draw to that of its queries: of one seed noise and data can be the same numbers."""
@@ -28,14 +28,14 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     started = time.perf_counter()
     path = path_by_name(config.path)
     cells = [(int(d), int(n)) for d in config.grid.d for n in config.grid.n]
-    rows = [_cell(config, d, n, path) for d, n in runner.progress("cells")(cells)]
+    rows = [_cell(config, d, n, path) for d, n in app.progress("cells")(cells)]
     points = [figures.GridPoint(row["d"], row["n"], row["predicted"], row["measured"], (row["ci_low"], row["ci_high"])) for row in rows]
     furthest = max(abs(row["predicted_over_measured"] - 1) for row in rows)
     takeaway = (
         f"On unit Gaussians the turning point falls with D and rises with N; the prediction is within {furthest:.1%} "
         f"of the mean over {config.grid.draws} draws in each of {len(rows)} cells."
     )
-    origin = runner.provenance("oracle_sweep", config, started)
+    origin = app.provenance("oracle_sweep", config, started)
     workdir.write_csv("sweep.csv", rows)
     reason = "a grid has a turning point in every cell: see sweep.csv"
     workdir.write_json(

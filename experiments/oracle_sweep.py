@@ -26,29 +26,31 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
-from experiments import hosts, oracle_grid, runner
-from experiments.data_flags import load_beside, loaded, open_data
-from flowjax import data, peers, stages
-from flowjax.data.dealt import Dealt
-from flowjax.distinct import distinct
-from flowjax.intervals import Curve, mean_curve
+from experiments import oracle_grid
+from experiments.common import app, multihost
+from experiments.common.data import load_beside, loaded, open_data
+from flowjax import data, stages
+from flowjax.analysis.partial_sweep import PartialSweep
+from flowjax.analysis.statistics import Curve, mean_curve
+from flowjax.analysis.sweep import COLUMNS, Pairs, Sweep, draw_pairs, sweep
+from flowjax.analysis.verdict import Verdict, judge
+from flowjax.data.distributed import DistributedDataSet
 from flowjax.oracle import Oracle
-from flowjax.partial_sweep import PartialSweep
+from flowjax.oracle.deduplicate import distinct
 from flowjax.path import Path, path_by_name
 from flowjax.reporting import figures
 from flowjax.reporting.page import Section
 from flowjax.reporting.strip import strip_figure
 from flowjax.reporting.workdir import WorkDir
+from flowjax.runtime import processes
+from flowjax.runtime.watchdog import Watchdog
 from flowjax.schedules import shown_time
-from flowjax.sweep import COLUMNS, Pairs, Sweep, draw_pairs, sweep
-from flowjax.training.watchdog import Watchdog
-from flowjax.verdict import Verdict, judge
-from kernels.posterior.sharded import QUERIES, SAMPLES
+from kernels.posterior.distributed.sharded import QUERIES, SAMPLES
 
 LIVE = ("partial",)
 SEVERAL = True
 """It can run as several processes."""
-Samples = data.DataSet | Dealt
+Samples = data.DataSet | DistributedDataSet
 SETTLED = 0.9
 """The weight at which the likeliest sample counts as the only one."""
 
@@ -56,26 +58,26 @@ SETTLED = 0.9
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """The whole experiment; returns the sentence to take away."""
     if "grid" in config:
-        if peers.several():
+        if processes.several():
             raise ValueError("the preset gaussian_grid runs as one process")
         return oracle_grid.run(config, workdir)
     started = time.perf_counter()
     path = path_by_name(config.path)
     grid = _times(config)
-    records = peers.together(lambda: open_data(config.data))
-    peers.check_same({"data": records.fingerprint()})
+    records = processes.together(lambda: open_data(config.data))
+    processes.check_same({"data": records.fingerprint()})
     samples, queried = _load(config, records)
-    peers.check_same({"queried": queried.provenance})
+    processes.check_same({"queried": queried.provenance})
     by_class = config.by_class and samples.labels is not None
     oracle = _oracle(samples, by_class, path)
     pairs = draw_pairs(
         queried.data, config.num_queries, config.seed, labels=queried.labels if by_class else None, exhaust=config.query != "train"
     )
     made_by = {"config": config.to_dict(), "data": samples.digest, "queried": queried.digest}
-    partial = peers.together(lambda: PartialSweep(workdir.live("partial"), made_by))
+    partial = processes.together(lambda: PartialSweep(workdir.live("partial"), made_by))
     times, swept = _sweep(oracle, pairs, grid, config, partial)
     predicted, prediction = _predict(samples, by_class, path)
-    if not peers.is_first():  # which reports
+    if not processes.is_first():  # which reports
         return ""
     curves = {name: mean_curve(values, 1.0 if name == "top1_weight" else np.inf) for name, values in swept.columns.items()}
     top1 = swept.columns["top1_weight"]
@@ -85,7 +87,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 
     takeaway = _takeaway(samples, by_class, found, config)
     verdict = _verdict(times, np.isin(times, grid), curves, found, prediction.t)
-    origin = runner.provenance("oracle_sweep", config, started)
+    origin = app.provenance("oracle_sweep", config, started)
     workdir.write_csv("sweep.csv", [_row(t, curves, i) for i, t in enumerate(times)])
     if classes:
         workdir.write_csv("classes.csv", [_class_row(point) for point in classes])
@@ -125,7 +127,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 
 def _mesh() -> Mesh | None:
     """All devices, where there are several processes or accelerators; a CPU skips samples, which is faster than sharing them out."""
-    if not peers.several() and (jax.default_backend() == "cpu" or jax.device_count() == 1):
+    if not processes.several() and (jax.default_backend() == "cpu" or jax.device_count() == 1):
         return None
     return jax.make_mesh((jax.device_count(), 1), (SAMPLES, QUERIES), axis_types=(AxisType.Auto, AxisType.Auto))
 
@@ -146,7 +148,7 @@ def _sweep(oracle: Oracle, pairs: Pairs, grid: np.ndarray, config: ConfigDict, p
             keep=config.strip_samples,
             progress=functools.partial(_progress, asked=asked, total=len(times)),
             partial=partial,
-            watchdog=Watchdog(hosts.step_timeout()),
+            watchdog=Watchdog(multihost.step_timeout()),
         )
         order = np.argsort(times)
         more = stages.bracketing_times(times[order], swept.columns["top1_weight"][order], seed=config.seed)
@@ -158,24 +160,24 @@ def _sweep(oracle: Oracle, pairs: Pairs, grid: np.ndarray, config: ConfigDict, p
 def _progress(left: Iterable[int], asked: int, total: int) -> Iterable[int]:
     """Of the times that are left, of `total`, `asked` of which were there when they were last asked for."""
     times = list(left)
-    if not peers.is_first():
+    if not processes.is_first():
         return times
     if asked < total - len(times):
         print(f"goes on: {total - len(times)} of {total} times are done", file=sys.stderr, flush=True)
-    return runner.progress("t")(times)
+    return app.progress("t")(times)
 
 
 def _load(config: ConfigDict, records: data.Records) -> tuple[Samples, Samples]:
     """The oracle's data set, and the one whose samples are noised."""
-    if not peers.several():
+    if not processes.several():
         return _load_whole(config, records)
     heldout = (config.heldout_fraction, config.seed) if config.query == "heldout" else None
     mesh = _mesh()
     assert mesh is not None
-    dealt = Dealt(records, mesh, flips=config.data.flips, dtype=config.data.dtype, heldout=heldout)
+    dealt = DistributedDataSet(records, mesh, flips=config.data.flips, dtype=config.data.dtype, heldout=heldout)
     if config.query == "train":
         return dealt, dealt
-    return dealt, peers.together(lambda: dealt.heldout() if heldout else _beside(config, records, dealt))
+    return dealt, processes.together(lambda: dealt.heldout() if heldout else _beside(config, records, dealt))
 
 
 def _load_whole(config: ConfigDict, records: data.Records) -> tuple[data.DataSet, data.DataSet]:
@@ -198,12 +200,12 @@ def _beside(config: ConfigDict, records: data.Records, whole: Samples) -> data.D
 
 def _own(samples: Samples) -> data.DataSet:
     """Those that this process holds: all, or its share."""
-    return samples.own if isinstance(samples, Dealt) else samples
+    return samples.own if isinstance(samples, DistributedDataSet) else samples
 
 
 def _oracle(samples: Samples, by_class: bool, path: Path) -> Oracle:
     """The oracle of the distinct samples, each as often as it is there."""
-    if isinstance(samples, Dealt):
+    if isinstance(samples, DistributedDataSet):
         return Oracle(samples.sharded(by_class=by_class), path=path)
     values, labels, counts = distinct(samples.data, samples.labels if by_class else None)
     return Oracle(values, labels, path=path, counts=counts, mesh=_mesh())
@@ -228,7 +230,7 @@ def _predict(samples: Samples, by_class: bool, path: Path) -> tuple[dict[str, fl
         classes, counts = np.unique(samples.labels, return_counts=True)
         sizes = dict(zip(classes.tolist(), counts.tolist(), strict=True))
         spectrum = stages.predict_turning_point_by_class(own.data, labels, path, sizes=sizes)[0]
-    if isinstance(samples, Dealt):
+    if isinstance(samples, DistributedDataSet):
         found = stages.prediction_of_thresholds(samples.thresholds(by_class=by_class), path)
     else:
         found = stages.predict_turning_point_with_interval(own.data, labels, path)
@@ -406,4 +408,4 @@ def _shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    runner.main("oracle_sweep", run, live=LIVE, several=SEVERAL)
+    app.main("oracle_sweep", run, live=LIVE, several=SEVERAL)

@@ -17,8 +17,8 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.data_flags import open_data
+from experiments.common import app
+from experiments.common.data import open_data
 from experiments.train import make_trainer
 from flowjax import data
 from flowjax.data.normalization import Normalization
@@ -29,9 +29,9 @@ from flowjax.reporting.tables import text_table
 from flowjax.training.plan import Choice, Planned, alternatives, plan_step, state_bytes
 from flowjax.training.sharding import make_mesh, oracle_mesh
 from flowjax.training.step import Trainer
-from kernels.posterior.sharded import abstract_samples
-from kernels.posterior.tpu_blocks import GIB
-from kernels.tpu_compiler import devices_of, generation_of_topology, without_tpu
+from kernels.posterior.distributed.sharded import abstract_samples
+from kernels.posterior.pallas.tpu_blocks import GIB
+from kernels.tpu_tools.compiler import devices_of, generation_of_topology, without_tpu
 
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:16x16", "Generation and shape of the slice.")
 _ALTERNATIVES = flags.DEFINE_integer("alternatives", 2, "How many other ways to compile, at most; a minute each.")
@@ -164,4 +164,4 @@ def _summary(config: ConfigDict, asked: Planned, best: Planned | None, found: li
 
 if __name__ == "__main__":
     without_tpu()
-    runner.main_without_workdir("plan_training", run, config="train")
+    app.main_without_workdir("plan_training", run, config="train")

@@ -25,18 +25,18 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments.common import app
+from experiments.common.paper_findings import FINDINGS, MODEL, Experiment, Finding
 from experiments.configs.model import PRESETS
-from experiments.findings import FINDINGS, MODEL, Experiment, Finding
-from flowjax.exits import Exit
 from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
+from flowjax.runtime.exit_codes import Exit
 
 FOLDER = "experiments"
 LIVE = (FOLDER,)
 ON_DISK = True
 """So does one of the experiments that it runs."""
-FREE = runner.ANY
+FREE = app.ANY
 
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
@@ -52,7 +52,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     answered = [(finding, experiments) for finding, experiments in answered if experiments]
     rows = [_row(finding, experiment, summaries[experiment.name]) for finding, experiments in answered for experiment in experiments]
     takeaway = _takeaway(config.preset, rows)
-    origin = runner.provenance("reproduce", config, started)
+    origin = app.provenance("reproduce", config, started)
     workdir.write_csv("findings.csv", rows)
     workdir.write_json("summary.json", {"preset": config.preset, "findings": rows, "takeaway": takeaway, **origin})
     sections = [Section("In short", "Each finding is looked at below, with the paper's statement and the command.", table=_short(rows))]
@@ -170,4 +170,4 @@ def _value(text: str) -> Any:
 
 
 if __name__ == "__main__":
-    runner.main("reproduce", run, live=LIVE, free=FREE, on_disk=ON_DISK)
+    app.main("reproduce", run, live=LIVE, free=FREE, on_disk=ON_DISK)

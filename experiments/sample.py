@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.sample_quality import Quality
-from experiments.trained import MODELS, obtain
+from experiments.common import app
+from experiments.common.sample_quality import Quality
+from experiments.common.trained_models import MODELS, obtain
+from flowjax.data.formats.pixels import to_bytes
 from flowjax.data.normalization import IDENTITY, Normalization
-from flowjax.data.pixels import to_bytes
 from flowjax.fields import Field, convert_interval, guided
 from flowjax.models.autoencoder import load_decoder
 from flowjax.models.trained import TrainedFlow
@@ -37,7 +37,7 @@ from flowjax.schedules import shift, uniform_timesteps
 from flowjax.training.sharding import make_mesh
 
 LIVE = (MODELS,)
-FREE = runner.ANY
+FREE = app.ANY
 
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
@@ -62,7 +62,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     x_0 = noise(config.num_samples, flow.image_shape, config.seed)
     batches = in_batches(program, x_0, label, batch, mesh)
     sampling = time.perf_counter()
-    found = np.concatenate(list(runner.progress("batches", math.ceil(len(x_0) / batch))(batches)))
+    found = np.concatenate(list(app.progress("batches", math.ceil(len(x_0) / batch))(batches)))
     seconds = time.perf_counter() - sampling
     if not np.isfinite(found).all():
         raise ValueError(
@@ -86,7 +86,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     if measured:
         told = measured["quality"]
         takeaway += f" Their Fréchet distance from real data is {told['frechet']:.3g}, in {told['features']} features."
-    origin = runner.provenance("sample", config, started)
+    origin = app.provenance("sample", config, started)
     numbers = np.zeros(len(found), np.int32) if label is None else label
     workdir.write_csv("samples.csv", [{"sample": i, "label": int(y)} for i, y in enumerate(numbers)])
     workdir.write_json(
@@ -162,4 +162,4 @@ def _parts(x: np.ndarray, size: int = 256) -> list[np.ndarray]:
 
 
 if __name__ == "__main__":
-    runner.main("sample", run, live=LIVE, free=FREE)
+    app.main("sample", run, live=LIVE, free=FREE)

@@ -5,7 +5,7 @@
 Each process gets --coordinator_address, --num_processes and --process_id (with --processes=1 none of them). The job ends with the first
 status that another attempt would not change (finished, the user's error, Control-C); after any other, a death by a signal included, what is
 left of it is killed and all are started again, --max_restarts times. A job that was stopped and has saved (75) does not count. SIGTERM is
-passed on; the supervisor then ends with the job. What the statuses mean stands in flowjax/exits.py: the policy of launch/jobset.yaml.
+passed on; the supervisor then ends with the job. What the statuses mean stands in flowjax/runtime/exit_codes.py: the policy of launch/jobset.yaml.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from typing import Protocol
 
 from absl import app, flags
 
-from flowjax import exits
-from flowjax.exits import Exit
+from flowjax.runtime import exit_codes
+from flowjax.runtime.exit_codes import Exit
 
 _PROCESSES = flags.DEFINE_integer("processes", 1, "How many processes to start.", lower_bound=1)
 _MAX_RESTARTS = flags.DEFINE_integer("max_restarts", 10, "How often to start again; afresh after an hour without a fault.", lower_bound=0)
@@ -84,12 +84,12 @@ class Supervisor:
             began = time.monotonic()
             self.running = [self._start(index, flags_of) for index, flags_of in enumerate(_flags(self._count))]
             statuses = self._ended()
-            status = exits.of_job(statuses)
-            if self._stopping or status in exits.FINAL:
+            status = exit_codes.of_job(statuses)
+            if self._stopping or status in exit_codes.FINAL:
                 return status
             if time.monotonic() - began > HEALTHY:
                 restarts = 0
-            restarts += status not in exits.FREE
+            restarts += status not in exit_codes.FREE
             told = ", ".join(f"process {index}: {_name(status)}" for index, status in enumerate(statuses))
             if restarts > self._max_restarts:
                 self._say(f"supervise: error: {told}; given up after {self._max_restarts} restarts")

@@ -19,20 +19,20 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.cells import CELLS
-from experiments.scores import NEAR, Scores, check, turn_and_advice
-from experiments.trained import MODELS, about_data, about_model, obtain, own_data, strength
-from flowjax.contest import Contest, percent
-from flowjax.intervals import Interval
+from experiments.common import app
+from experiments.common.frechet_scores import NEAR, Scores, check, turn_and_advice
+from experiments.common.result_store import CELLS
+from experiments.common.trained_models import MODELS, about_data, about_model, obtain, own_data, strength
+from flowjax.analysis.paired_scores import PairedScores, percent
+from flowjax.analysis.statistics import Interval
+from flowjax.analysis.verdict import Verdict, judge
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
 from flowjax.schedules import shift, uniform_timesteps
-from flowjax.verdict import Verdict, judge
 
 LIVE = (MODELS, CELLS)
-FREE = runner.ANY
+FREE = app.ANY
 PUBLISHED = {1.0: 12.99, 0.7: 12.46, 0.5: 12.23, 0.1: 19.91}
 """Table 2: s to gFID, 50 steps, ImageNet 256², turning point about 0.1."""
 
@@ -49,13 +49,13 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     shifts = sorted({*shifts, *([] if advised is None else [advised])})
     scores = Scores(config, flow, workdir)
     cells = [(n, s) for n in config.num_steps for s in shifts]
-    found = {(n, s): scores({"model": flow.digest}, flow.field, shift(uniform_timesteps(n), s)) for n, s in runner.progress("cells")(cells)}
-    contests = {n: Contest(np.stack([found[n, s] for s in shifts])) for n in config.num_steps}
+    found = {(n, s): scores({"model": flow.digest}, flow.field, shift(uniform_timesteps(n), s)) for n, s in app.progress("cells")(cells)}
+    contests = {n: PairedScores(np.stack([found[n, s] for s in shifts])) for n in config.num_steps}
     results = {n: _result(contest, shifts, advised, n, turn.measured) for n, contest in contests.items()}
     verdict = _verdict(contests, shifts, results, strength(flow)["enough"])
 
     takeaway = _takeaway(training.name, results, advised, verdict)
-    origin = runner.provenance("timestep_shift", config, started)
+    origin = app.provenance("timestep_shift", config, started)
     rows = [_row(s, shifts.index(s), shifts.index(1.0), contests, turn.measured, advised) for s in shifts]
     workdir.write_table("shift", rows)
     workdir.write_json(
@@ -113,7 +113,7 @@ def _shifts(config: ConfigDict) -> list[float]:
     return sorted({*found, 1.0})
 
 
-def _result(contest: Contest, shifts: list[float], advised: float | None, n: int, turning_point: float | None) -> dict[str, Any]:
+def _result(contest: PairedScores, shifts: list[float], advised: float | None, n: int, turning_point: float | None) -> dict[str, Any]:
     """The numbers for one number of steps."""
     best, none = contest.best, shifts.index(1.0)
     found: dict[str, Any] = {
@@ -130,7 +130,7 @@ def _result(contest: Contest, shifts: list[float], advised: float | None, n: int
     return found
 
 
-def _verdict(contests: dict[int, Contest], shifts: list[float], results: dict[int, dict[str, Any]], enough: bool | None) -> Verdict:
+def _verdict(contests: dict[int, PairedScores], shifts: list[float], results: dict[int, dict[str, Any]], enough: bool | None) -> Verdict:
     checks = {}
     none = shifts.index(1.0)
     for n, contest in contests.items():
@@ -157,7 +157,7 @@ def _takeaway(name: str, results: dict[int, dict[str, Any]], advised: float | No
 
 
 def _row(
-    s: float, index: int, none: int, contests: dict[int, Contest], turning_point: float | None, advised: float | None
+    s: float, index: int, none: int, contests: dict[int, PairedScores], turning_point: float | None, advised: float | None
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"s": s, "": "advised" if s == advised else "", "steps at t <= 0.2": _share(s, 50, 0.2)}
     if turning_point is not None:
@@ -187,4 +187,4 @@ def _flat(result: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    runner.main("timestep_shift", run, live=LIVE, free=FREE)
+    app.main("timestep_shift", run, live=LIVE, free=FREE)

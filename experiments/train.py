@@ -19,9 +19,9 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import hosts, runner
-from experiments.data_flags import load_data, open_data
-from experiments.train_evaluation import (
+from experiments.common import app, multihost
+from experiments.common.data import load_data, open_data
+from experiments.common.evaluation import (
     AutoencoderEvaluation,
     ClassifierEvaluation,
     FlowEvaluation,
@@ -30,7 +30,7 @@ from experiments.train_evaluation import (
     classifier_task,
     train_classifier,
 )
-from flowjax import data, peers
+from flowjax import data
 from flowjax.data.normalization import IDENTITY
 from flowjax.data.pipeline import Batches
 from flowjax.models import Architecture
@@ -41,16 +41,17 @@ from flowjax.path import path_by_name
 from flowjax.reporting.page import Section
 from flowjax.reporting.samples import training_figure
 from flowjax.reporting.workdir import WorkDir
+from flowjax.runtime import processes
+from flowjax.runtime.memory import keep_memory
+from flowjax.runtime.watchdog import Watchdog
 from flowjax.schedules import TimeDistribution
 from flowjax.training.autoencoding import AutoencoderTask
 from flowjax.training.checkpoint import Checkpointer
-from flowjax.training.host import keep_memory
 from flowjax.training.loop import Schedule, Trained, train
 from flowjax.training.metrics import MetricWriter, NoMetricWriter, NoProgressLine, ProgressLine, read_metrics
 from flowjax.training.sharding import make_mesh, oracle_mesh, own_mesh, replicated
 from flowjax.training.step import Trainer, make_optimizer, parameters_digest
 from flowjax.training.tasks import ClassifierTask, FlowTask
-from flowjax.training.watchdog import Watchdog
 
 SEVERAL = True
 """It can run as several processes."""
@@ -63,8 +64,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     """Train, evaluate and report; returns the sentence to take away."""
     started = time.perf_counter()
     keep_memory()
-    records, parts = peers.together(lambda: _data(config))
-    peers.check_same({"data": records.fingerprint()})
+    records, parts = processes.together(lambda: _data(config))
+    processes.check_same({"data": records.fingerprint()})
     trainer = make_trainer(config, records, make_mesh(config.mesh.batch, config.mesh.fsdp))
     schedule = Schedule(config.steps, config.log_every, config.evaluate_every)
     batches = _batches(config, parts[0] if parts else records)
@@ -73,7 +74,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     checkpointer = Checkpointer(
         workdir.live("checkpoints"), every=config.checkpoint_every, keep=config.keep_checkpoints, meta=_meta(config, records)
     )
-    first = peers.is_first()
+    first = processes.is_first()
     evaluation = _evaluation(config, trainer, records, parts, workdir) if first else NoEvaluation()
     trained = train(
         trainer,
@@ -85,13 +86,13 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         writer=lambda done: _writer(workdir, done + 1) if first else NoMetricWriter(),
         progress=lambda done: ProgressLine(config.steps, done) if first else NoProgressLine(),
         evaluate=evaluation,
-        watchdog=Watchdog(hosts.step_timeout()),
+        watchdog=Watchdog(multihost.step_timeout()),
     )
     if not first:  # which evaluates and reports
         return ""
     found = evaluation.finish(trained.state)
     takeaway = evaluation.takeaway or f"Trained a {config.task} on {records.name} to a loss of {trained.final_loss:.4g}."
-    origin = runner.provenance("train", config, started)
+    origin = app.provenance("train", config, started)
     workdir.write_json("summary.json", _summary(config, records, trainer, trained) | found | {"takeaway": takeaway, **origin})
     lines = read_metrics(workdir.live("metrics.jsonl"))
     figure = workdir.save_figure("training", training_figure(lines))
@@ -206,4 +207,4 @@ def _summary(config: ConfigDict, records: data.Records, trainer: Trainer, traine
 
 
 if __name__ == "__main__":
-    runner.main("train", run, live=LIVE, free=FREE, several=SEVERAL)
+    app.main("train", run, live=LIVE, free=FREE, several=SEVERAL)

@@ -9,13 +9,10 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 
-from flowjax.condensation import condensation_thresholds
-from flowjax.oracle import Oracle
-from flowjax.path import Path, RectifiedFlow
-from flowjax.schedules import checked_times, uniform_timesteps
-from flowjax.spectrum import checked_eigenvalues, covariance_spectrum
-from flowjax.sweep import draw_pairs, sweep
-from flowjax.turning_point import (
+from flowjax.analysis.condensation import condensation_thresholds
+from flowjax.analysis.spectrum import checked_eigenvalues, covariance_spectrum
+from flowjax.analysis.sweep import draw_pairs, sweep
+from flowjax.analysis.turning_point import (
     Prediction,
     annealed_turning_point,
     predict_turning_point,
@@ -26,6 +23,9 @@ from flowjax.turning_point import (
     solve_ratio,
     time_of_ratio,
 )
+from flowjax.oracle import Oracle
+from flowjax.path import Path, RectifiedFlow
+from flowjax.schedules import checked_times, uniform_timesteps
 
 T = TypeVar("T")
 

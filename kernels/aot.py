@@ -24,16 +24,16 @@ from absl import app, flags
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from kernels.hlo import collectives
-from kernels.posterior.api import Plan, partial_of
+from kernels.posterior.api import PosteriorSettings, partial_of
 from kernels.posterior.api import run as posterior_program
 from kernels.posterior.blocks import check_precision, default_block_sizes
+from kernels.posterior.distributed.sharded import QUERIES, SAMPLES, abstract_samples
+from kernels.posterior.pallas.tpu_blocks import LANES, Generation, default_blocks, parts_of
 from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples
-from kernels.posterior.sharded import QUERIES, SAMPLES, abstract_samples
-from kernels.posterior.tpu_blocks import LANES, Generation, default_blocks, parts_of
-from kernels.tpu_compiler import devices_of, generation_of_topology, memory_of, without_tpu
-from kernels.tpu_schedule import DUMP_FLAGS, read_schedule
+from kernels.tpu_tools.compiler import devices_of, generation_of_topology, memory_of, without_tpu
+from kernels.tpu_tools.hlo import collectives
+from kernels.tpu_tools.schedule import DUMP_FLAGS, read_schedule
 
 KERNEL = "posterior_pass"
 DTYPES = ("float32", "bfloat16", "uint8")
@@ -98,7 +98,7 @@ def compile_pass(
     parts = parts_of(jnp.dtype(dtype), False, multiplied)
     blocks = default_blocks(generation, queries, d, jnp.dtype(dtype), parts, full=full)
     rows_at_once = default_block_sizes("pallas_tpu")
-    how = Plan(full, rows_at_once, multiplied, "pallas_tpu", limit=False, fused=blocks, generation=generation)
+    how = PosteriorSettings(full, rows_at_once, multiplied, "pallas_tpu", limit=False, fused=blocks, generation=generation)
     began = time.monotonic()
     lowered = _sharded(devices, n, d, queries, how, dtype) if sharded else _single(devices[0], n, d, queries, how, dtype)
     compiled = lowered.compile()
@@ -164,12 +164,12 @@ def roofline(generation: Generation, flops: float, bytes_read: float) -> dict[st
     return {"bound": bound, "seconds": max(compute, bandwidth), "compute": compute, "bandwidth": bandwidth}
 
 
-def _single(device: jax.Device, n: int, d: int, b: int, how: Plan, dtype: str) -> jax.stages.Lowered:
+def _single(device: jax.Device, n: int, d: int, b: int, how: PosteriorSettings, dtype: str) -> jax.stages.Lowered:
     """The kernel alone."""
     where = SingleDeviceSharding(device)
     x = _shape((b, d), jnp.float32)
     row, label = _shape((b,), jnp.float32), _shape((b,), jnp.int32)
-    queries = Queries(x=x, alpha=row, sigma=row, label=label, still=row, direction=x, curvature=row, offset=row)
+    queries = Queries(x=x, alpha=row, sigma=row, label=label, velocity_center=row, direction=x, curvature=row, offset=row)
     samples = Samples(
         _shape((n, d), jnp.dtype(dtype)), _shape((d,), jnp.float32), _shape((n,), jnp.float32), None, None, _shape((), jnp.float32), False
     )
@@ -178,7 +178,7 @@ def _single(device: jax.Device, n: int, d: int, b: int, how: Plan, dtype: str) -
     )
 
 
-def _sharded(devices: Sequence[jax.Device], n: int, d: int, b: int, how: Plan, dtype: str) -> jax.stages.Lowered:
+def _sharded(devices: Sequence[jax.Device], n: int, d: int, b: int, how: PosteriorSettings, dtype: str) -> jax.stages.Lowered:
     """The whole of a pass on every device: queries, kernel, exact candidates, and the collectives by which the shards agree."""
     mesh = Mesh(np.array(devices).reshape(-1, 1), (SAMPLES, QUERIES))
     everywhere = NamedSharding(mesh, P())

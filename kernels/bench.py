@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from kernels.bench_contest import Contest, exponents, figure, growth, load, swept, table, write
-from kernels.bench_peers import DEFAULT, PEERS, PYTORCH, ours
+from kernels.benchmark.competitors import DEFAULT, PEERS, PYTORCH, ours
+from kernels.benchmark.runner import PairedScores, exponents, figure, growth, load, swept, table, write
 
 
 def pin(threads: int) -> None:
@@ -83,7 +83,7 @@ def run(folder: Path) -> None:
     load_average = Path("/proc/loadavg").read_text().split()[0] if Path("/proc/loadavg").exists() else "unknown"
     title = f"{_DATA.value}, {data.shape[0]:,} x {data.shape[1]:,}, {_QUERIES.value} queries"
     print(f"{title}, {len(os.sched_getaffinity(0))} cores, load average {load_average}; medians of {_REPEATS.value}, interleaved")
-    contest = Contest(data, names, print)
+    contest = PairedScores(data, names, print)
     rows = []
     for t in times:
         rows += contest.at(t, _QUERIES.value, _REPEATS.value, part="t")

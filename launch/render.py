@@ -26,7 +26,7 @@ import yaml
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from flowjax.exits import FINAL, Exit  # noqa: E402
+from flowjax.runtime.exit_codes import FINAL, Exit  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)

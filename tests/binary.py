@@ -34,12 +34,12 @@ def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -
     sys.argv = [name, *arguments]
     import jax
 
-    from experiments import runner
+    from experiments.common import app
 
     jax.config.update("jax_disable_most_optimizations", True)  # its numbers are held to rounding elsewhere: see conftest.py
     binary = importlib.import_module(f"experiments.{name}")
     how = {key: getattr(binary, key.upper()) for key in ("live", "free", "several", "on_disk") if hasattr(binary, key.upper())}
-    runner.main(name, binary.run, **how)
+    app.main(name, binary.run, **how)
 
 
 BINARIES = sorted(file.stem for file in pathlib.Path("experiments").glob("*.py") if "    runner.main(" in file.read_text())

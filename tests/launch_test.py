@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flowjax.exits import Exit
+from flowjax.runtime.exit_codes import Exit
 from launch import render
 
 COMMAND = ("python", "-m", "experiments.train", "--config=experiments/configs/train.py:imagenet_vavae_b1", "--config.steps=10")

@@ -109,7 +109,7 @@ RUNS = {
         "builtins": ("eval", "exec", "compile", "__import__"),
         "importlib": ("import_module",),
         "runpy": ("run_path", "run_module"),
-        "ast": ("literal_eval",),  # runs nothing, but fails under threads: flowjax/data/numpy_file.py
+        "ast": ("literal_eval",),  # runs nothing, but fails under threads: flowjax/data/formats/numpy_file.py
         "os": ("system", "popen", "startfile"),
         "subprocess": ("run", "call", "check_call", "check_output", "Popen"),
         "pickle": ("load", "loads", "Unpickler"),
@@ -127,7 +127,7 @@ RUNS = {
 """Calls that run, start, unpickle or fetch what their argument names."""
 KNOWN = {
     "experiments/encode_latents.py": {"importlib.import_module"},  # of --config.encoder.factory, which the user names
-    "experiments/runner.py": {"runpy.run_path"},  # of --config=FILE.py, which the user names
+    "experiments/common/app.py": {"runpy.run_path"},  # of --config=FILE.py, which the user names
     "experiments/reproduce.py": {"subprocess.run"},  # binaries of this project
     "experiments/supervise.py": {"subprocess.Popen"},  # the command that the user gives
 }

@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 
-from flowjax.data.digits import records
 from flowjax.data.pipeline import Batches
+from flowjax.data.sources.digits import records
 from flowjax.models import Architecture
 from flowjax.objective import Objective
 from flowjax.training.loop import Schedule, train

@@ -5,9 +5,9 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from flowjax.data import arrays, digits, gaussian, image_folder, latents, tfds_images
-from flowjax.data.record import DataSet
+from flowjax.data.dataset import DataSet
 from flowjax.data.records import Progress, Records
+from flowjax.data.sources import arrays, digits, gaussian, image_folder, latents, tfds_images
 
 __all__ = ["SOURCES", "DataSet", "Records", "load", "open_records"]
 

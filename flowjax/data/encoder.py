@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from safetensors.numpy import save_file
 
+from flowjax.data.formats.safetensors_file import read_safetensors
 from flowjax.data.records import Records
-from flowjax.data.safetensors_file import read_safetensors
-from flowjax.storage import write_whole
+from flowjax.runtime.storage import write_whole
 
 
 @runtime_checkable

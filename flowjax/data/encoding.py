@@ -11,14 +11,14 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from flowjax.data import latents
 from flowjax.data.cache import locked
 from flowjax.data.encoder import Encoder
-from flowjax.data.latent_stats import STATS, compute_stats, save_stats
+from flowjax.data.formats.safetensors_file import read_safetensors
 from flowjax.data.recognize import ENCODING, SHARDS
 from flowjax.data.records import KEPT_DTYPES, Progress, Records
-from flowjax.data.safetensors_file import read_safetensors
-from flowjax.storage import write_whole
+from flowjax.data.sources import latents
+from flowjax.data.sources.latent_stats import STATS, compute_stats, save_stats
+from flowjax.runtime.storage import write_whole
 
 DTYPES = {**KEPT_DTYPES, "float16": np.dtype("f2")}
 

@@ -6,8 +6,8 @@ import hashlib
 import numpy as np
 from jaxtyping import Float, Int
 
+from flowjax.analysis.spectrum import covariance_spectrum
 from flowjax.data.records import Progress, Records
-from flowjax.spectrum import covariance_spectrum
 
 NEAR = 0.02
 """Samples nearer than this share of 2 tr Cov, the mean squared distance of two samples, are near duplicates: a seventh of the distance."""

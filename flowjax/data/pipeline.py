@@ -8,8 +8,8 @@ import grain
 import ml_dtypes
 import numpy as np
 
+from flowjax.data.dataset import DataSet
 from flowjax.data.normalization import Normalization
-from flowjax.data.record import DataSet
 from flowjax.data.records import Records
 
 _DEVICE_DTYPES = tuple(np.dtype(dtype) for dtype in (np.uint8, np.float32, np.float16, ml_dtypes.bfloat16))  # others become float32

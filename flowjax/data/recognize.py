@@ -4,8 +4,8 @@ import os
 import pathlib
 import re
 
-from flowjax.data.file_kind import kind_of_file
-from flowjax.data.image_files import check_layout, files_below, is_image, is_rubbish
+from flowjax.data.formats.file_kind import kind_of_file
+from flowjax.data.sources.image_files import check_layout, files_below, is_image, is_rubbish
 
 ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors")
 SHARDS = "latents_rank*.safetensors"

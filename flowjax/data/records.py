@@ -10,8 +10,8 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
+from flowjax.data.dataset import DataSet, Rows, SampleSet, checked_labels
 from flowjax.data.normalization import IDENTITY, Normalization
-from flowjax.data.record import DataSet, Rows, SampleSet, checked_labels
 
 Progress = Callable[[str], Callable[[Iterable[Any]], Iterable[Any]]]
 """Of a few words, what wraps an iterable and shows how far it has come."""

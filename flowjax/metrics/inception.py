@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from flowjax.data.numpy_file import read_numpy
-from flowjax.data.safetensors_file import read_safetensors
-from flowjax.data.torch_file import read_torch
+from flowjax.data.formats.numpy_file import read_numpy
+from flowjax.data.formats.safetensors_file import read_safetensors
+from flowjax.data.formats.torch_file import read_torch
 from flowjax.metrics.frechet import Moments
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from flowjax.intervals import Interval
+from flowjax.analysis.statistics import Interval
+from flowjax.analysis.sweep import Pairs
 from flowjax.objective import squared_error
 from flowjax.oracle import Oracle
 from flowjax.path import Path
 from flowjax.schedules import checked_times
-from flowjax.sweep import Pairs
 
 
 class LossByTime(NamedTuple):

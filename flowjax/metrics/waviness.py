@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.polynomial import chebyshev
 
-from flowjax.intervals import Interval
+from flowjax.analysis.statistics import Interval
 from flowjax.schedules import checked_times
 
 

@@ -16,9 +16,9 @@ from jaxtyping import Array, Float
 from safetensors.numpy import save_file
 
 from flowjax.data.encoder import PatchPca
+from flowjax.data.formats.safetensors_file import read_safetensors
 from flowjax.data.records import Records
-from flowjax.data.safetensors_file import read_safetensors
-from flowjax.storage import write_whole
+from flowjax.runtime.storage import write_whole
 
 FILE = "autoencoder.safetensors"
 FACTORS = (1, 2, 4, 8)

@@ -13,11 +13,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from safetensors.numpy import save_file
 
-from flowjax import storage
-from flowjax.data.safetensors_file import read_safetensors
-from flowjax.data.torch_file import read_torch
+from flowjax.data.formats.safetensors_file import read_safetensors
+from flowjax.data.formats.torch_file import read_torch
 from flowjax.models.lightningdit import Buffer, LightningDiT, Remat
 from flowjax.models.sizes import SIZES, Architecture
+from flowjax.runtime import storage
 
 Tensors = dict[str, np.ndarray]
 

@@ -12,12 +12,12 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flowjax import storage
-from flowjax.data.safetensors_file import read_metadata, read_safetensors
+from flowjax.data.formats.safetensors_file import read_metadata, read_safetensors
 from flowjax.fields import Field, model_field, staged
 from flowjax.models.convert import Tensors, convert_lightningdit, export_lightningdit, lightningdit_of, write_tensors
 from flowjax.models.lightningdit import LightningDiT
 from flowjax.path import Path, path_by_name
+from flowjax.runtime import storage
 
 FILE = "model.safetensors"
 _KEY = "flowjax"

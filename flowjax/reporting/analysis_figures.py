@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from flowjax.contest import Contest
-from flowjax.intervals import Curve, Interval
+from flowjax.analysis.paired_scores import PairedScores
+from flowjax.analysis.statistics import Curve, Interval
 from flowjax.metrics.loss_by_t import LossByTime
 from flowjax.reporting import style
 from flowjax.reporting.curves import draw_curve, shade_stages, time_axis
@@ -21,7 +21,7 @@ from flowjax.stages import Recommendation
 
 @style.context()
 def shift_figure(
-    shifts: Float[np.ndarray, " S"], contests: Mapping[int, Contest], advice: Recommendation, published: Mapping[float, float]
+    shifts: Float[np.ndarray, " S"], contests: Mapping[int, PairedScores], advice: Recommendation, published: Mapping[float, float]
 ) -> Figure:
     """Fréchet distance against the shift: a line for each number of steps, with the advice and its range; and as published.
 
@@ -105,7 +105,7 @@ def interval_map(
 
 
 @style.context()
-def intervals_figure(names: Sequence[str], contest: Contest, none: int, published: Mapping[str, float]) -> Figure:
+def intervals_figure(names: Sequence[str], contest: PairedScores, none: int, published: Mapping[str, float]) -> Figure:
     """The Fréchet distance with each guidance interval: here, with 95 % of the difference from none over seeds, and as published."""
     figure, (own, theirs) = style.new_figure(11.5, 2.0 + 0.42 * len(names), columns=2, sharey=True, width_ratios=(2, 1))
     scores = np.array([contest.beside(i, none) for i in range(len(names))])

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from flowjax.intervals import Curve
+from flowjax.analysis.statistics import Curve
 from flowjax.reporting import style
 
 

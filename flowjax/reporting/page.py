@@ -7,8 +7,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flowjax.analysis.verdict import Verdict
 from flowjax.reporting import tables
-from flowjax.verdict import Verdict
 
 _MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 _SVG_LIMIT = 500_000  # bytes; a figure of more is embedded as the .png beside it

@@ -6,15 +6,15 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from flowjax.analysis.decision_times import Settled
+from flowjax.analysis.hybrid import Hybrid, Memorized
+from flowjax.analysis.statistics import Curve
 from flowjax.data import DataSet
-from flowjax.hybrid import Hybrid, Memorized
-from flowjax.intervals import Curve
 from flowjax.metrics.memorization import share
 from flowjax.reporting import style
 from flowjax.reporting.curves import draw_curve, shade_stages, time_axis
 from flowjax.reporting.strip import mosaic_figure
 from flowjax.schedules import shown_time
-from flowjax.settling import Settled
 from flowjax.stages import TurningPoint
 
 

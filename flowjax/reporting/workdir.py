@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from flowjax import storage
 from flowjax.reporting import page, style, tables
-from flowjax.storage.lock import NAME as _LOCK
-from flowjax.storage.lock import Lock
+from flowjax.runtime import storage
+from flowjax.runtime.storage.lock import NAME as _LOCK
+from flowjax.runtime.storage.lock import Lock
 
 SUMMARY = "summary.json"
 """What a run has found; where it is the run is finished."""

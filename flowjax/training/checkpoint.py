@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from flowjax import peers, storage
-from flowjax.exits import Exit
+from flowjax.runtime import processes, storage
+from flowjax.runtime.exit_codes import Exit
 from flowjax.training import seal
 from flowjax.training.step import State, Trainer
 
@@ -92,7 +92,7 @@ class Checkpointer:
         try:
             self.wait()
         except SaveFailed as error:
-            if peers.several():  # Orbax in the others waits for this one
+            if processes.several():  # Orbax in the others waits for this one
                 raise
             print(f"warning: {error}; training goes on", file=sys.stderr, flush=True)
         if self.latest == step:
@@ -113,7 +113,7 @@ class Checkpointer:
         """In a thread: until the save is done, and sealed."""
         try:
             response.result()
-            if peers.is_first():
+            if processes.is_first():
                 seal.write(self._folder / str(step))
                 self._remove_failed()
         except Exception as error:
@@ -128,7 +128,7 @@ class Checkpointer:
         return not failed
 
     def _failed(self, error: BaseException, step: int) -> SaveFailed:
-        which = f"process {jax.process_index()}: " if peers.several() else ""
+        which = f"process {jax.process_index()}: " if processes.several() else ""
         return SaveFailed(f"the checkpoint at step {step} could not be saved in {self._folder} ({which}{_cause(error)})")
 
     def wait(self) -> None:
@@ -140,7 +140,7 @@ class Checkpointer:
         saving, self._saving = self._saving, None
         if saving is None:
             return
-        if peers.several():
+        if processes.several():
             return self._wait_together(saving)
         try:
             saving.result()
@@ -160,7 +160,7 @@ class Checkpointer:
             own = str(saving.exception() or "") if saving.done() else _PENDING
             if own == _PENDING and self._heard.error is not None:
                 own = str(self._failed(self._heard.error, self._step))
-            told = peers.gather(own)
+            told = processes.gather(own)
             failed = [words for words in told if words not in ("", _PENDING)]
             if failed:
                 earlier = [int(name) for name in storage.names(self._folder) if name.isdigit() and int(name) != self._step]
@@ -195,7 +195,7 @@ class Checkpointer:
                     raise ValueError(f"the checkpoint at step {step} in {self._folder} cannot be read ({_cause(error)})") from error
                 damaged.append(f"the checkpoint at step {step} is damaged ({_cause(error)})")
                 kept = self._set_aside(step)
-                if peers.is_first():
+                if processes.is_first():
                     print(f"warning: {damaged[-1]}; it is kept as {kept}", file=sys.stderr, flush=True)
         if damaged:
             raise ValueError(f"{damaged[0]}, and no other is left in {self._folder}: pass --overwrite to begin again")
@@ -207,7 +207,7 @@ class Checkpointer:
         Raises:
           seal.Broken: they are not as they were.
         """
-        found = seal.check(self._folder / str(step)) if peers.is_first() else None
+        found = seal.check(self._folder / str(step)) if processes.is_first() else None
         told = -1 if found is None else list(seal.Seal).index(found.seal)
         seen = list(seal.Seal)[int(multihost_utils.broadcast_one_to_all(jnp.int32(told)))]
         if seen is seal.Seal.BROKEN:
@@ -218,7 +218,7 @@ class Checkpointer:
         """Move a checkpoint to where it is not taken for one; returns its new name."""
         name = next(name for k in range(10_000) if not (self._folder / (name := f"damaged-{step}{f'-{k}' if k else ''}")).exists())
         multihost_utils.sync_global_devices("a damaged checkpoint has been seen")
-        if peers.is_first():
+        if processes.is_first():
             storage.move(self._folder / str(step), self._folder / name)
         multihost_utils.sync_global_devices("and set aside")
         self._orbax.reload()
@@ -228,7 +228,7 @@ class Checkpointer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is not None and peers.several() and not isinstance(error, SystemExit):
+        if error is not None and processes.several() and not isinstance(error, SystemExit):
             return self._thread.shutdown(wait=False)  # the other processes may be gone: nobody is waited for
         try:
             self.wait()
@@ -295,7 +295,7 @@ class Mismatch(ValueError):
 def _check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:
     """Every value of `wanted` under the same key in `found`; versions, and what the loop keeps, may differ."""
     ours, theirs = ({key: value for key, value in meta.items() if key not in ("versions", "data")} for meta in (wanted, found))
-    for key, asked, made in peers.differences(ours, theirs):
+    for key, asked, made in processes.differences(ours, theirs):
         raise Mismatch(f"{key} = {asked!r}, but {where} was made with {made!r}: resume with the same, or give another --workdir")
 
 

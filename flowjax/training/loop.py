@@ -9,14 +9,14 @@ from typing import Any
 
 import jax
 
-from flowjax import peers
 from flowjax.data.pipeline import Batches
+from flowjax.runtime import processes
+from flowjax.runtime.preemption import Preemption, Stopped
+from flowjax.runtime.watchdog import Watchdog
 from flowjax.training.checkpoint import Checkpointer, NoCheckpointer, SaveFailed
 from flowjax.training.metrics import MetricWriter, NoMetricWriter, NoProgressLine, ProgressLine
-from flowjax.training.preemption import Preemption, Stopped
 from flowjax.training.sharding import place_batch
 from flowjax.training.step import State, Trainer
-from flowjax.training.watchdog import Watchdog
 
 Evaluate = Callable[[int, State], dict[str, float]]
 """What is looked at now and then, of the step and the state (see `Trained.state`): numbers for the metrics."""
@@ -142,7 +142,7 @@ def _compiled(trainer: Trainer, state: State, batches: Batches, constants: Any) 
 
 def _whole(state: State) -> State:
     """See `Trained.state`."""
-    parameters, ema = peers.whole((state.parameters, state.ema))
+    parameters, ema = processes.whole((state.parameters, state.ema))
     return dataclasses.replace(state, parameters=parameters, ema=ema)
 
 

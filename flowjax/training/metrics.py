@@ -9,7 +9,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from flowjax import storage
+from flowjax.runtime import storage
 
 
 class MetricWriter:

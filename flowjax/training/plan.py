@@ -13,9 +13,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from flowjax.training.sharding import AXES
 from flowjax.training.step import Trainer
-from kernels.hlo import Collective, collectives
-from kernels.posterior.tpu_blocks import Generation
-from kernels.tpu_compiler import Memory, memory_of
+from kernels.posterior.pallas.tpu_blocks import Generation
+from kernels.tpu_tools.compiler import Memory, memory_of
+from kernels.tpu_tools.hlo import Collective, collectives
 
 _OVERFLOW = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
 _UNIT = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

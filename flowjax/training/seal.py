@@ -3,7 +3,7 @@
 import enum
 from typing import NamedTuple
 
-from flowjax import storage
+from flowjax.runtime import storage
 
 FILE = "SHA256SUMS"
 """In the format of `sha256sum`, which can check it: `sha256sum --check SHA256SUMS`. In a bucket its own CRC32C stand there instead."""

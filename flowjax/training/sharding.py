@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from kernels.posterior.sharded import QUERIES, SAMPLES
+from kernels.posterior.distributed.sharded import QUERIES, SAMPLES
 
 AXES = ("batch", "fsdp")
 

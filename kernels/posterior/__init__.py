@@ -2,8 +2,8 @@
 
 from kernels.posterior.api import Moments, posterior
 from kernels.posterior.blocks import BlockSizes, Precision
+from kernels.posterior.pallas.tpu_blocks import TpuBlocks
 from kernels.posterior.reference import reference
 from kernels.posterior.samples import Samples, prepare
-from kernels.posterior.tpu_blocks import TpuBlocks
 
 __all__ = ["BlockSizes", "Moments", "Precision", "Samples", "TpuBlocks", "posterior", "prepare", "reference"]

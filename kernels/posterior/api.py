@@ -11,26 +11,26 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int
 
-from kernels.double import float64_scope, to32, to64
+from kernels.float64 import float64_scope, to32, to64
 from kernels.posterior.blocks import BlockSizes, Precision, check_precision, default_block_sizes
-from kernels.posterior.collectives import Shards
-from kernels.posterior.covariance import covariance_product
-from kernels.posterior.differences import covariance_from_differences, from_differences
-from kernels.posterior.found import Found
-from kernels.posterior.found import Queries as HostQueries
-from kernels.posterior.nearest import nearest
-from kernels.posterior.pallas_gpu import pallas_gpu
-from kernels.posterior.pallas_tpu import pallas_tpu
+from kernels.posterior.cpu.dispatch import Planner
+from kernels.posterior.cpu.results import Found
+from kernels.posterior.cpu.results import Queries as HostQueries
+from kernels.posterior.distributed.collectives import Shards
+from kernels.posterior.distributed.sharded import Sharded, spread
+from kernels.posterior.pallas.gpu import pallas_gpu
+from kernels.posterior.pallas.tpu import pallas_tpu
+from kernels.posterior.pallas.tpu_blocks import TpuBlocks
 from kernels.posterior.partial import Partial
-from kernels.posterior.plan import Plan
-from kernels.posterior.planner import Planner
 from kernels.posterior.queries import Queries
-from kernels.posterior.rows import in_class_order, in_tiles, repeat
 from kernels.posterior.samples import Samples, by_class, prepare
-from kernels.posterior.settle import Settled, settle
-from kernels.posterior.sharded import Sharded, spread
-from kernels.posterior.streaming import streaming
-from kernels.posterior.tpu_blocks import TpuBlocks
+from kernels.posterior.settings import PosteriorSettings
+from kernels.posterior.xla.batching import in_class_order, in_tiles, repeat
+from kernels.posterior.xla.covariance import covariance_product
+from kernels.posterior.xla.differences import covariance_from_differences, from_differences
+from kernels.posterior.xla.refine import Settled, settle
+from kernels.posterior.xla.streaming import streaming
+from kernels.posterior.xla.zero_noise import nearest
 
 Which = Literal["all", "velocity"]
 
@@ -69,7 +69,7 @@ class Moments:
 class Implementation:
     """One way to make a Partial of a pass over the data."""
 
-    run: Callable[[Queries, Samples, Plan], Partial]
+    run: Callable[[Queries, Samples, PosteriorSettings], Partial]
     """In float32; what that leaves unsettled, `streaming` repeats in float64."""
     platforms: tuple[str, ...]
     """Where it runs."""
@@ -78,7 +78,7 @@ class Implementation:
     """Why it is passed over elsewhere."""
 
 
-def _fused(queries: Queries, samples: Samples, how: Plan) -> Partial:
+def _fused(queries: Queries, samples: Samples, how: PosteriorSettings) -> Partial:
     return pallas_tpu(
         queries,
         samples,
@@ -90,15 +90,15 @@ def _fused(queries: Queries, samples: Samples, how: Plan) -> Partial:
     )
 
 
-def _in_blocks(make: Callable[..., Partial]) -> Callable[[Queries, Samples, Plan], Partial]:
+def _in_blocks(make: Callable[..., Partial]) -> Callable[[Queries, Samples, PosteriorSettings], Partial]:
     return lambda queries, samples, how: make(
         queries, samples, full=how.full, dtype=jnp.float32, blocks=how.blocks, precision=how.precision
     )
 
 
-def _driven_by_host(queries: Queries, samples: Samples, how: Plan) -> Partial:
+def _driven_by_host(queries: Queries, samples: Samples, how: PosteriorSettings) -> Partial:
     raise NotImplementedError(
-        "implementation 'sketch' is driven by the host and cannot run under jit, grad or vmap: "
+        "implementation 'pruned' is driven by the host and cannot run under jit, grad or vmap: "
         "leave implementation out, and the dense pass is taken there"
     )
 
@@ -109,7 +109,7 @@ IMPLEMENTATIONS = {
         _in_blocks(pallas_gpu), ("gpu",), (), "it is made of Triton kernels, for GPUs, and no GPU has timed it yet"
     ),
     "streaming": Implementation(_in_blocks(streaming), ("cpu", "gpu", "tpu"), ("cpu", "gpu"), "the fused kernel reads the data once"),
-    "sketch": Implementation(_driven_by_host, ("cpu",), (), "it is made for CPUs"),
+    "pruned": Implementation(_driven_by_host, ("cpu",), (), "it is made for CPUs"),
 }
 """By name, best first: None as a choice takes the first that is the default on the platform."""
 
@@ -122,7 +122,7 @@ def plan(
     *,
     tolerance: float = 0.0,
     limit: bool = True,
-) -> Plan:
+) -> PosteriorSettings:
     """Validate the choices of a caller.
 
     Raises:
@@ -140,7 +140,9 @@ def plan(
     if fused and name != "pallas_tpu":
         raise ValueError(f"block_sizes: TpuBlocks are those of pallas_tpu, and {name} takes BlockSizes; got {block_sizes!r}")
     blocks = block_sizes if isinstance(block_sizes, BlockSizes) else default_block_sizes(name)
-    return Plan(moments == "all", blocks, check_precision(precision), name, limit=limit, tolerance=float(tolerance), fused=fused)
+    return PosteriorSettings(
+        moments == "all", blocks, check_precision(precision), name, limit=limit, tolerance=float(tolerance), fused=fused
+    )
 
 
 def choose(implementation: str | None) -> str:
@@ -191,8 +193,8 @@ def posterior(
       query_labels: `[B]` the class to condition each query on; -1 in a row, or None: all samples.
       counts: `[N]` how often each sample counts, or None: once each.
       moments: "velocity" computes `denoised` only.
-      implementation: a name in `IMPLEMENTATIONS` ("pallas_tpu", "pallas_gpu", "streaming", "sketch"), or None for the default:
-        pallas_tpu on TPUs, streaming elsewhere; its `why_not` says why the others are passed over. "sketch" makes one for this call: an
+      implementation: a name in `IMPLEMENTATIONS` ("pallas_tpu", "pallas_gpu", "streaming", "pruned"), or None for the default:
+        pallas_tpu on TPUs, streaming elsewhere; its `why_not` says why the others are passed over. "pruned" makes one for this call: an
         `Oracle` keeps it.
       block_sizes: how the work is cut up, a `BlockSizes`, or for pallas_tpu a `TpuBlocks`; the result depends on it by rounding only.
       tolerance: share of a query's weight whose samples its mean may lack, so that whole blocks are passed over; `error_bound` says what
@@ -220,8 +222,8 @@ def posterior(
         raise ValueError("query_labels were given, but data without labels")
     classes = None if labels is None else _vector(labels, values.shape[0], "labels", jnp.int32)
     weights = None if counts is None else _vector(counts, values.shape[0], "counts", jnp.float32)
-    sketched = how.implementation == "sketch" and axis_name is None
-    if sketched and classes is not None:
+    pruned = how.implementation == "pruned" and axis_name is None
+    if pruned and classes is not None:
         samples = by_class(values, classes, weights)
     else:
         samples = prepare(values, classes, weights, shards=Shards(axis_name))
@@ -231,8 +233,8 @@ def posterior(
         return no_moments(x.shape[1], how.full)
     limit = isinstance(s, jax.core.Tracer) or bool((s == 0).any())
     seen = not any(isinstance(v, jax.core.Tracer) for v in (x, a, s, label, *jax.tree.leaves(samples)))
-    if sketched and seen:
-        return _by_sketch(x, a, s, label, samples, dataclasses.replace(how, implementation="streaming", limit=limit))
+    if pruned and seen:
+        return _pruned(x, a, s, label, samples, dataclasses.replace(how, implementation="streaming", limit=limit))
     return run(x, a, s, label, samples, dataclasses.replace(how, limit=limit, shards=Shards(axis_name)))
 
 
@@ -242,8 +244,8 @@ def no_moments(d: int, full: bool) -> Moments:
     return Moments(rows, none, none, jnp.zeros(0, jnp.int32) if full else None, none, none, none, none)
 
 
-def _by_sketch(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, how: Plan) -> Moments:
-    """`run` by a sketch made for this call; rows without noise or without data, by a dense pass."""
+def _pruned(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, how: PosteriorSettings) -> Moments:
+    """`run` by an index made for this call; rows without noise or without data, by a dense pass."""
     x64, a, s, own = np.asarray(x, np.float64), np.asarray(alpha, np.float64), np.asarray(sigma, np.float64), np.asarray(label)
     found = Planner(always=True)(samples, HostQueries(x64, a, s, 1 / np.maximum(a, 1e-30), own), tolerance=how.tolerance)
     if found is None:
@@ -274,26 +276,28 @@ def where_left(found: Found, answer: Output, dense: Callable[[np.ndarray], Outpu
 
 
 @bind(jax.jit, static_argnames="how")
-def run(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples | Sharded, how: Plan) -> Moments:
+def run(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples | Sharded, how: PosteriorSettings) -> Moments:
     """`posterior` with everything in its final form: `run.lower(...).compile()` compiles it ahead of time, from shapes alone."""
     with float64_scope():
-        still = 1 / jnp.maximum(to64(alpha), 1e-30)
-        found = spread(posterior64, (x, to64(alpha), to64(sigma), label, still), samples, how)
+        velocity_center = 1 / jnp.maximum(to64(alpha), 1e-30)
+        found = spread(posterior64, (x, to64(alpha), to64(sigma), label, velocity_center), samples, how)
         return jax.tree.map(lambda v: v if v.dtype == jnp.int32 else to32(v), found)
 
 
-def posterior64(x: Array, alpha: Array, sigma: Array, label: Array, still: Array, samples: Samples, how: Plan) -> Moments:
+def posterior64(
+    x: Array, alpha: Array, sigma: Array, label: Array, velocity_center: Array, samples: Samples, how: PosteriorSettings
+) -> Moments:
     """`posterior` on prepared samples, its result in float64. For callers inside `float64_scope` that go on computing."""
 
     def tile(args: tuple[Array, Array, Array, Array, Array]) -> Moments:
         queries = Queries.of(args[0], args[1], args[2], args[3], samples, args[4])
         return moments_of_settled(settled(queries, samples, how), queries, samples)
 
-    return _tiled(tile, (x, alpha, sigma, label, still), label, samples, how)
+    return _tiled(tile, (x, alpha, sigma, label, velocity_center), label, samples, how)
 
 
 def covariance_product64(
-    x: Array, alpha: Array, sigma: Array, label: Array, still: Array, vector: Array, samples: Samples, how: Plan
+    x: Array, alpha: Array, sigma: Array, label: Array, velocity_center: Array, vector: Array, samples: Samples, how: PosteriorSettings
 ) -> Array:
     """`Cov[y | x] v` for each query, `[B, D]` float64, by one more pass over the data. As `posterior64`."""
 
@@ -320,11 +324,11 @@ def covariance_product64(
         product, _, _ = repeat(unsettled, exactly, ((queries, v), pivot), (product, unsettled, pivot))
         return repeat(queries.sigma == 0, limit, (queries, v), product) if how.limit else product
 
-    product = _tiled(tile, (x, alpha, sigma, label, still, vector), label, samples, how)
+    product = _tiled(tile, (x, alpha, sigma, label, velocity_center, vector), label, samples, how)
     return product if samples.unit is None else product * to64(samples.unit) ** 2
 
 
-def _tiled(f: Callable[[Rows], Output], args: Rows, label: Array, samples: Samples, how: Plan) -> Output:
+def _tiled(f: Callable[[Rows], Output], args: Rows, label: Array, samples: Samples, how: PosteriorSettings) -> Output:
     return in_class_order(f, args, label, how.blocks.queries) if samples.by_class else in_tiles(f, args, how.blocks.queries)
 
 
@@ -335,7 +339,7 @@ def _covariance_at_limit(some: tuple[Queries, Array], samples: Samples, shards: 
     return jnp.where(tied.second[:, None] > 0, jnp.nan, jnp.zeros_like(some[1]))
 
 
-def settled(queries: Queries, samples: Samples, how: Plan) -> Settled:
+def settled(queries: Queries, samples: Samples, how: PosteriorSettings) -> Settled:
     """Exact moments of one tile of queries: in float32; in float64 for the rows that float32 leaves unsettled; from differences for those
     that this leaves; at σ = 0."""
 
@@ -357,7 +361,7 @@ def settled(queries: Queries, samples: Samples, how: Plan) -> Settled:
     return first
 
 
-def partial_of(queries: Queries, samples: Samples, how: Plan, dtype: DTypeLike) -> Partial:
+def partial_of(queries: Queries, samples: Samples, how: PosteriorSettings, dtype: DTypeLike) -> Partial:
     """One pass over the data: in float32 by the implementation chosen, in float64 by `streaming`."""
     if dtype == jnp.float32:
         return IMPLEMENTATIONS[how.implementation].run(queries, samples, how)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels.double import to64
+from kernels.float64 import to64
 from kernels.posterior.samples import Samples
 
 LARGEST_SCORE = 1e30
@@ -28,7 +28,7 @@ class Queries:
     sigma: Float[Array, " B"]
     label: Int[Array, " B"]
     """-1: all samples."""
-    still: Float[Array, " B"]
+    velocity_center: Float[Array, " B"]
     """κ in the velocity `A (E[y | x] - κ x)` that the mean is wanted for, and that says how exact it must be."""
     direction: Float[Array, "B D"]
     """(α/σ²)(x - α center)."""
@@ -38,12 +38,12 @@ class Queries:
     """‖x - α center‖² / 2σ²."""
 
     @classmethod
-    def of(cls, x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, still: Array | None = None) -> "Queries":
-        """From the caller's numbers, in float64: at t = 0.999 the scores are 10⁶ times the distances. `still` is 1/α by default."""
+    def of(cls, x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, velocity_center: Array | None = None) -> "Queries":
+        """From the caller's numbers, in float64: at t = 0.999 the scores are 10⁶ times the distances. `velocity_center` is 1/α by default."""
         x, alpha, sigma = to64(x), to64(alpha), to64(sigma)
         if samples.unit is not None:
             x, sigma = x / to64(samples.unit), sigma / to64(samples.unit)
-        still = 1 / jnp.maximum(alpha, 1e-30) if still is None else to64(still)
+        velocity_center = 1 / jnp.maximum(alpha, 1e-30) if velocity_center is None else to64(velocity_center)
         variance = jnp.where(sigma > 0, sigma, 1) ** 2
         rate = jnp.where(sigma > 0, alpha / variance, 0)
         centred = x - alpha[:, None] * to64(samples.center)
@@ -52,7 +52,7 @@ class Queries:
             alpha=alpha,
             sigma=sigma,
             label=label,
-            still=still,
+            velocity_center=velocity_center,
             direction=rate[:, None] * centred,
             curvature=rate * alpha / 2,
             offset=jnp.sum(centred**2, axis=1) / (2 * variance),

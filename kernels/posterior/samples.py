@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
-from kernels.double import float64_scope, to32, to64
-from kernels.posterior.collectives import ONE_DEVICE, Shards
+from kernels.float64 import float64_scope, to32, to64
+from kernels.posterior.distributed.collectives import ONE_DEVICE, Shards
 
 SHIFTED_FROM = 4
 """Blocks are moved to the centre on the fly where ‖centre‖² exceeds so many times the mean ‖y - centre‖²."""

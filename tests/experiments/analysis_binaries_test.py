@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.cells import CELLS, Cells
+from experiments.common.result_store import CELLS, Cells
 from experiments.latent_comparison import as_image
 from flowjax.models import Architecture, LightningDiT
 from flowjax.models.trained import load_trained, save_trained

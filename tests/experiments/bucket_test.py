@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flowjax.storage import bucket
+from flowjax.runtime.storage import bucket
 from tests.binary import Binary, Place
 from tests.emulator import emulator
 

@@ -14,13 +14,14 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
-from experiments import bench_data, encode_latents, inspect_data, oracle_sweep, runner
+from experiments import bench_data, encode_latents, inspect_data, oracle_sweep
+from experiments.common import app
+from experiments.common.data import load_beside, load_data, open_data
 from experiments.configs import bench_data as bench_presets
 from experiments.configs import encode_latents as encode_presets
 from experiments.configs import inspect_data as inspect_presets
 from experiments.configs import oracle_sweep as sweep_presets
 from experiments.configs.data import data_config
-from experiments.data_flags import load_beside, load_data, open_data
 from flowjax import data
 from flowjax.reporting.workdir import open_workdir
 
@@ -188,13 +189,13 @@ def test_a_summary_without_its_configuration_is_no_finished_run(tmp_path: pathli
     (tmp_path / "summary.json").write_text("{}")
     if held is not None:
         (tmp_path / "config.json").write_text(held)
-    assert not runner._finished(tmp_path, encode_presets.get_config(), ())
+    assert not app._finished(tmp_path, encode_presets.get_config(), ())
 
 
 def test_names_of_files_neither_steer_the_terminal_nor_take_a_second_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner.hosts, "leave", sys.exit)
+    monkeypatch.setattr(app.hosts, "leave", sys.exit)
     with pytest.raises(SystemExit):
-        runner.fail("train", "no folder \x1b[31mred\udcff é")
+        app.fail("train", "no folder \x1b[31mred\udcff é")
     assert capsys.readouterr().err == "train: error: no folder \\x1b[31mred\\udcff é\n"

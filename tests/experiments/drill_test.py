@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from flowjax.exits import Exit
+from flowjax.runtime.exit_codes import Exit
 from tests.drill import Drill, Kind, Sweeping, Training
 
 

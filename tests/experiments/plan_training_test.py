@@ -20,7 +20,7 @@ from flowjax.training.plan import Choice, Planned, alternatives, count_flops, st
 from flowjax.training.sharding import make_mesh
 from flowjax.training.step import Trainer, make_optimizer
 from flowjax.training.tasks import FlowTask
-from kernels.hlo import Collective
+from kernels.tpu_tools.hlo import Collective
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = "--config=experiments/configs/train.py:imagenet_vavae"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from experiments.common.paper_findings import FINDINGS
 from experiments.configs import reproduce as presets
-from experiments.findings import FINDINGS
 from experiments.reproduce import _asked, _command
 from tests.binary import BINARIES, Binary
 

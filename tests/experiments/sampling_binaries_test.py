@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.common.trained_models import MODELS, own_data, train_within, training_config
 from experiments.configs.data import data_config
 from experiments.configs.model import model_config
-from experiments.trained import MODELS, own_data, train_within, training_config
 from flowjax.models import Architecture, LightningDiT, export_lightningdit
 from flowjax.models.trained import FILE, load_trained, save_trained
 from flowjax.reporting.workdir import open_workdir

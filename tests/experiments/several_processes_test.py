@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from flowjax.exits import Exit
+from flowjax.runtime.exit_codes import Exit
 from flowjax.training.metrics import read_metrics
 from tests.binary import Binary, Job, Place
 

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from flowjax import data
 from flowjax.data import DataSet
-from flowjax.data.numpy_file import read_numpy
+from flowjax.data.formats.numpy_file import read_numpy
 
 IMAGES = np.arange(5 * 2 * 3, dtype=np.uint8).reshape(5, 2, 3)
 LABELS = np.array([0, 1, 2, 1, 0])

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 import pytest
 
-from flowjax.data.digits import records
 from flowjax.data.pipeline import Batches
+from flowjax.data.sources.digits import records
 from flowjax.models import Architecture
 from flowjax.objective import Objective
 from flowjax.training import seal

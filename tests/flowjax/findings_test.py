@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from flowjax.analysis.decision_times import settled_at, settling
+from flowjax.analysis.hybrid import Hybrid, checked_switches, hybrid_samples, memorized
+from flowjax.analysis.verdict import judge
 from flowjax.fields import OracleField
-from flowjax.hybrid import Hybrid, checked_switches, hybrid_samples, memorized
 from flowjax.oracle import Oracle
 from flowjax.sampling import HEUN, noise, sample, states
 from flowjax.schedules import uniform_timesteps
-from flowjax.settling import settled_at, settling
-from flowjax.verdict import judge
 from tests.flowjax.sampling_test import Growth
 
 MODEL = Growth(jnp.float32(0.2))

@@ -20,9 +20,9 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from flowjax import data
-from flowjax.data import image_folder, tfds_builders
-from flowjax.data.decoding import center_crop
+from flowjax.data.formats.decoding import center_crop
 from flowjax.data.recognize import recognize
+from flowjax.data.sources import image_folder, tfds_builders
 
 
 @pytest.fixture(scope="module")

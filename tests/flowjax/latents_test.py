@@ -12,12 +12,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from flowjax import data
-from flowjax.data import latent_stats
-from flowjax.data.latents import SD_VAE_MULTIPLIER
+from flowjax.data.formats.safetensors_file import read_safetensors
 from flowjax.data.recognize import recognize
-from flowjax.data.safetensors_file import read_safetensors
+from flowjax.data.sources import latent_stats
+from flowjax.data.sources.latents import SD_VAE_MULTIPLIER
 from flowjax.oracle import Oracle
-from kernels.posterior.sharded import rows_of_process, shard_samples
+from kernels.posterior.distributed.sharded import rows_of_process, shard_samples
 
 STATS_PT = pathlib.Path(__file__).parents[1] / "files" / "latents_stats.pt"  # of 32 channels, written by PyTorch
 SIZES = (5, 3, 4)

@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from flowjax import data as data_sources
-from flowjax.data.file_rows import FlatFile, RecordSource, runs, unmapped
+from flowjax.data.formats.file_rows import FlatFile, RecordSource, runs, unmapped
 from flowjax.oracle import Oracle
-from flowjax.source_oracle import SourceOracle
+from flowjax.oracle.from_source import SourceOracle
 from tests import float64_oracle as exact
 
 N, SHAPE, B = 3001, (4, 4, 4), 24
@@ -224,7 +224,7 @@ import os
 import re, sys
 import numpy as np
 from flowjax.oracle import Oracle
-from flowjax.source_oracle import SourceOracle
+from flowjax.oracle.from_source import SourceOracle
 file, budget = sys.argv[1], int(sys.argv[2])
 oracle = Oracle.from_source(file, budget=budget)
 x = np.random.default_rng(0).standard_normal((16, 1024)).astype(np.float32)

@@ -25,7 +25,7 @@ def oracles() -> dict[str, Oracle]:
     mesh = jax.make_mesh((2, 1), ("samples", "queries"), devices=jax.devices()[:2])
     return {
         "memory": Oracle(DATA, LABELS),
-        "pruned": Oracle(DATA, LABELS, implementation="sketch"),
+        "pruned": Oracle(DATA, LABELS, implementation="pruned"),
         "mesh": Oracle(DATA, LABELS, mesh=mesh),
         "disk": Oracle.from_source(DATA, LABELS),
     }

@@ -7,24 +7,24 @@ import sys
 
 import pytest
 
-from flowjax import exits, peers
-from flowjax.exits import Exit
-from flowjax.training.watchdog import Watchdog
+from flowjax.runtime import exit_codes, processes
+from flowjax.runtime.exit_codes import Exit
+from flowjax.runtime.watchdog import Watchdog
 
 
 def test_a_job_of_one_calls_plainly() -> None:
-    assert peers.is_first()
-    assert peers.gather("ä") == ["ä"]
-    assert peers.of_first(lambda: {"a": [1, None]}) == {"a": [1, None]}
-    peers.check_same({"a": 1})
+    assert processes.is_first()
+    assert processes.gather("ä") == ["ä"]
+    assert processes.of_first(lambda: {"a": [1, None]}) == {"a": [1, None]}
+    processes.check_same({"a": 1})
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        peers.together(lambda: pathlib.Path("/nowhere").read_text())
+        processes.together(lambda: pathlib.Path("/nowhere").read_text())
 
 
 def test_differences_are_named_by_key() -> None:
     a = {"same": (1, 2), "model": {"size": "B/1", "remat": "dots"}, "gone": 1}
     b = {"same": [1, 2], "model": {"size": "XL/1", "remat": "dots"}}
-    assert list(peers.differences(a, b)) == [("gone", 1, None), ("model.size", "B/1", "XL/1")]
+    assert list(processes.differences(a, b)) == [("gone", 1, None), ("model.size", "B/1", "XL/1")]
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_differences_are_named_by_key() -> None:
     ],
 )
 def test_a_jobs_status_is_that_of_the_process_that_could_not_help_it(statuses: list[int], job: int) -> None:
-    assert exits.of_job(statuses) == job
+    assert exit_codes.of_job(statuses) == job
 
 
 def test_only_what_another_attempt_can_change_is_tried_again() -> None:
-    assert {0, 2, 130} == exits.FINAL
-    assert not exits.FREE & exits.FINAL
+    assert {0, 2, 130} == exit_codes.FINAL
+    assert not exit_codes.FREE & exit_codes.FINAL
 
 
 def test_a_step_that_hangs_is_found_and_shown() -> None:

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import Mesh
 
+from flowjax.analysis.hybrid import hybrid_samples
 from flowjax.fields import OracleField, convert_interval, divergence, guided, model_field, staged
-from flowjax.hybrid import hybrid_samples
 from flowjax.models import Architecture, LightningDiT
 from flowjax.oracle import Oracle
 from flowjax.path import Cosine, RectifiedFlow, VariancePreserving
 from flowjax.sampling import Solver, draw_labels, in_batches, log_likelihood, noise, sample, states, trajectory
 from flowjax.schedules import shift, uniform_timesteps
-from kernels.bench_contest import load
+from kernels.benchmark.runner import load
 from tests import float64_oracle
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from flowjax.analysis.decision_times import settled_at
+from flowjax.analysis.sweep import draw_pairs, sweep
 from flowjax.metrics.loss_by_t import LossByTimeMeter
 from flowjax.metrics.waviness import waviness
 from flowjax.oracle import Oracle
 from flowjax.schedules import TimeDistribution, shift, uniform_timesteps
-from flowjax.settling import settled_at
-from flowjax.sweep import draw_pairs, sweep
 
 shifts = st.floats(0.05, 20)
 

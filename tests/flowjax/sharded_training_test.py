@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from flowjax.data.digits import records
 from flowjax.data.pipeline import Batches
+from flowjax.data.sources.digits import records
 from flowjax.models import Architecture
 from flowjax.objective import Objective
 from flowjax.oracle import Oracle
@@ -19,7 +19,7 @@ from flowjax.training.checkpoint import Checkpointer
 from flowjax.training.sharding import make_mesh, oracle_mesh, place_batch
 from flowjax.training.step import State, Trainer, make_optimizer
 from flowjax.training.tasks import FlowTask
-from kernels.hlo import collectives
+from kernels.tpu_tools.hlo import collectives
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = Architecture(image_shape=(8, 8, 1), patch=4, depth=3, width=32, heads=2, num_classes=10)

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from flowjax import storage
-from flowjax.exits import Exit
 from flowjax.reporting.workdir import WorkDir, open_workdir
-from flowjax.storage import bucket, lock
+from flowjax.runtime import storage
+from flowjax.runtime.exit_codes import Exit
+from flowjax.runtime.storage import bucket, lock
 from flowjax.training import seal
 from tests.emulator import emulator
 

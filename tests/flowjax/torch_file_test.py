@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowjax.data.torch_file import read_torch
+from flowjax.data.formats.torch_file import read_torch
 
 FILES = pathlib.Path(__file__).parents[1] / "files"
 GRID = np.arange(24).reshape(2, 3, 4)

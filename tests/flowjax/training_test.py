@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flowjax.data.digits import records
+from flowjax.analysis.sweep import draw_pairs
 from flowjax.data.pipeline import Batches
+from flowjax.data.sources.digits import records
 from flowjax.metrics.loss_by_t import LossByTimeMeter
 from flowjax.models import Architecture
 from flowjax.objective import Objective
 from flowjax.oracle import Oracle
-from flowjax.sweep import draw_pairs
 from flowjax.training.loop import Diverged, Schedule, train
 from flowjax.training.metrics import MetricWriter, ProgressLine, read_metrics
 from flowjax.training.sharding import make_mesh, place_batch

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kernels import aot
-from kernels.posterior.tpu_blocks import GENERATIONS
+from kernels.posterior.pallas.tpu_blocks import GENERATIONS
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install '.[tpu]'")
 USEFUL_MXU = {"v5e:2x2": 0.98, "v6e:2x2": 0.94}

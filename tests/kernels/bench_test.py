@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from kernels import bench_contest as bench
-from kernels.bench_peers import DEFAULT, PEERS, numpy_dense, ours, reference_velocity, sgemms
+from kernels.benchmark import runner as bench
+from kernels.benchmark.competitors import DEFAULT, PEERS, numpy_dense, ours, reference_velocity, sgemms
 from tests import float64_oracle as exact
 
 
@@ -45,7 +45,7 @@ def test_the_reference_is_the_oracle():
 
 def test_every_implementation_here_is_compared_and_right():
     data = bench.synthetic(300, 12)
-    contest = bench.Contest(data, ours(), pytest.fail)
+    contest = bench.PairedScores(data, ours(), pytest.fail)
     rows = contest.at(0.6, 5, 1, part="t")
     assert [row["implementation"] for row in rows] == [*ours(), "sgemm alone"]
     assert all(row["velocity_error"] < 1e-5 for row in rows[:-1])
@@ -57,7 +57,7 @@ def test_what_is_not_installed_is_left_out_with_a_note(monkeypatch):
     monkeypatch.setitem(sys.modules, "pykeops.numpy", None)
     notes: list[str] = []
     data = bench.synthetic(50, 4)
-    contest = bench.Contest(data, PEERS, notes.append)
+    contest = bench.PairedScores(data, PEERS, notes.append)
     assert list(contest.calls) == ["NumPy"]
     assert [note.split(" is left out")[0] for note in notes] == [name for name in PEERS if name != "NumPy"]
     assert list(sgemms(data, data[:2])) == ["NumPy"]

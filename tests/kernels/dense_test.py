@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from kernels.posterior.dense import posterior_over_all
-from kernels.posterior.found import Found, Queries
-from kernels.posterior.sketch import build_sketch
+from kernels.posterior.cpu.full_pass import dense_posterior
+from kernels.posterior.cpu.index import build_index
+from kernels.posterior.cpu.results import Found, Queries
 from tests import float64_oracle as exact
 
 RNG = np.random.default_rng(0)
@@ -26,7 +26,7 @@ def answered(data: np.ndarray, x: np.ndarray, t: np.ndarray, **more: np.ndarray)
     t64 = t.astype(np.float64)
     queries = Queries(x.astype(np.float64), t64, 1 - t64, np.ones(len(x)), more.pop("label", np.full(len(x), -1)))
     found = Found.none(*x.shape)
-    posterior_over_all(build_sketch(data, **more), queries, np.arange(len(x)), found)
+    dense_posterior(build_index(data, **more), queries, np.arange(len(x)), found)
     return found
 
 

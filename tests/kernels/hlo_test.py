@@ -1,6 +1,6 @@
 """A program's text, read: what the devices do, however it is wrapped, and how often."""
 
-from kernels.hlo import Collective, collectives
+from kernels.tpu_tools.hlo import Collective, collectives
 
 TPU = """
 HloModule step

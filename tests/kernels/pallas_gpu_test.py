@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
-from kernels.double import float64_scope
+from kernels.float64 import float64_scope
 from kernels.posterior import BlockSizes, posterior, prepare
-from kernels.posterior.pallas_gpu import pallas_gpu
+from kernels.posterior.pallas.gpu import pallas_gpu
 from kernels.posterior.partial import Partial
 from kernels.posterior.queries import Queries
-from kernels.posterior.streaming import streaming
+from kernels.posterior.xla.streaming import streaming
 
 
 def ask(implementation, data, labels=None, counts=None, *, b, full=True, block=96, precision="highest") -> Partial:

@@ -10,15 +10,15 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from flowjax.oracle import Oracle
-from kernels.double import float64_scope
+from kernels.float64 import float64_scope
 from kernels.posterior import api
-from kernels.posterior.collectives import Shards
-from kernels.posterior.pallas_tpu import pallas_tpu
+from kernels.posterior.distributed.collectives import Shards
+from kernels.posterior.pallas.tpu import pallas_tpu
+from kernels.posterior.pallas.tpu_blocks import GENERATIONS, TpuBlocks, default_blocks, parts_of
 from kernels.posterior.partial import Partial
 from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples, by_class, prepare
-from kernels.posterior.settle import settle
-from kernels.posterior.tpu_blocks import GENERATIONS, TpuBlocks, default_blocks, parts_of
+from kernels.posterior.xla.refine import settle
 from tests import float64_oracle
 
 SMALL = TpuBlocks(32, 256, score_tile=(128, 128, 128), sum_tile=128)
@@ -250,7 +250,7 @@ def test_a_tile_reads_the_blocks_of_its_classes_only():
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> str:
     """The product's own path to the kernel, on a device that has to interpret it."""
 
-    def run(queries: Queries, samples: Samples, how: api.Plan) -> Partial:
+    def run(queries: Queries, samples: Samples, how: api.PosteriorSettings) -> Partial:
         return pallas_tpu(queries, samples, full=how.full, blocks=SMALL, precision=how.precision, tolerance=how.tolerance, interpret=True)
 
     monkeypatch.setitem(api.IMPLEMENTATIONS, "pallas_tpu", api.Implementation(run, ("cpu",), (), ""))

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.double import argmax64, float64_scope
+from kernels.float64 import argmax64, float64_scope
 from kernels.posterior import BlockSizes, Moments, posterior, prepare, reference
-from kernels.posterior import streaming as streaming_module
 from kernels.posterior.api import plan
 from kernels.posterior.partial import Partial
 from kernels.posterior.queries import Queries
-from kernels.posterior.streaming import streaming
+from kernels.posterior.xla import streaming as streaming_module
+from kernels.posterior.xla.streaming import streaming
 from tests import float64_oracle as exact
 
 N, D, B = 53, 5, 11

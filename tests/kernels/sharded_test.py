@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from flowjax.oracle import Oracle, OracleOutput
 from kernels.posterior import BlockSizes, posterior
 from kernels.posterior.api import plan, run
-from kernels.posterior.sharded import abstract_samples, rows_of_process, shard_samples
+from kernels.posterior.distributed.sharded import abstract_samples, rows_of_process, shard_samples
 from tests import float64_oracle as exact
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -331,7 +331,7 @@ port, number, path = sys.argv[1:]
 jax.distributed.initialize(coordinator_address=f"127.0.0.1:{port}", num_processes=2, process_id=int(number))
 import numpy as np
 from flowjax.oracle import Oracle
-from kernels.posterior.sharded import rows_of_process, shard_samples
+from kernels.posterior.distributed.sharded import rows_of_process, shard_samples
 from tests.kernels.sharded_test import CLUSTERS, COUNTS, on_path
 mesh = jax.make_mesh((4, 1), ("samples", "queries"))
 rows = rows_of_process(len(CLUSTERS), mesh)

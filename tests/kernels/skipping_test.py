@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 
 from flowjax.oracle import Oracle
-from kernels.posterior import looks, posterior
-from kernels.posterior.aim import Aim
-from kernels.posterior.found import Found, Queries
-from kernels.posterior.looks import COARSE, COLUMNS, HALF, LEAF, MORE, NORMS, multiply, panels_of
-from kernels.posterior.planner import Costs, choose, count_standing, sketch_of
+from kernels.posterior import posterior
+from kernels.posterior.cpu.bounds import COARSE, COLUMNS, HALF, LEAF, MORE, NORMS, bounds_of_leaves, multiply, panels_of
+from kernels.posterior.cpu.dispatch import Costs, choose, count_survivors, index_of
+from kernels.posterior.cpu.index import Index, beyond, build_index
+from kernels.posterior.cpu.pruned_search import PrunedSearch, pruned_posterior
+from kernels.posterior.cpu.query_tables import QueryTables
+from kernels.posterior.cpu.results import Found, Queries
 from kernels.posterior.samples import by_class, prepare
-from kernels.posterior.sketch import Sketch, beyond, build_sketch
-from kernels.posterior.skipping import Look, posterior_by_sketch
 from tests import float64_oracle as exact
 
 N, D = 500, 70
@@ -56,8 +56,8 @@ keys = pytest.mark.parametrize("key", DATA)
 
 
 @functools.cache
-def sketch(key: str) -> Sketch:
-    return build_sketch(DATA[key])
+def index(key: str) -> Index:
+    return build_index(DATA[key])
 
 
 def queries(data: np.ndarray, seed: int, count: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -82,24 +82,24 @@ def host(x: np.ndarray, t: np.ndarray) -> Queries:
     return Queries(x.astype(np.float64), t, 1 - t, np.ones(len(x)), np.full(len(x), -1))
 
 
-def by_sketch(own: Sketch, queries: Queries, tolerance: float = 0.0, by_products: bool = False) -> Found:
+def pruned(own: Index, queries: Queries, tolerance: float = 0.0, by_products: bool = False) -> Found:
     found = Found.none(*queries.x.shape)
-    posterior_by_sketch(own, queries, np.arange(len(queries.x)), found, tolerance=tolerance, by_products=by_products)
+    pruned_posterior(own, queries, np.arange(len(queries.x)), found, tolerance=tolerance, by_products=by_products)
     return found
 
 
-def log_weights(own: Sketch, queries: Queries) -> np.ndarray:
+def log_weights(own: Index, queries: Queries) -> np.ndarray:
     """-‖x - α y‖² / 2σ² in float64, from differences."""
     gaps = queries.x[:, None] - queries.alpha[:, None, None] * own.rows[None].astype(np.float64)
     return -np.sum(gaps**2, axis=2) / (2 * queries.sigma[:, None] ** 2)
 
 
-def bounds(way: str, own: Sketch, aim: Aim) -> np.ndarray:
+def bounds(way: str, own: Index, aim: QueryTables) -> np.ndarray:
     """At least the score of each sample for each query, `[B, places]`; as the code has it, of columns by its formula."""
     table, places = own.table, len(own.row)
     if way == "leaves":
         of_leaves = np.empty((places // LEAF, len(aim.g)), np.float32)
-        looks.bounds_of_leaves(0, len(of_leaves), table, aim, of_leaves)
+        bounds_of_leaves(0, len(of_leaves), table, aim, of_leaves)
         return np.repeat(of_leaves.T, LEAF, axis=1) + aim.slack[:, None]
     if way == "products":
         scores = np.empty((places, len(aim.g)), np.float32)
@@ -116,8 +116,8 @@ def bounds(way: str, own: Sketch, aim: Aim) -> np.ndarray:
 @settings(max_examples=3)
 @given(seed=st.integers(0, 1000))
 def test_no_sample_weighs_more_than_its_bound(key, way, seed):
-    own, tile = sketch(key), host(*queries(DATA[key], seed))
-    truth, aim = log_weights(own, tile), Aim.at(own, tile.x, tile.alpha, tile.sigma)
+    own, tile = index(key), host(*queries(DATA[key], seed))
+    truth, aim = log_weights(own, tile), QueryTables.at(own, tile.x, tile.alpha, tile.sigma)
     there = own.row >= 0
     found = bounds(way, own, aim)[:, there] + aim.constant[:, None]
     rounding = 1e-9 * (1 + np.abs(truth).max(axis=1)) + 1e-6 * np.abs(aim.constant)
@@ -129,10 +129,10 @@ def test_no_sample_weighs_more_than_its_bound(key, way, seed):
 @settings(max_examples=3)
 @given(seed=st.integers(0, 1000))
 def test_what_stands_is_all_that_lies_within_the_cut_of_a_weight_that_some_sample_has(key, by_products, seed):
-    own, tile = sketch(key), host(*queries(DATA[key], seed))
-    truth, aim = log_weights(own, tile), Aim.at(own, tile.x, tile.alpha, tile.sigma)
+    own, tile = index(key), host(*queries(DATA[key], seed))
+    truth, aim = log_weights(own, tile), QueryTables.at(own, tile.x, tile.alpha, tile.sigma)
     rounding = 1e-9 * (1 + np.abs(truth).max(axis=1))
-    heavy, cut, pairs = Look(own, slice(0, own.n), tile, 0.0).standing(by_products, np.full(len(tile.x), np.inf))
+    heavy, cut, pairs = PrunedSearch(own, slice(0, own.n), tile, 0.0).standing(by_products, np.full(len(tile.x), np.inf))
     assert (np.abs(truth[np.arange(len(truth)), heavy.row] - heavy.peak) <= rounding).all()
     stands = np.zeros(truth.shape, bool)
     stands[pairs.queries, pairs.rows] = True
@@ -144,7 +144,7 @@ def test_what_stands_is_all_that_lies_within_the_cut_of_a_weight_that_some_sampl
 @keys
 def test_every_sample_has_one_place_in_a_leaf_of_its_class(key):
     n = len(DATA[key])
-    own = build_sketch(DATA[key], labels=np.sort(np.arange(n) % 7).astype(np.int32))
+    own = build_index(DATA[key], labels=np.sort(np.arange(n) % 7).astype(np.int32))
     np.testing.assert_array_equal(np.sort(own.row[own.row >= 0]), np.arange(n))
     for rows in own.classes.values():
         leaves = own.leaves_of(rows)
@@ -155,8 +155,8 @@ def test_every_sample_has_one_place_in_a_leaf_of_its_class(key):
 @keys
 def test_bytes_and_what_they_lack_are_the_numbers(key):
     """Samples are their bytes and what is left; so are directions, of 16 bits; coordinates are those of an orthonormal basis."""
-    own, tile = sketch(key), host(*queries(DATA[key], 1))
-    aim, table = Aim.at(own, tile.x, tile.alpha, tile.sigma), own.table
+    own, tile = index(key), host(*queries(DATA[key], 1))
+    aim, table = QueryTables.at(own, tile.x, tile.alpha, tile.sigma), own.table
     g = (tile.alpha / tile.sigma**2)[:, None] * (tile.x - tile.alpha[:, None] * own.center)
     np.testing.assert_allclose(aim.g, g, rtol=1e-9, atol=1e-9 * np.abs(g).max())
     lost = np.linalg.norm(g * own.step - aim.whole.bits * aim.whole.step[:, None], axis=1)
@@ -181,17 +181,17 @@ def test_of_images_nothing_is_left():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 30)).astype(np.uint8)
     for rows, whole in ((images, True), (images / np.float32(127.5) - 1, True), (rng.standard_normal((40, 30)).astype(np.float32), False)):
-        own = build_sketch(rows)
+        own = build_index(rows)
         assert (own.table.whole.left.max() < 1e-5) == whole
 
 
 def test_queries_far_from_all_samples():
     """No score of theirs comes near what noise of the path would leave."""
-    own = sketch("falling spectrum")
+    own = index("falling spectrum")
     x = 100 * np.random.default_rng(0).standard_normal((6, D)).astype(np.float32)
     t = np.resize([0.5, 0.9, 0.99], 6).astype(np.float32)
     for by_products in (False, True):
-        found = by_sketch(own, host(x, t), by_products=by_products)
+        found = pruned(own, host(x, t), by_products=by_products)
         assert found.answered.all()
         np.testing.assert_array_equal(found.top1_index, log_weights(own, host(x, t)).argmax(axis=1))
 
@@ -199,12 +199,12 @@ def test_queries_far_from_all_samples():
 @keys
 def test_no_answer_exceeds_its_own_bound(key):
     """Whatever the tolerance: `denoised` is within `error_bound` and rounding of the exact mean."""
-    data, own = DATA[key], sketch(key)
+    data, own = DATA[key], index(key)
     x, t = queries(data, 7, 24)
     sigma = 1 - t.astype(np.float64)
     wanted = exact.oracle(data, x, t)
     for tolerance, by_products in itertools.product((0.0, 1e-3, 0.2), (False, True)):
-        found = by_sketch(own, host(x, t), tolerance, by_products)
+        found = pruned(own, host(x, t), tolerance, by_products)
         off = np.linalg.norm(found.denoised - wanted.denoised, axis=1)
         nats = 1e-15 * (np.linalg.norm(x.astype(np.float64), axis=1) + np.linalg.norm(data, axis=1).max()) ** 2 / sigma**2  # float64's own
         light = 1e-7  # of samples that are summed in float32
@@ -214,16 +214,16 @@ def test_no_answer_exceeds_its_own_bound(key):
 
 
 def test_a_tolerance_leaves_more_out():
-    own, (x, t) = sketch("falling spectrum"), queries(DATA["falling spectrum"], 3, 24)
-    strict, loose = (by_sketch(own, host(x, t), v) for v in (0.0, 0.05))
+    own, (x, t) = index("falling spectrum"), queries(DATA["falling spectrum"], 3, 24)
+    strict, loose = (pruned(own, host(x, t), v) for v in (0.0, 0.05))
     assert loose.standing.sum() < strict.standing.sum() < 24 * N
 
 
 @keys
-def test_the_oracle_by_sketch_is_exact(key):
+def test_the_oracle_pruned_is_exact(key):
     """The promised tolerance of the velocity, at every t, on and off the path."""
     data = DATA[key]
-    oracle = Oracle(data, implementation="sketch")
+    oracle = Oracle(data, implementation="pruned")
     for seed in range(2):
         x, t = queries(data, seed, 24)
         out, wanted = oracle(x, t), exact.oracle(data, x, t)
@@ -243,28 +243,28 @@ def test_classes_counts_and_small_dtypes():
     noise = rng.standard_normal((12, 5, 5))
     x = (t[:, None, None] * data[:12] + (1 - t)[:, None, None] * noise).astype(np.float32)
     label = np.where(np.arange(12) % 3 == 0, -1, labels[:12]).astype(np.int32)
-    sparse, dense = (Oracle(data, labels, counts=counts, implementation=name)(x, t, label) for name in ("sketch", "streaming"))
+    sparse, dense = (Oracle(data, labels, counts=counts, implementation=name)(x, t, label) for name in ("pruned", "streaming"))
     for name in ("velocity", "log_density", "entropy", "top1_weight", "effective_samples", "top1_index"):
         np.testing.assert_allclose(getattr(sparse, name), getattr(dense, name), rtol=2e-5, atol=2e-5, err_msg=name)
     through_the_door = posterior(
-        x.reshape(12, -1), t, 1 - t, data.reshape(N, -1), labels=labels, query_labels=label, counts=counts, implementation="sketch"
+        x.reshape(12, -1), t, 1 - t, data.reshape(N, -1), labels=labels, query_labels=label, counts=counts, implementation="pruned"
     )
     np.testing.assert_allclose(through_the_door.denoised, dense.denoised.reshape(12, -1), rtol=2e-5, atol=1e-4)
 
 
 def test_ties_go_to_the_lowest_index_of_the_caller():
     data = DATA["two hundred copies"]
-    out = Oracle(data, np.arange(N)[::-1] % 3, implementation="sketch")(data[100][None], 0.9)
+    out = Oracle(data, np.arange(N)[::-1] % 3, implementation="pruned")(data[100][None], 0.9)
     assert int(out.top1_index[0]) == 100
     np.testing.assert_allclose(out.top1_weight, 1 / 200, rtol=1e-5)
 
 
 def test_noise_alone_and_the_end_take_a_dense_pass():
-    """At t = 0 a sketch knows nothing, and at t = 1 the limit is asked for: these rows of a batch come from the dense pass."""
+    """At t = 0 a index knows nothing, and at t = 1 the limit is asked for: these rows of a batch come from the dense pass."""
     data = DATA["falling spectrum"]
     t = np.float32([0, 0.5, 1, 0.95])
     x = np.stack([data[3] * a for a in (0.1, 1, 1, 1)])
-    sparse, dense = (Oracle(data, implementation=name)(x, t) for name in ("sketch", "streaming"))
+    sparse, dense = (Oracle(data, implementation=name)(x, t) for name in ("pruned", "streaming"))
     np.testing.assert_allclose(sparse.velocity, dense.velocity, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(sparse.top1_index, dense.top1_index)
 
@@ -274,18 +274,18 @@ def test_where_too_many_stand_the_query_is_given_up():
     samples = prepare(jnp.asarray(np.concatenate([DATA["a sphere about the query"], 50 * np.eye(D, dtype=np.float32)])))
     x, ones = np.zeros((70, D)), np.ones(70)
     found = Found.none(70, D)
-    posterior_by_sketch(
-        sketch_of(samples), Queries(x, 0.5 * ones, 0.5 * ones, ones, np.full(70, -1)), np.arange(70), found, most=np.full(70, 0.3)
+    pruned_posterior(
+        index_of(samples), Queries(x, 0.5 * ones, 0.5 * ones, ones, np.full(70, -1)), np.arange(70), found, most=np.full(70, 0.3)
     )
     assert not found.answered.any()
 
 
 def test_a_query_that_float32_cannot_bound_is_given_up():
     """So far off that its scores might become infinite; the others of its tile are answered."""
-    own, x = sketch("falling spectrum"), DATA["falling spectrum"][:3].copy()
+    own, x = index("falling spectrum"), DATA["falling spectrum"][:3].copy()
     x[1] = 1e32
     for by_products in (False, True):
-        found = by_sketch(own, host(x, np.full(3, 0.9, np.float32)), by_products=by_products)
+        found = pruned(own, host(x, np.full(3, 0.9, np.float32)), by_products=by_products)
         np.testing.assert_array_equal(found.answered, [True, False, True])
 
 
@@ -293,7 +293,7 @@ def test_a_query_with_nan_gives_nan_and_leaves_the_others_alone():
     data = DATA["falling spectrum"]
     x = data[:4].copy()
     x[1, 2] = np.nan
-    sparse, dense = (posterior(x, 0.5, 0.5, data, implementation=name) for name in ("sketch", "streaming"))
+    sparse, dense = (posterior(x, 0.5, 0.5, data, implementation=name) for name in ("pruned", "streaming"))
     np.testing.assert_allclose(sparse.denoised, dense.denoised, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(sparse.top1_index, dense.top1_index)
     assert np.isnan(sparse.denoised[1]).all()
@@ -304,7 +304,7 @@ def test_it_is_driven_by_the_host():
     x = jnp.asarray(DATA["gaussians"][:2])
     for traced in (jax.jit(lambda oracle, x: oracle(x, 0.5).velocity), lambda o, x: jax.grad(lambda x: o(x, 0.5).velocity.sum())(x)):
         with pytest.raises(NotImplementedError, match="driven by the host and cannot run under jit"):
-            traced(Oracle(DATA["gaussians"], implementation="sketch"), x)
+            traced(Oracle(DATA["gaussians"], implementation="pruned"), x)
     eager, traced = (f(Oracle(DATA["gaussians"]), x) for f in (lambda o, x: o(x, 0.5), jax.jit(lambda o, x: o(x, 0.5))))
     np.testing.assert_array_equal(eager.velocity, traced.velocity)
 
@@ -312,8 +312,8 @@ def test_it_is_driven_by_the_host():
 def test_the_plan_says_why_in_words_and_figures():
     """Early dense, late by bounds; the shares are what was counted on the data."""
     rng = np.random.default_rng(0)
-    own = sketch_of(prepare(jnp.asarray((rng.standard_normal((4000, 200)) * np.geomspace(10, 0.01, 200)).astype(np.float32))))
-    standing, costs = count_standing(own), Costs(start=0.1, bound=1.0, look=50.0, product=5.0, weigh=100.0, dense=10.0)
+    own = index_of(prepare(jnp.asarray((rng.standard_normal((4000, 200)) * np.geomspace(10, 0.01, 200)).astype(np.float32))))
+    standing, costs = count_survivors(own), Costs(start=0.1, bound=1.0, look=50.0, product=5.0, weigh=100.0, dense=10.0)
     early, late = choose(own.n, costs, standing, 30.0), choose(own.n, costs, standing, 0.05)
     assert (early.way, early.cost) == ("dense", 1)
     assert str(early).startswith("dense: at σ/α = 30 bounds leave 100% of the 4,000 samples")
@@ -323,7 +323,7 @@ def test_the_plan_says_why_in_words_and_figures():
     cheap = choose(own.n, dataclasses.replace(costs, product=0.2), standing, 0.3)
     assert cheap.way == "products"
     assert "a product with the bytes of all 4,000 samples" in str(cheap)
-    oracle = Oracle(DATA["falling spectrum"], implementation="sketch")
+    oracle = Oracle(DATA["falling spectrum"], implementation="pruned")
     assert [line.split(":")[0] for line in oracle.plan(np.array([0.0, 0.9])).splitlines()] == ["t = 0", "t = 0.9"]
     assert "streaming" in Oracle(DATA["gaussians"], implementation="streaming").plan(0.5)
     cost = oracle.relative_cost(np.array([0.0, 0.9]))
@@ -332,14 +332,14 @@ def test_the_plan_says_why_in_words_and_figures():
     np.testing.assert_array_equal(Oracle(DATA["gaussians"], implementation="streaming").relative_cost(0.9), [1])
 
 
-def test_the_default_makes_a_sketch_when_it_pays(monkeypatch):
+def test_the_default_makes_an_index_when_it_pays(monkeypatch):
     """Small data never; large data after some tens of queries; then the answers are the dense ones, at every t."""
     data = DATA["falling spectrum"]
     oracle = Oracle(data)
     oracle(data, 0.9)
     assert not oracle._planner.ready
-    monkeypatch.setattr("kernels.posterior.planner.LEAST_NUMBERS", 1000)
-    monkeypatch.setattr("kernels.posterior.planner.WORTH", 0)
+    monkeypatch.setattr("kernels.posterior.cpu.dispatch.LEAST_NUMBERS", 1000)
+    monkeypatch.setattr("kernels.posterior.cpu.dispatch.WORTH", 0)
     times = (0.05, 0.3, 0.9)
     dense = [oracle(data[:8], t) for t in times]
     assert not oracle._planner.ready
@@ -355,5 +355,5 @@ def test_the_default_makes_a_sketch_when_it_pays(monkeypatch):
 def test_a_class_is_looked_at_alone():
     data, labels = DATA["falling spectrum"], (np.arange(N) % 5).astype(np.int32)
     samples = by_class(jnp.asarray(data), jnp.asarray(labels))
-    own = sketch_of(samples)
+    own = index_of(samples)
     assert {key: part.stop - part.start for key, part in own.classes.items()} == dict.fromkeys(range(5), N // 5)

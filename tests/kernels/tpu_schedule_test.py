@@ -2,7 +2,7 @@
 
 import pytest
 
-from kernels.tpu_schedule import BUNDLES, UNITS, Schedule, parse_schedule, read_schedule
+from kernels.tpu_tools.schedule import BUNDLES, UNITS, Schedule, parse_schedule, read_schedule
 
 RARE = 70
 """Bundles of a region without a matmul: longer than bookkeeping."""

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.posterior.tree import leaves_of
+from kernels.posterior.cpu.tree import leaves_of
 
 
 @given(n=st.integers(1, 200), k=st.integers(1, 4), size=st.integers(1, 20), kinds=st.integers(1, 200), seed=st.integers(0, 100))

@@ -1,0 +1,1 @@
+"""What the binaries share: flags, folders, data, trained models."""

@@ -1,0 +1,1 @@
+"""The two-stage analysis: turning points, advice, sweeps, and the statistics under them."""

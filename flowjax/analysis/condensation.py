@@ -1,0 +1,147 @@
+"""Which sample a noisy query condenses onto, and when: what `flowjax.analysis.turning_point` predicts from, where (1) is derived."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from flowjax.analysis.spectrum import as_rows
+
+NEAR = 1e-3  # of ‖y_i‖² + ‖y_j‖²: a squared distance below it, expanded in float32, may be wrong by more than a part in a thousand
+BLOCK_ELEMENTS = 2**24  # float32 elements at work at once, 64 MiB
+
+
+def condensation_thresholds(
+    data: ArrayLike, labels: ArrayLike | None = None, *, num_queries: int = 512, seed: int = 0, queries: np.ndarray | None = None
+) -> Float[np.ndarray, " Q"]:
+    """The thresholds ρ* of `predict_turning_point_from_data`: the empirical law of the α/σ at which a query finds its own sample.
+
+    Rows that are equal (and of one class, if there are labels) count as one sample of multiplicity c, which beats another iff
+    `ε + log(c_j / c_i) > 0`; the threshold is then the largest ρ at which any sample draws level.
+
+    Distances come from float32 products of centred data, and from float64 differences for pairs so near that the former would
+    be wrong by more than a part in a thousand. Working memory is about 200 MB beside the data, whatever N is.
+
+    Args, Raises: as `predict_turning_point_from_data`; queries: `[num_queries]`, which samples these are, instead of drawing them.
+
+    Returns:
+      `[num_queries]` float64, >= 0. Of samples in several parts, each with the queries' own: the greatest over the parts.
+    """
+    if num_queries < 1:
+        raise ValueError(f"num_queries = {num_queries}: expected at least 1")
+    thresholds = np.zeros(num_queries)
+    for chunk, pairs in competitions(data, labels, queries, num_queries=num_queries, seed=seed):
+        thresholds[chunk] = _largest_threshold(pairs)
+    return thresholds
+
+
+class Pairs(NamedTuple):
+    """Q queries and a block of B samples that compete with each query's own."""
+
+    along: Float[np.ndarray, "Q B"]
+    """z·(y_j - y_i)"""
+    gap: Float[np.ndarray, "Q B"]
+    """‖y_j - y_i‖²; 0 is the query's own sample."""
+    log_odds: Float[np.ndarray, "Q B"]
+    """log(c_j / c_i)"""
+
+
+def competitions(
+    data: ArrayLike, labels: ArrayLike | None, queries: np.ndarray | None, *, num_queries: int, seed: int
+) -> Iterator[tuple[np.ndarray, Iterator[Pairs]]]:
+    """Which of the queries, and what competes with their own samples, block by block; the queries as `condensation_thresholds` has them."""
+    rows = as_rows(data)
+    classes = checked_labels(labels, len(rows))
+    first, counts, group = _distinct(rows, classes)
+    rng = np.random.default_rng(seed)
+    if queries is None:
+        queries = np.concatenate([rng.permutation(len(rows)) for _ in range(-(-num_queries // len(rows)))])[:num_queries]
+    own = group[queries]
+    noise = rng.standard_normal((num_queries, rows.shape[1]), dtype=np.float32)
+    mean = rows.mean(0, dtype=np.float64)
+
+    class_of_distinct = classes[first]
+    for label in np.unique(class_of_distinct[own]):
+        members = np.flatnonzero(class_of_distinct == label)
+        among = np.flatnonzero(class_of_distinct[own] == label)
+        # Few queries at a time, so that blocks stay long enough for BLAS.
+        for chunk in np.array_split(among, -(-len(among) // 1024)):
+            yield chunk, _pairs(rows, mean, first[members], counts[members], first[own[chunk]], counts[own[chunk]], noise[chunk])
+
+
+def checked_labels(labels: ArrayLike | None, n: int) -> np.ndarray:
+    """Classes of n samples, `[n]` integers; all 0 without labels. ValueError for what is not `[n]` integers."""
+    classes = np.zeros(n, int) if labels is None else np.asarray(labels)
+    if classes.shape != (n,) or not np.issubdtype(classes.dtype, np.integer):
+        raise ValueError(f"labels has shape {classes.shape} and dtype {classes.dtype}: expected [{n}] integers, one for each sample")
+    return classes
+
+
+def _distinct(rows: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each distinct (row, class) stands first, how often it occurs, and which of them each row is."""
+    seen: dict[tuple[bytes, int], int] = {}
+    # + 0 turns -0.0, which differs in its bytes only, into 0.0.
+    group = np.array([seen.setdefault(((row + 0).tobytes(), int(label)), len(seen)) for row, label in zip(rows, classes, strict=True)])
+    _, first, counts = np.unique(group, return_index=True, return_counts=True)
+    return first, counts, group
+
+
+def _pairs(
+    rows: np.ndarray,
+    mean: np.ndarray,
+    others: np.ndarray,
+    other_counts: np.ndarray,
+    own: np.ndarray,
+    own_counts: np.ndarray,
+    noise: np.ndarray,
+) -> Iterator[Pairs]:
+    """The rows `others` against each query's own row, `own`, block by block."""
+    sample = (rows[own] - mean).astype(np.float32)
+    sample_norm = np.einsum("qd,qd->q", sample, sample)
+    along_own = np.einsum("qd,qd->q", noise, sample)
+    step = max(64, BLOCK_ELEMENTS // (3 * rows.shape[1] + 6 * len(own)))
+    for start in range(0, len(others), step):
+        at = others[start : start + step]
+        block = (rows[at] - mean).astype(np.float32)
+        norms = sample_norm[:, None] + np.einsum("nd,nd->n", block, block)
+        along = noise @ block.T - along_own[:, None]
+        gap = norms - 2 * (sample @ block.T)
+        q, j = np.nonzero(gap <= NEAR * norms)
+        pairs = max(1, BLOCK_ELEMENTS // (4 * rows.shape[1]))
+        for s in range(0, len(q), pairs):
+            qs, js = q[s : s + pairs], j[s : s + pairs]
+            difference = rows[at[js]].astype(np.float64) - rows[own[qs]]
+            along[qs, js] = np.einsum("pd,pd->p", noise[qs], difference)
+            gap[qs, js] = np.einsum("pd,pd->p", difference, difference)
+        log_odds = np.log(other_counts[start : start + step]) - np.log(own_counts)[:, None]
+        yield Pairs(along, gap, log_odds.astype(np.float32))
+
+
+def _largest_threshold(blocks: Iterable[Pairs]) -> Float[np.ndarray, " Q"]:
+    """For each query the largest ρ at which any of the others draws level with its own sample."""
+    best = np.zeros(1)
+    for along, gap, log_odds in blocks:
+        # ρ along - ½ρ² gap + log odds = 0: the larger root, if there is one. A gap of 0 is the query's own sample.
+        under_root = along * along + 2 * gap * log_odds
+        level = (gap > 0) & (under_root >= 0)
+        roots = (along + np.sqrt(np.where(level, under_root, 0))) / np.where(level, gap, 1)
+        best = np.maximum(best, np.where(level, roots, 0).max(1))
+    return best
+
+
+def top_weights(blocks: Iterable[Pairs], ratios: Float[np.ndarray, " G"]) -> Float[np.ndarray, "Q G"]:
+    """The largest posterior weight of each query at each ρ."""
+    peak, total = np.full((1, len(ratios)), -np.inf), np.zeros((1, len(ratios)))
+    for along, gap, log_odds in blocks:
+        peaks, totals = [], []
+        for ratio in ratios.astype(np.float32):
+            scores = ratio * along - ratio**2 / 2 * gap + log_odds
+            peaks.append(scores.max(1))
+            totals.append(np.exp(scores - peaks[-1][:, None]).sum(1))
+        here = np.stack(peaks, 1).astype(np.float64)
+        higher = np.maximum(peak, here)
+        total = total * np.exp(peak - higher) + np.stack(totals, 1) * np.exp(here - higher)
+        peak = higher
+    return 1 / total

@@ -1,0 +1,160 @@
+"""A folder of images: `class/name.png`, as of ImageNet and torchvision's ImageFolder; EDM's, with a `dataset.json`; a flat one."""
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flowjax.data.formats.decoding import EncodedRows, decoded, is_grey
+from flowjax.data.labels import as_labels
+from flowjax.data.normalization import BYTES, IDENTITY
+from flowjax.data.records import Progress, Records
+from flowjax.data.sources.image_files import IMAGE_SUFFIXES, files_below, files_in, folders_in, is_image, others_among
+
+_EDM = "dataset.json"
+_HEADERS = 256  # images whose headers say whether all are grey
+_DECODER = 2  # part of the cache's key: 1 read a colour's upper 8 bits of 16
+
+
+def records(
+    path: str | os.PathLike, resolution: int = 0, normalize: str = "auto", cache_dir: str = "", progress: Progress | None = None
+) -> Records:
+    """The images of a folder, uint8 `[H, W, C]`, and their labels.
+
+    Each folder in it is a class, in the order of their names; with EDM's `dataset.json`, `{"labels": [[FILE, CLASS], ...]}`, that says the
+    classes; a folder with images only has no labels. Order: by class, then by name; without classes by name. All are grey (C = 1) if all of
+    those looked at first are, and RGB otherwise; transparency is left out. Hidden files and `__MACOSX` are passed over; images that are not
+    read for another reason are counted in `provenance["not_read"]`.
+
+    Args:
+      path: a folder of `.png`, `.jpg`, `.jpeg`, `.webp` or `.bmp` files, or of folders of them, at any depth.
+      resolution: the side of ADM's centre crop (`decoding.center_crop`); 0 leaves images of one size as they are.
+      normalize: "auto" scales by `x / 127.5 - 1` to [-1, 1]; "none" leaves grey levels.
+      cache_dir: where decoded images are kept; "" is ~/.cache/flowjax; "none" decodes them whenever they are read.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: a folder without images, an empty class, an image that cannot be read (`decoding.open_image`), images of several sizes
+        without a resolution, a colour among grey images, a dataset.json that does not fit.
+    """
+    if normalize not in ("auto", "none"):
+        raise ValueError(f'normalize={normalize!r}: expected "auto" or "none"')
+    if resolution < 0:
+        raise ValueError(f"resolution={resolution}: expected the side of a square in pixels, or 0 to leave images as they are")
+    root = pathlib.Path(path).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder; expected one with a folder of images for each class")
+    found = _listed(root)
+    every, labels = found.files, found.labels
+
+    def fetch(index: np.ndarray) -> tuple[list[bytes], np.ndarray | None]:
+        return [every[i].read_bytes() for i in index], None if labels is None else labels[index]
+
+    rows = EncodedRows(fetch, len(every), "L" if _are_grey(every) else "RGB", resolution, lambda i: str(every[i]))
+    images: Any = rows
+    if cache_dir != "none":
+        key = {"folder": str(root.resolve()), "resolution": resolution, "files": _stamp(root, every), "decoder": _DECODER}
+        images, _ = decoded(rows, cache_dir, root.name, key, progress)
+    return Records(
+        name=root.name,
+        rows=images,
+        labels=labels,
+        class_names=found.class_names,
+        normalization=BYTES if normalize == "auto" else IDENTITY,
+        value_range=(-1.0, 1.0) if normalize == "auto" else None,
+        provenance={"source": "images", "path": str(root), "resolution": resolution or None, **_said(found.not_read)},
+    )
+
+
+class _Listed(NamedTuple):
+    """The images of a folder.
+
+    Attributes:
+      files: in their order.
+      labels: `[N]`, or None.
+      class_names: of the labels, or None.
+      not_read: images that are left out, in words.
+    """
+
+    files: list[pathlib.Path]
+    labels: np.ndarray | None
+    class_names: tuple[str, ...] | None
+    not_read: str
+
+
+def _listed(root: pathlib.Path) -> _Listed:
+    if (root / _EDM).is_file():
+        every = list(files_below(root))
+        files = sorted(filter(is_image, every), key=lambda file: file.relative_to(root).as_posix())
+        if not files:
+            raise ValueError(f"{root}: no images beside {_EDM}; expected {', '.join(IMAGE_SUFFIXES)}")
+        return _Listed(files, *_edm_labels(root, files), others_among(every))
+    below = {folder.name: sorted(files_below(folder)) for folder in folders_in(root)}
+    classes = {name: [*filter(is_image, files)] for name, files in below.items()}
+    flat = sorted(files_in(root))
+    if not any(classes.values()):
+        files = [*filter(is_image, flat)]
+        if not files:
+            seen = others_among([*flat, *(file for files in below.values() for file in files)])
+            also = f" (but {seen}, which are not read)" if seen else ""
+            raise ValueError(f"{root}: no images there{also}; expected CLASS/NAME.png or NAME.png, of {', '.join(IMAGE_SUFFIXES)}")
+        return _Listed(files, None, None, others_among(flat))
+    empty = [name for name, files in classes.items() if not files]
+    if empty:
+        seen = others_among(below[empty[0]])
+        remedy = f"its {seen} are not read: convert them to PNG" if seen else "remove the folder or fill it"
+        raise ValueError(f"{root / empty[0]}: a class without images ({len(empty)} of {len(classes)}); {remedy}")
+    beside = sum(map(is_image, flat))
+    others = others_among([*flat, *(file for files in below.values() for file in files)])
+    not_read = ", ".join(filter(None, [others, f"{beside:,} images beside the folders of the classes" if beside else ""]))
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(files) for files in classes.values()])
+    return _Listed([file for files in classes.values() for file in files], labels, tuple(classes), not_read)
+
+
+def _edm_labels(root: pathlib.Path, files: list[pathlib.Path]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """What EDM's `dataset.json` says of some files: their classes, or None. Names in it are looked up among the files, never opened."""
+    place = root / _EDM
+    try:
+        pairs = json.loads(place.read_text(encoding="utf-8"))["labels"]
+        known = {str(name): label for name, label in pairs or ()}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{place}: not read: expected {{'labels': [[FILE, CLASS], ...]}} ({error})") from error
+    if not known:
+        return None, None
+    names = [file.relative_to(root).as_posix() for file in files]
+    missing = next((name for name in names if name not in known), None) or next(iter(known.keys() - set(names)), None)
+    if missing is not None:
+        state = "it has no label for" if missing in names else "no image is there for its"
+        raise ValueError(f"{place}: {state} {missing} ({len(known):,} labels, {len(names):,} images)")
+    try:
+        values = np.array([known[name] for name in names])
+    except ValueError as error:
+        raise ValueError(f"{place}: labels of several lengths, expected one number for each file") from error
+    return as_labels(values, len(files), str(place))
+
+
+def _said(not_read: str) -> dict[str, str]:
+    return {"not_read": not_read} if not_read else {}
+
+
+def _are_grey(files: list[pathlib.Path]) -> bool:
+    """Whether all of some files, evenly spread, are grey. The others are checked when they are decoded."""
+    for i in np.unique(np.linspace(0, len(files) - 1, _HEADERS).astype(int)):
+        try:
+            if not is_grey(files[i].read_bytes()):
+                return False
+        except ValueError as error:
+            raise ValueError(f"{files[i]}: {error}") from error
+    return True
+
+
+def _stamp(root: pathlib.Path, files: list[pathlib.Path]) -> str:
+    """A hash of names, sizes and times: a changed folder is decoded anew."""
+    found = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        found.update(f"{file.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return found.hexdigest()

@@ -1,0 +1,221 @@
+"""What runs a call of the oracle: from flat queries to `OracleOutput`, jitted, with its rules for `vmap` and reverse mode."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float, Int
+
+from flowjax.path import Path
+from kernels.float64 import float64_scope, to32, to64
+from kernels.posterior.api import Moments, covariance_product64, posterior64
+from kernels.posterior.distributed.sharded import Sharded, spread
+from kernels.posterior.samples import Samples
+from kernels.posterior.settings import PosteriorSettings
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class OracleOutput:
+    """What the posterior over the samples says at `B` points; float32. `moments="velocity"` leaves all but the first two None."""
+
+    velocity: Float[Array, "B *shape"]
+    """u*(x, t) = E[u_cond | x_t = x] = α' E[x_1 | x_t] + σ' (x - α E[x_1 | x_t]) / σ."""
+    denoised: Float[Array, "B *shape"]
+    """E[x_1 | x_t]."""
+    log_density: Float[Array, " B"] | None = None
+    """log p_t(x_t), nats, over the samples of the query's class."""
+    top1_weight: Float[Array, " B"] | None = None
+    """max_i γ_i."""
+    top1_index: Int[Array, " B"] | None = None
+    """Its sample, in the caller's order; ties go to the lowest index. -1 where x is NaN."""
+    entropy: Float[Array, " B"] | None = None
+    """-Σ γ_i log γ_i, nats."""
+    effective_samples: Float[Array, " B"] | None = None
+    """1 / Σ γ_i²."""
+    variance: Float[Array, " B"] | None = None
+    """tr Cov[x_1 | x_t]."""
+    cfm_gap: Float[Array, " B"] | None = None
+    """A_t² · variance = E‖u_cond - u*‖² at this point."""
+    divergence: Float[Array, " B"] | None = None
+    """∇·u* = A_t (α_t/σ_t²) · variance + D · B_t."""
+    error_bound: Float[Array, " B"] | None = None
+    """Bound on ‖denoised - exact‖₂ from samples left out; 0 = none (rounding excluded)."""
+
+
+def empty_output(shape: tuple[int, ...], *, full: bool) -> OracleOutput:
+    """The output of no queries."""
+    rows, none = jnp.zeros((0, *shape), jnp.float32), jnp.zeros(0, jnp.float32)
+    if not full:
+        return OracleOutput(rows, rows)
+    more = {f.name: none for f in dataclasses.fields(OracleOutput)}
+    return OracleOutput(**more | {"velocity": rows, "denoised": rows, "top1_index": jnp.zeros(0, jnp.int32)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """The static half of an oracle."""
+
+    path: Path
+    shape: tuple[int, ...]
+    how: PosteriorSettings
+
+
+def _evaluate(spec: Spec, samples: Samples | Sharded, x: Array, t: Array, label: Array) -> OracleOutput:
+    """`OracleOutput` on flat queries `[B, D]`. What is small is float64, from here to the last subtraction."""
+    with float64_scope():
+        x, t = _valid(x, t)
+        time = to64(t)
+        alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
+        found = spread(posterior64, (x, alpha, sigma, label, _velocity_center(spec.path, time)), samples, spec.how)
+        return _output(spec.path, samples.d, x, time, found)
+
+
+def _output(path: Path, d: int, x: Array, time: Array, found: Moments) -> OracleOutput:
+    """From the posterior's moments, float64, to the oracle's output."""
+    alpha, sigma, alpha_dot, sigma_dot = (f(time) for f in (path.alpha, path.sigma, path.alpha_dot, path.sigma_dot))
+    at_end = sigma == 0
+    safe_sigma, safe_sigma_dot = jnp.where(at_end, 1, sigma), jnp.where(at_end, 0, sigma_dot)
+    noise = (to64(x) - alpha[:, None] * found.denoised) / safe_sigma[:, None]
+    velocity = alpha_dot[:, None] * found.denoised + safe_sigma_dot[:, None] * noise
+    velocity = jnp.where(at_end[:, None], _velocity_at_end(path, to64(x), found.denoised), velocity)
+    if found.variance is None:
+        return OracleOutput(to32(velocity), to32(found.denoised))
+    a = alpha_dot - alpha * sigma_dot / sigma
+    # Where the variance is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ².
+    gap, stretch = (jnp.where(found.variance == 0, found.variance, rate * found.variance) for rate in (a**2, a * alpha / sigma**2))
+    more = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
+    more |= {"velocity": velocity, "cfm_gap": gap, "divergence": stretch + d * sigma_dot / sigma}
+    return OracleOutput(**{name: v if v.dtype == jnp.int32 else to32(v) for name, v in more.items()})
+
+
+@functools.cache
+def _of_times(path: Path) -> Callable[[Array], tuple[Array, Array, Array]]:
+    return jax.jit(lambda t: (path.alpha(to64(t)), path.sigma(to64(t)), _velocity_center(path, to64(t))))
+
+
+def coefficients(path: Path, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """α, σ and κ on the host, float64."""
+    with float64_scope():
+        alpha, sigma, velocity_center = (np.asarray(v) for v in _of_times(path)(jnp.asarray(t)))
+    return alpha, sigma, velocity_center
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def finished(path: Path, d: int, x: Array, t: Array, found: Moments) -> OracleOutput:
+    """From moments that something else has found, to the oracle's output."""
+    return _output(path, d, x, to64(t), found)
+
+
+def _velocity_center(path: Path, t: Float[Array, " B"]) -> Float[Array, " B"]:
+    """κ in `u* = A (E[x_1 | x_t] - κ x)`: -B/A, 1 for rectified flow. Not used at t = 1, where it need not be finite."""
+    inside = jnp.where(t < 1, t, 0.5)
+    return -path.B(inside) / path.A(inside)
+
+
+def _velocity_at_end(path: Path, x: Float[Array, "B D"], nearest: Float[Array, "B D"]) -> Float[Array, "B D"]:
+    away = jnp.sum((x - nearest) ** 2, axis=1) > 1e-24 * jnp.sum(nearest**2, axis=1)
+    return jnp.where(away[:, None], jnp.nan, path.velocity_scale_at_sample * x)
+
+
+def _jacobian_product(spec: Spec, samples: Samples | Sharded, x: Array, t: Array, label: Array, v: Array) -> Float[Array, "B D"]:
+    with float64_scope():
+        x, t = _valid(x, t)
+        time = to64(t)
+        alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
+        covariance = spread(covariance_product64, (x, alpha, sigma, label, _velocity_center(spec.path, time), v), samples, spec.how)
+        rate = spec.path.A(time) * alpha / sigma**2
+        stretched = jnp.where(covariance == 0, covariance, rate[:, None] * covariance)
+        return to32(stretched + spec.path.B(time)[:, None] * to64(v))
+
+
+def _valid(x: Array, t: Array) -> tuple[Array, Array]:
+    """Rows with a t outside [0, 1] become NaN: under tracing nobody could refuse them."""
+    inside = (t >= 0) & (t <= 1)
+    return jnp.where(inside[:, None], x, jnp.nan), jnp.where(inside, t, 0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What an oracle computes, each from `(samples, x [B, D], t [B], label [B])` and `jvp` from a `v [B, D]` too."""
+
+    evaluate: Callable[..., OracleOutput]
+    jvp: Callable[..., Array]
+
+
+@functools.cache
+def program_of(spec: Spec) -> Program:
+    """The two programs of an oracle, jitted, with their rules for `vmap` (fold into the batch) and reverse mode (one more pass)."""
+    evaluate = _folding(functools.partial(_evaluate, spec))
+    jvp = _first_order(_folding(functools.partial(_jacobian_product, spec)))
+    once = _first_order(evaluate)
+
+    @jax.custom_vjp
+    def differentiable(samples: Samples | Sharded, x: Array, t: Array, label: Array) -> OracleOutput:
+        return evaluate(samples, x, t, label)
+
+    def forward(samples: Samples | Sharded, x: Any, t: Any, label: Any) -> tuple[OracleOutput, tuple[Any, ...]]:
+        if t.perturbed or any(leaf.perturbed for leaf in jax.tree.leaves(samples)):
+            raise NotImplementedError("the oracle is differentiable in x_t only, not in t or the data")
+        plain = jax.tree.map(lambda leaf: leaf.value, samples)
+        return once(plain, x.value, t.value, label.value), (plain, x.value, t.value, label.value)
+
+    def backward(saved: tuple[Any, ...], cotangent: OracleOutput) -> tuple[None, Array, None, None]:
+        for field in dataclasses.fields(cotangent):
+            given = getattr(cotangent, field.name)
+            if field.name != "velocity" and given is not None and not isinstance(given, SymbolicZero):
+                raise NotImplementedError(f"OracleOutput.{field.name} is not differentiable; velocity is, in x_t")
+        of_velocity = cotangent.velocity
+        if isinstance(of_velocity, SymbolicZero):
+            return None, jnp.zeros(of_velocity.shape, of_velocity.dtype), None, None
+        return None, jvp(*saved, of_velocity), None, None
+
+    differentiable.defvjp(forward, backward, symbolic_zeros=True)
+    return Program(jax.jit(differentiable), jax.jit(jvp))
+
+
+def _first_order(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f` refusing to be differentiated: it is called by the reverse rule, so that its derivative would be of second order."""
+
+    @jax.custom_jvp
+    def whole(*arguments: Any) -> Any:
+        return f(*arguments)
+
+    @whole.defjvp
+    def refuse(primals: Any, tangents: Any) -> Any:
+        raise NotImplementedError(
+            "second derivatives of the oracle are not available: take differences of oracle.jvp, or of the velocity's gradient"
+        )
+
+    return whole
+
+
+FORWARD = (
+    "the oracle has no forward-mode rule (jax.jvp, jax.jacfwd): oracle.jvp(x_t, t, v) is the Jacobian of the velocity times v, and "
+    "jax.grad, jax.vjp and jax.jacrev work"
+)
+
+
+def _folding(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f(samples, *rows)`, all rows `[B, ...]`, under `vmap` one call with a batch of V·B rows."""
+
+    @custom_vmap
+    def folded(samples: Samples | Sharded, *rows: Array) -> Any:
+        return f(samples, *rows)
+
+    @folded.def_vmap
+    def rule(size: int, batched: list[Any], samples: Samples | Sharded, *rows: Array) -> tuple[Any, Any]:
+        if any(jax.tree.leaves(batched[0])):
+            raise NotImplementedError("vmap over the oracle's data is not available; vmap over x_t, t and label is")
+        full = [v if is_batched else jnp.broadcast_to(v, (size, *v.shape)) for v, is_batched in zip(rows, batched[1:], strict=True)]
+        out = folded(samples, *(v.reshape(-1, *v.shape[2:]) for v in full))
+        unfolded = jax.tree.map(lambda v: v.reshape(size, -1, *v.shape[1:]), out)
+        return unfolded, jax.tree.map(lambda _: True, unfolded)
+
+    return folded

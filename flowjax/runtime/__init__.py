@@ -1,0 +1,1 @@
+"""Processes, exit codes, preemption, files and locks: what several parts need of the machine."""

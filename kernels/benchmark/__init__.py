@@ -1,0 +1,1 @@
+"""The oracle beside other libraries, timed and checked in one run."""

@@ -1,0 +1,1 @@
+"""The CPU engine: an index of the samples, pruned search, and the dense pass."""

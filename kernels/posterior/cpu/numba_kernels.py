@@ -1,0 +1,295 @@
+"""What is done sample by sample, and not by matrix products: compiled by numba, for the CPU. Each call runs on one thread, without the GIL.
+
+What lies at `[k]` in an inner loop is taken from a slice, over which k runs from 0: numba lets an index be negative, and where LLVM cannot
+tell that it is not, a loop is several times slower.
+
+Scores lie as `[samples, queries]`, so that all that is done for each query is done for some at a time.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+FAST = {"reassoc", "contract", "nsz", "nnan"}
+RUN = 128
+"""Rows whose weights are summed in float32, before the sums go on in float64."""
+TOGETHER = 64
+"""Rows whose sums are made together."""
+
+_WAITING: list[tuple[bool, Callable[..., Any]]] = []
+
+
+def compiled(f: Callable[..., Any]) -> Any:
+    """Compiled by numba, which is imported when the first of these is called: it takes a quarter of a second and 60 MB."""
+    own = inspect.unwrap(f)  # tests put type checks around every function
+    _WAITING.append((False, own))
+
+    @functools.wraps(f)
+    def first(*arguments: Any) -> Any:
+        from numba import njit
+        from numba.extending import intrinsic
+
+        for inside, each in _WAITING:  # all at once, for they call each other
+            each.__globals__[each.__name__] = intrinsic(each) if inside else njit(nogil=True, cache=True, fastmath=FAST)(each)
+        _WAITING.clear()
+        return own.__globals__[own.__name__](*arguments)
+
+    return first
+
+
+def intrinsic(f: Callable[..., Any]) -> Any:
+    """What a compiled function calls, told to LLVM instruction by instruction: compiled with it."""
+    _WAITING.append((True, inspect.unwrap(f)))
+    return f
+
+
+@compiled
+def to_bytes(rows, origin, step, digits, lengths, left):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """`digits` of some rows, y = origin + step ∘ digits + what is left; at least their norms, and the norms of what is left."""
+    for i in range(rows.shape[0]):
+        length, lost = 0.0, 0.0
+        for j in range(rows.shape[1]):
+            away = np.float64(rows[i, j]) - origin[j]
+            digit = min(max(np.floor(away / step[j] + 0.5), -128.0), 127.0)
+            digits[i, j] = np.int8(digit)
+            length += digit * digit
+            lost += (away - step[j] * digit) ** 2
+        lengths[i] = np.float32(np.sqrt(length) * 1.000001)
+        left[i] = np.float32(np.sqrt(lost) * 1.000001)
+
+
+@compiled
+def to_bits(g, unit, most, bits, step, lost, length):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """`bits` of a norm of up to `most`, but for rounding: unit ∘ g = step bits + what is lost, of which its norm; and ‖g‖."""
+    for q in range(g.shape[0]):
+        largest, size, all_size, gone = 0.0, 0.0, 0.0, 0.0
+        for i in range(g.shape[1]):
+            value = g[q, i] * unit[i]
+            largest = max(largest, abs(value))
+            all_size += value * value
+            size += g[q, i] * g[q, i]
+        own = max(largest / 32767, np.sqrt(all_size) / most) if largest > 0 else 1.0
+        for i in range(g.shape[1]):
+            value = g[q, i] * unit[i]
+            bit = np.floor(value / own + 0.5)
+            bits[q, i] = np.int16(bit)
+            gone += (value - own * bit) ** 2
+        step[q], lost[q], length[q] = own, np.sqrt(gone) * 1.000001, np.sqrt(size) * 1.000001
+
+
+@compiled
+def directions(x, alpha, sigma, center, away, g, squares, offset):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Of each query `g` = (α/σ²)(x - α c), ‖x - α c‖², and as `offset` g·away."""
+    for q in range(x.shape[0]):
+        rate, total, along = alpha[q] / sigma[q] ** 2, 0.0, 0.0
+        for i in range(x.shape[1]):
+            gap = x[q, i] - alpha[q] * center[i]
+            g[q, i] = rate * gap
+            total += gap * gap
+            along += rate * gap * away[i]
+        squares[q], offset[q] = total, along
+
+
+@compiled
+def around(x, alpha, sigma, velocity_center, center, samples, rows, base, squares, moving, scores):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Of one sample for each query: itself, as float64, ‖x - α y‖², ‖y - κ x‖², and its score without its prior,
+    (α/σ²)(x - α c)·(y - c) - (α²/2σ²) ‖y - c‖²."""
+    for q in range(x.shape[0]):
+        y, own, into, away, along, norm = samples[rows[q]], x[q], base[q], 0.0, 0.0, 0.0
+        for i in range(own.shape[0]):
+            value = np.float64(y[i])
+            into[i] = value
+            gap = value - center[i]
+            along += (own[i] - alpha[q] * center[i]) * gap
+            norm += gap * gap
+            away += (value - velocity_center[q] * own[i]) ** 2
+        squares[q], moving[q] = _square_distance(own, alpha[q], y), away
+        rate = alpha[q] / sigma[q] ** 2
+        scores[q] = rate * along - rate * alpha[q] / 2 * norm
+
+
+@compiled
+def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
+    x, alpha, sigma, samples, norms, prior, index, base, own_prior, cut, rows, queries, logs, sure, first, last,
+    mean, light, sums, highest, whose,
+):  # fmt: skip
+    """Weigh pairs `first` to `last`, and add them to the moments of their queries.
+
+    Args:
+      norms: of the samples, ‖y - c‖².
+      base: `[B, D]`, a heavy sample of each query, to whose log weight all are relative; `own_prior`, its log prior.
+      cut: `[B]`, how far below the peak a sample is left out.
+      logs, sure: of each pair its log weight relative to the peak, where that is sure; where not, it is computed from differences.
+      mean: `[B, D]` float64, Σ w (y - base) of those that are not, w = exp(log weight - peak).
+      light: `[B, D]` float32, Σ w y of those that are.
+      sums: `[B, 7]` Σ w, Σ w², Σ w log w; of those from differences Σ w ‖y - base‖²; of the others Σ w and Σ w ‖y - c‖²; Σ w of those
+        left out.
+      highest, whose: `[B]`, the highest log weight from differences, relative to the base's, and its sample: of equals, the caller's
+        lowest index.
+    """
+    for pair in range(first, last):
+        q, j = queries[pair], rows[pair]
+        y, z = samples[j], logs[pair]
+        if not sure[pair]:
+            z = prior[j] - own_prior[q] + alpha[q] * _nearer(x[q], alpha[q], base[q], y) / (2 * sigma[q] ** 2)
+            if z > highest[q] or (z == highest[q] and index[j] < index[whose[q]]):
+                highest[q], whose[q] = z, j
+        w = np.exp(min(z, 600.0))
+        sums[q, 0] += w
+        sums[q, 1] += w * w
+        sums[q, 2] += w * z
+        if z < -cut[q]:
+            sums[q, 6] += w
+        elif sure[pair]:
+            small, into = np.float32(w), light[q]
+            for i in range(y.shape[0]):
+                into[i] += small * np.float32(y[i])
+            sums[q, 4] += w
+            sums[q, 5] += w * norms[j]
+        else:
+            middle, total, away = base[q], mean[q], 0.0
+            for i in range(y.shape[0]):
+                gap = np.float64(y[i]) - middle[i]
+                total[i] += w * gap
+                away += gap * gap
+            sums[q, 3] += w * away
+
+
+@compiled
+def _nearer(x, alpha, base, y):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """(‖x - α base‖² - ‖x - α y‖²) / α, as (y - base)·((x - α y) + (x - α base)): exact however far x lies, and 0 for equal samples."""
+    total = alpha - alpha
+    for i in range(x.shape[0]):
+        other, own = np.float64(y[i]), base[i]
+        total += (other - own) * ((x[i] - alpha * other) + (x[i] - alpha * own))
+    return total
+
+
+@compiled
+def _square_distance(x, alpha, y):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """‖x - α y‖², in the dtype of x and α."""
+    total = alpha - alpha
+    for i in range(x.shape[0]):
+        gap = x[i] - alpha * y[i]
+        total += gap * gap
+    return total
+
+
+@compiled
+def highest(scores, start, k, norms, prior, best, where):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Products `[n, B]` float32 of the samples from `start` on become scores, `- k norm + prior`; `best` of each query is raised to its
+    highest, and `where` is that sample."""
+    for i in range(scores.shape[0]):
+        j = np.int32(start + i)
+        norm, p, row = np.float32(norms[j]), np.float32(prior[j]), scores[i]
+        for q in range(k.shape[0]):
+            value = row[q] - k[q] * norm + p
+            row[q] = value
+            where[q] = j if value > best[q] else where[q]
+            best[q] = max(best[q], value)
+
+
+@compiled
+def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
+    scores, first, start, norms, peak, negligible, limit, sums, rows, queries, at
+):
+    """Scores become weights, exp(score - peak), and are summed; the heavy ones become 0, and are named.
+
+    Args:
+      scores: `[n, B]` float32, of the samples from `start` on; from row `first` on.
+      negligible, limit: `[B]` float32: what weighs less becomes 0, and what weighs more is heavy.
+      sums: `[6, B]`, added to: Σ w, Σ w², Σ w (score - peak), Σ w norm of those that are neither, Σ w of all, Σ w of the negligible.
+      rows, queries: result, written from `at` on: the heavy pairs.
+
+    Returns:
+      Where to go on (short of n where there is no more room), how many heavy pairs there are, and how many weights are not 0.
+    """
+    n, b = scores.shape
+    count = 0
+    some, z, bits = np.zeros((6, b), np.float32), np.empty(b, np.float32), np.empty(b, np.int32)
+    two_to = bits.view(np.float32)
+    done = n
+    for i in range(first, n):
+        if at + b > rows.shape[0]:
+            done = i
+            break
+        weight = scores[i]
+        heavy = np.int32(0)
+        for q in range(b):
+            z[q] = weight[q] - peak[q]
+        for q in range(b):
+            # exp(z) = 2^whole 2^part, the latter by its Taylor polynomial: within 2e-7 of itself on [-1/2, 1/2].
+            y = min(max(z[q], np.float32(-87)), np.float32(60)) * np.float32(1.4426950408889634)
+            whole = np.floor(y + np.float32(0.5))
+            part = (y - whole) * np.float32(0.6931471805599453)
+            poly = np.float32(1 / 5040)
+            poly = poly * part + np.float32(1 / 720)
+            poly = poly * part + np.float32(1 / 120)
+            poly = poly * part + np.float32(1 / 24)
+            poly = poly * part + np.float32(1 / 6)
+            poly = poly * part + np.float32(0.5)
+            poly = poly * part + np.float32(1)
+            poly = poly * part + np.float32(1)
+            bits[q] = (np.int32(whole) + np.int32(127)) << np.int32(23)
+            weight[q] = poly
+        for q in range(b):
+            weight[q] = weight[q] * two_to[q] if z[q] > np.float32(-87) else np.float32(0)
+            heavy += np.int32(weight[q] > limit[q])
+            some[4, q] += weight[q]
+        if heavy:
+            for q in range(b):
+                if weight[q] > limit[q]:
+                    rows[at], queries[at], weight[q] = start + i, q, 0
+                    at += 1
+        small, left = np.float32(norms[start + i]), np.int32(0)
+        for q in range(b):
+            left += np.int32(weight[q] >= negligible[q])
+        count += int(left)
+        for q in range(b):
+            some[5, q] += weight[q] if weight[q] < negligible[q] else np.float32(0)
+            weight[q] = weight[q] if weight[q] >= negligible[q] else np.float32(0)
+            w = weight[q]
+            some[0, q] += w
+            some[1, q] += w * w
+            some[2, q] += w * max(z[q], np.float32(-87))
+            some[3, q] += w * small
+        if (i - first) % RUN == RUN - 1 or i == n - 1:
+            for s in range(6):
+                for q in range(b):
+                    sums[s, q] += some[s, q]
+                    some[s, q] = 0
+    for s in range(6):
+        for q in range(b):
+            sums[s, q] += some[s, q]
+    return done, at, count
+
+
+@compiled
+def add_rows(weights, rows, into):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """`into` `[B, D]` += weightsᵀ rows, where most weights `[n, B]` are 0."""
+    n, b = weights.shape
+    chosen, count = np.empty((b, TOGETHER + 1), np.int32), np.empty(b, np.int64)
+    for first in range(0, n, TOGETHER):
+        # Some rows together, query by query, so that a core's first caches hold them.
+        count[:] = 0
+        for i in range(first, min(first + TOGETHER, n)):
+            for q in range(b):
+                chosen[q, count[q]] = i
+                count[q] += np.int64(weights[i, q] != 0)
+        for q in range(b):
+            total = into[q]
+            for p in range(count[q]):
+                w, row = weights[chosen[q, p], q], rows[chosen[q, p]]
+                for k in range(row.shape[0]):
+                    total[k] += w * row[k]
+
+
+@compiled
+def add_scaled(total, scale, more):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """`total` `[B, D]` float64 times `scale` of each row, plus `more`."""
+    for q in range(total.shape[0]):
+        for i in range(total.shape[1]):
+            total[q, i] = total[q, i] * scale[q] + more[q, i]

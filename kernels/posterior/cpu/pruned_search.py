@@ -1,0 +1,208 @@
+"""The posterior without going through all samples: bounds of scores from a index, then the few that could matter exactly.
+
+Refinement gives nearly all weight to one sample, so late in time almost nothing needs to be looked at. What is left out is left out with
+a certificate: with K samples standing, the others weigh less than `N exp(-cut)` of the heaviest, where the cut is chosen so that float32
+rounding hides it. Driven by the host, hence not under tracing.
+
+Two ways to the samples that stand. Bounds of ever fewer samples, ever finer: boxes, columns, bytes (`kernels.posterior.cpu.bounds`). Or a
+product with the bytes of all samples, which costs the same however many bounds would leave.
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from kernels.posterior.cpu import numba_kernels
+from kernels.posterior.cpu.accumulate import HIDDEN, Heavy, Pairs, moments
+from kernels.posterior.cpu.bounds import LEAF, begin, bounds_of_leaves, look, multiply, panels_of, sift
+from kernels.posterior.cpu.index import ROWS, Index
+from kernels.posterior.cpu.query_tables import QueryTables
+from kernels.posterior.cpu.results import Found, Queries, by_tiles
+from kernels.posterior.cpu.threads import cores, on_every_core, share
+
+LIGHT, WRONG = 10.0, 1e-8
+"""Nats below the peak from which a sample may be weighed by its bytes, where what they get wrong weighs less than this: both for queries
+whose noise is as wide as the data, and less where it is narrower."""
+MANY, FIRST, SAMPLED = 0.5, 0.07, 8
+"""Share of the leaves to be looked at from which on each query begins with a share of them; counted on every so many."""
+TOO_MUCH = 1e25
+"""What float32 may take from a bound at most, nats: beyond it numbers may become infinite."""
+ROOM = 2**16
+"""Pairs that each core has room for at first."""
+
+
+def pruned_posterior(
+    index: Index,
+    queries: Queries,
+    rows: Int[np.ndarray, " m"],
+    into: Found,
+    *,
+    tolerance: float = 0.0,
+    by_products: Bool[np.ndarray, " B"] | bool = False,
+    most: Float[np.ndarray, " B"] | float = np.inf,
+) -> None:
+    """Exact moments of the queries `rows`, all with α > 0 and σ > 0, put into `into`.
+
+    Args:
+      tolerance: share of a query's weight that may be left out; no less than rounding hides is, anyway.
+      by_products: `[B]`, whether scores are had by a product with the bytes of all samples, and not by bounds.
+      most: `[B]` share of the samples whose bytes may be looked at: queries of which more stand are left unanswered.
+    """
+    every, most = np.broadcast_to(by_products, len(queries.x)), np.broadcast_to(most, len(queries.x))
+    for one in np.unique(every[rows]):
+        some = rows[every[rows] == one]
+        by_tiles(
+            index, queries, some, lambda part, tile, mine: PrunedSearch(index, part, tile, tolerance).answer(bool(one), most[mine]), into
+        )  # noqa: B023
+
+
+class PrunedSearch:
+    """A tile of queries, and the samples that stand for them."""
+
+    def __init__(self, index: Index, part: slice, queries: Queries, tolerance: float):
+        self.index, self.part, self.queries, self._tolerance = index, part, queries, tolerance
+        self._leaves = index.leaves_of(part)
+        self._aim = QueryTables.at(index, queries.x, queries.alpha, queries.sigma)
+        self.seen = np.zeros(len(queries.x), np.int64)
+        """How many samples' bytes have been looked at."""
+        self.counts = np.zeros(3, np.int64)
+        """How many leaves have been looked at, for one query each, by the first columns, more of them, and bytes of other coordinates."""
+
+    @property
+    def _n(self) -> int:
+        return self.part.stop - self.part.start
+
+    def answer(self, by_products: bool, most: Float[np.ndarray, " B"]) -> Found:
+        """Moments of the queries but those that are given up: see `pruned_posterior`."""
+        heavy, cut, pairs = self.standing(by_products, most * self._n)
+        logs = pairs.values - heavy.score[pairs.queries]
+        highest, width = logs + pairs.widths, self._width(np.minimum(heavy.moving, heavy.square))[pairs.queries]
+        sure = (highest < -LIGHT - np.log(width) / 2) & (pairs.widths * np.exp(np.minimum(highest, 0)) < WRONG / width)
+        found, _ = moments(self.index, self.part, self.queries, heavy, cut, pairs, logs, sure)
+        found.standing[:] = np.bincount(pairs.queries, minlength=len(cut))
+        found.error_bound[:] = (found.error_bound + self._n * np.exp(-cut)) * found.top1_weight * 2 * self.index.radius
+        found.answered[:] = (self.seen <= most * self._n) & (self._aim.slack < TOO_MUCH)
+        return found
+
+    def standing(
+        self, by_products: bool, most: Float[np.ndarray, " B"], *, everywhere: bool = False
+    ) -> tuple[Heavy, Float[np.ndarray, " B"], Pairs]:
+        """A heavy sample of each query, how far below it a sample does not matter, and the pairs that may lie above that.
+
+        Args:
+          most: queries of which more samples are looked at are given up.
+          everywhere: look at all leaves, though they are known not to matter: to see what that costs.
+        """
+        bounds = self._bounds_of_leaves()
+        floor = self._floor(bounds)
+        cut = self._cut(self.queries.sigma**2 * self.index.d / 2)  # a guess: how much may be left out depends on the nearest sample
+        while True:
+            pairs = self._sifted(cut, floor, most) if by_products else self._looked(bounds, everywhere, cut, floor, most)
+            lower, given_up = np.full(len(cut), -np.inf), self.seen > most
+            np.maximum.at(lower, pairs.queries, pairs.values - pairs.widths)
+            # The lowest row among equals, so that what is found does not depend on how the work was divided.
+            at_best = np.flatnonzero(pairs.values - pairs.widths == lower[pairs.queries])
+            at_best = at_best[np.argsort(-pairs.rows[at_best], kind="stable")]
+            best = np.full(len(cut), self.part.start, np.int32)
+            best[pairs.queries[at_best]] = pairs.rows[at_best]
+            heavy = Heavy.at(self.index, self.queries, best)
+            wanted = self._cut(np.minimum(heavy.moving, heavy.square))
+            if (wanted > cut)[~given_up].any():
+                cut, floor = np.maximum(cut, wanted), np.where(given_up, floor, lower)
+                continue
+            least = np.maximum(lower, heavy.score) - wanted
+            keep = (pairs.values + pairs.widths >= least[pairs.queries]) & ~given_up[pairs.queries]
+            return heavy, wanted, pairs.where(keep)
+
+    def _cut(self, square: np.ndarray) -> Float[np.ndarray, " B"]:
+        """How far below the peak a sample does not matter, where the velocity's scale is the root of `square`: the wider the data are
+        beside it, the farther."""
+        return np.log(self._n / np.maximum(HIDDEN / self._width(square), self._tolerance))
+
+    def _width(self, square: np.ndarray) -> np.ndarray:
+        """The data's squared diameter, as a multiple of `square`; at least 1."""
+        return np.maximum(1, 4 * self.index.radius**2 / np.maximum(square, 1e-60))
+
+    def _bounds_of_leaves(self) -> Float[np.ndarray, "leaves B"]:
+        """At least the highest score in each leaf."""
+        first, count = self._leaves.start, self._leaves.stop - self._leaves.start
+        bounds = np.empty((self._leaves.stop, len(self.queries.x)), np.float32)
+
+        def work(core: int) -> None:
+            a, b = share(count, core)
+            bounds_of_leaves(first + a, first + b, self.index.table, self._aim, bounds)
+
+        on_every_core(work)
+        return bounds
+
+    def _floor(self, bounds: Float[np.ndarray, "leaves B"]) -> Float[np.ndarray, " B"]:
+        """Some score of each query, so that its highest does not lie below it: of samples of the leaves whose bounds are highest."""
+        b, floor = len(self.queries.x), np.full(len(self.queries.x), -np.inf)
+        on_every_core(lambda core: begin(bounds, self._leaves.start, *share(b, core), self.index.table, self._aim, floor))
+        return floor
+
+    def _looked(self, bounds: np.ndarray, everywhere: bool, cut: np.ndarray, floor: np.ndarray, most: np.ndarray) -> Pairs:
+        """The pairs that stand by bounds, and some that do not; `floor` is raised."""
+        below = (cut + self._aim.slack) * (1 + 1e-6)
+        counts = [np.zeros(3, np.int64) for _ in range(cores())]
+        infinite, sampled = np.full(len(cut), np.inf, np.float32), bounds[self._leaves.start :: SAMPLED]
+        rounds = [(-infinite, infinite)]
+        if (sampled >= floor - below).mean() > MANY:
+            # The best leaves of each query first, for what they have raises its floor, and spares looks at the others.
+            k = int((1 - FIRST) * len(sampled))
+            best = np.partition(sampled, k, axis=0)[k]
+            rounds = [(best, infinite), (-infinite, best)]
+
+        def some(lowest: np.ndarray, highest: np.ndarray, core: int, start: int, stop: int) -> Step:
+            fixed = everywhere, self.index.table, self._aim, below, cut, floor, counts[core]
+            return lambda first, *more: look(bounds, first, stop, lowest, highest, *fixed, *more)
+
+        self.seen[:] = 0
+        pairs = [self._through(ROWS // LEAF, self._leaves, functools.partial(some, *between), most) for between in rounds]
+        self.counts = np.sum(counts, axis=0)
+        return Pairs.together(pairs)
+
+    def _sifted(self, cut: np.ndarray, floor: np.ndarray, most: np.ndarray) -> Pairs:
+        """The same by what the bytes of all samples say."""
+        table, aim = self.index.table, self._aim
+        panels, step, kappa = panels_of(aim.whole.bits), aim.whole.step.astype(np.float32), aim.kappa32
+        hidden = aim.widest(self.index) + aim.slack_of_products
+        self.seen[:] = 0
+        memory = [np.empty((ROWS, len(cut)), np.float32) for _ in range(cores())]
+
+        def some(core: int, start: int, stop: int) -> Step:
+            scores, best, whose = memory[core][: stop - start], np.full(len(cut), -np.inf, np.float32), np.empty(len(cut), np.int32)
+            multiply(scores, table.whole.digits[start:stop], panels, step)
+            numba_kernels.highest(scores, start, kappa, table.norms, table.prior, best, whose)
+            np.maximum(floor, best + aim.offset - hidden, out=floor)
+            least = np.nextafter((floor - cut - hidden - aim.offset).astype(np.float32), np.float32(-np.inf))
+            return lambda first, *more: sift(scores, first, start, table, aim, least, cut, floor, *more)
+
+        return self._through(ROWS, slice(self._leaves.start * LEAF, self._leaves.stop * LEAF), some, most)
+
+    def _through(self, size: int, every: slice, some: Callable[[int, int, int], "Step"], most: np.ndarray) -> Pairs:
+        """All pairs that `some(core, start, stop)` finds, `size` things at a time, with their rows; `seen` is counted."""
+        found: dict[int, list[Pairs]] = {}
+        rooms = [Pairs.none(ROOM) for _ in range(cores())]
+        seen = [np.zeros(len(most), np.int64) for _ in range(cores())]
+        parts = iter(range(every.start, every.stop, size))  # whoever is done takes the next: another's threads may be at work
+
+        def work(core: int) -> None:
+            for start in parts:
+                stop, first, found[start] = min(start + size, every.stop), start, []
+                step = some(core, start, stop)
+                while first < stop:
+                    first, at = step(first, seen[core], most, *rooms[core], 0)
+                    found[start].append(Pairs(*(v[:at].copy() for v in rooms[core])))
+
+        on_every_core(work)
+        self.seen += np.sum(seen, axis=0)
+        pairs = Pairs.together([one for start in sorted(found) for one in found[start]])
+        pairs = pairs._replace(rows=self.index.row[pairs.rows])
+        return pairs.where(pairs.rows >= 0)
+
+
+Step = Callable[..., tuple[int, int]]
+"""From a place on, as far as there is room for pairs: where to go on, and how many there are."""

@@ -1,0 +1,98 @@
+"""Queries as a index reads them: directions, in its coordinates, and in 16 bits for products with its bytes."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int16
+
+from kernels.posterior.cpu import numba_kernels
+from kernels.posterior.cpu.bounds import COARSE
+from kernels.posterior.cpu.index import UNIT, Index, beyond, coordinates_of, in_columns
+from kernels.posterior.cpu.threads import on_every_core, share
+
+
+class Bits(NamedTuple):
+    """Queries for products with bytes: unit ∘ g = step bits + what is lost."""
+
+    bits: Int16[np.ndarray, "B M"]
+    step: Float[np.ndarray, " B"]
+    lost: Float[np.ndarray, " B"]
+    """At least the norm of what is lost."""
+    length: Float[np.ndarray, " B"]
+    """At least ‖g‖."""
+
+    @classmethod
+    def of(cls, g: Float[np.ndarray, "B M"], unit: Float[np.ndarray, " M"], longest: float) -> "Bits":
+        """So small that int32 holds their products with bytes of norms up to `longest`."""
+        b, m = g.shape
+        bits = cls(np.empty((b, m), np.int16), *(np.empty(b) for _ in range(3)))
+        rounding = 0.5 * m**0.5
+        numba_kernels.to_bits(g, unit, max((2**31 - 1) / max(longest, 1.0) - rounding, 1.0), *bits)
+        return bits
+
+
+class QueryTables(NamedTuple):
+    """Queries, all with σ > 0, as a index reads them."""
+
+    g: Float[np.ndarray, "B D"]
+    kappa: Float[np.ndarray, " B"]
+    constant: Float[np.ndarray, " B"]
+    """What a log weight `-‖x - α y‖² / 2σ² + log prior` has beside the score."""
+    box: Float[np.ndarray, "C B"]
+    """float32: the leading coordinates of g, and the norm of all the others."""
+    peak: Float[np.ndarray, "C B"]
+    """float32: box / 2κ, where a score is highest."""
+    kappa32: Float[np.ndarray, " B"]
+    columns: Float[np.ndarray, "B C"]
+    """float32: what the columns are multiplied by, for bounds by all of them."""
+    middle: Bits
+    whole: Bits
+    offset: Float[np.ndarray, " B"]
+    """g·(o - c)."""
+    slack: Float[np.ndarray, " B"]
+    """What float32 may take from a bound by boxes or columns, ..."""
+    slack_of_bytes: Float[np.ndarray, " B"]
+    """... float64 from a score by bytes, ..."""
+    slack_of_products: Float[np.ndarray, " B"]
+    """... and float32 from that."""
+
+    @classmethod
+    def at(cls, index: Index, x: Float[np.ndarray, "B D"], alpha: Float[np.ndarray, " B"], sigma: Float[np.ndarray, " B"]) -> "QueryTables":
+        """Of noisy queries x = α y + σ noise, float64."""
+        g, squares, offset = np.empty_like(x), np.empty(len(x)), np.empty(len(x))
+        away = index.origin - index.center
+        numba_kernels.directions(x, alpha, sigma, index.center, away, g, squares, offset)
+        kappa, constant = alpha**2 / (2 * sigma**2), -squares / (2 * sigma**2)
+        z = np.concatenate(on_every_core(lambda core: coordinates_of(g[slice(*share(len(g), core))], index.basis)))
+        whole = Bits.of(g, index.step, index.longest[0])
+        middle = Bits.of(beyond(z, len(index.middle_step)), index.middle_step, index.longest_middle)
+        length, radius = whole.length, index.radius
+        rest, outside = (
+            np.sqrt(np.maximum(length**2 - np.sum(z[:, :k] ** 2, axis=1), 0) + 3 * index.rounding * length**2)[:, None]
+            for k in (COARSE, z.shape[1])
+        )
+        columns = in_columns(z, outside, np.ones((len(x), 1)), -kappa[:, None], index.groups)
+        box = np.concatenate([columns[:, :COARSE], rest], axis=1).T
+        size = 3 * length * radius + kappa * radius**2 + index.largest_prior
+        slack = 2 * index.rounding * (length * radius + 2 * kappa * radius**2) + (columns.shape[1] + 8) * UNIT * size
+        distance = float(np.linalg.norm(away))
+        return cls(
+            g=g,
+            kappa=kappa,
+            constant=constant,
+            box=np.ascontiguousarray(box, np.float32),
+            peak=np.ascontiguousarray(np.clip(box / np.maximum(2 * kappa, 1e-300), -1e30, 1e30), np.float32),
+            kappa32=kappa.astype(np.float32),
+            columns=columns.astype(np.float32),
+            middle=middle,
+            whole=whole,
+            offset=offset,
+            slack=slack,
+            slack_of_bytes=1e-13 * (size + length * distance),
+            slack_of_products=8 * UNIT * (length * (radius + 2 * distance) + kappa * radius**2 + index.largest_prior),
+        )
+
+    def widest(self, index: Index) -> Float[np.ndarray, " B"]:
+        """How far from what its bytes say of it a score may lie, at most."""
+        length, left = index.longest
+        return self.whole.lost * length + self.whole.length * left + self.slack_of_bytes

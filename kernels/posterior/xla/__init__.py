@@ -1,0 +1,1 @@
+"""The portable engine: passes over the data in XLA, and what makes their moments exact."""

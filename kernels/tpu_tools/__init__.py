@@ -1,0 +1,1 @@
+"""The TPU compiler without a TPU: compile, read the schedule and the collectives."""
