@@ -127,7 +127,10 @@ def draw(seed: int) -> Round:
     t = rng.choice(TIMES, B).astype(np.float32)
     c = [exact.coefficients(path, v) for v in t]
     alpha, sigma = (np.array([getattr(v, name) for v in c])[:, None] for name in ("alpha", "sigma"))
-    own, other = data[rng.integers(n, size=B)].astype(np.float64), data[rng.integers(n, size=B)].astype(np.float64)
+    chosen = rng.integers(n, size=B)
+    if labels is not None and label is not None:
+        label = np.where(rng.uniform(size=B) < 0.7, labels[chosen], label).astype(np.int32)
+    own, other = data[chosen].astype(np.float64), data[rng.integers(n, size=B)].astype(np.float64)
     noise = rng.standard_normal((B, d))
     size = float(np.abs(data.astype(np.float64)).max()) or 1.0
     unit = scale if kind == "posterior" else 1.0
@@ -169,7 +172,8 @@ def judged(one: Round) -> dict[str, np.ndarray]:
         return _judged_posterior(one)
     wanted = exact.oracle(one.data, one.x, one.t, one.path, labels=one.labels, label=one.label)
     found = on_kind(one.kind, one.data, one.labels, PATHS[one.path])(one.x, one.t, one.label)
-    return tolerances.errors(found, wanted, one.x, one.t, one.path)
+    size = float(tolerances.norms(one.data).max())
+    return tolerances.errors(found, wanted, one.x, one.t, one.path, size)
 
 
 def _judged_posterior(one: Round) -> dict[str, np.ndarray]:
@@ -183,15 +187,17 @@ def _judged_posterior(one: Round) -> dict[str, np.ndarray]:
     got = {key: np.asarray(value, np.float64) for key, value in vars(found).items()}
     # What a velocity is to be exact to: ‖E[y | x] - x / α‖, the noise that x carries.
     moving = tolerances.norms(wanted["denoised"] - one.x / np.maximum(alpha, 1e-30)[:, None].astype(np.float64))
-    carried = np.maximum(moving, one.scale * 1e-4)
-    clear = wanted["top1_weight"] - wanted["runner_up"] > 1e-4
-    variance = np.maximum(1e-4 * wanted["variance"], 1e-6 * (moving**2 + wanted["variance"]))
+    carried, doubt = np.maximum(moving, one.scale * 1e-3), 8 * wanted["doubt"]
+    clear = wanted["top1_weight"] - wanted["runner_up"] > 1e-4 + doubt
+    rounding = 2.0**-24 * tolerances.norms(one.x)
+    variance = np.maximum((1e-4 + doubt) * wanted["variance"], 1e-6 * (moving**2 + wanted["variance"] + rounding**2 + one.scale**2 * 1e-6))
+    of_denoised = 1e-5 * carried + 1e-7 * tolerances.norms(wanted["denoised"]) + doubt * np.sqrt(wanted["variance"])
     found_errors = {
-        "denoised": tolerances.norms(got["denoised"] - wanted["denoised"]) / (1e-5 * carried + 1e-7 * tolerances.norms(wanted["denoised"])),
+        "denoised": tolerances.norms(got["denoised"] - wanted["denoised"]) / of_denoised,
         "log_density": np.abs(got["log_density"] - wanted["log_density"]) / (1e-4 * np.maximum(np.abs(wanted["log_density"]), 1)),
-        "entropy": np.abs(got["entropy"] - wanted["entropy"]) / 1e-4,
-        "top1_weight": np.abs(got["top1_weight"] - wanted["top1_weight"]) / 1e-4,
-        "effective_samples": np.abs(got["effective_samples"] / wanted["effective_samples"] - 1) / 2e-4,
+        "entropy": np.abs(got["entropy"] - wanted["entropy"]) / (1e-4 + doubt * (1 + wanted["entropy"])),
+        "top1_weight": np.abs(got["top1_weight"] - wanted["top1_weight"]) / (1e-4 + doubt),
+        "effective_samples": np.abs(got["effective_samples"] / wanted["effective_samples"] - 1) / (2e-4 + doubt),
         "variance": np.abs(np.minimum(got["variance"], tolerances.LARGEST) - np.minimum(wanted["variance"], tolerances.LARGEST))
         / np.maximum(variance, tolerances.SMALLEST),
         "top1_index": np.where(clear & (got["top1_index"] != wanted["top1_index"]), np.inf, 0.0),

@@ -211,7 +211,8 @@ def settle(partial: Partial, queries: Queries, samples: Samples, shards: Shards,
     variance = spread / total
     moving = jnp.sqrt(jnp.sum((new_mean + to64(samples.center) - queries.velocity_center[:, None] * queries.x) ** 2, axis=1))
     spread_out = variance if partial.second is not None else error.radius**2 + 0 * variance
-    unsettled = shards.any((kept > 0) & (total > 0) & error.exceeds(all_rest / total, spread_out, moving))
+    overflown = ~jnp.isfinite(total) | ((total > 0) & ~jnp.isfinite(variance))  # scores that are wrong by hundreds of nats
+    unsettled = shards.any(overflown | ((kept > 0) & (total > 0) & error.exceeds(all_rest / total, spread_out, moving)))
     log_total = peak + jnp.log(total)
     log_weight = top.common.log_weight + log_total
     pivot = jnp.take_along_axis(partial.top_index, argmax64(top.exact)[:, None], axis=1)[:, 0]
