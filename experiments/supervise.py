@@ -5,7 +5,8 @@
 Each process gets --coordinator_address, --num_processes and --process_id (with --processes=1 none of them). The job ends with the first
 status that another attempt would not change (finished, the user's error, Control-C); after any other, a death by a signal included, what is
 left of it is killed and all are started again, --max_restarts times. A job that was stopped and has saved (75) does not count. SIGTERM is
-passed on; the supervisor then ends with the job. What the statuses mean stands in flowjax/runtime/exit_codes.py: the policy of launch/jobset.yaml.
+passed on; the supervisor then ends with the job. What the statuses mean stands in flowjax/runtime/exit_codes.py, which launch/jobset.yaml
+follows.
 """
 
 import contextlib

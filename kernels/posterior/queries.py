@@ -39,7 +39,7 @@ class Queries:
 
     @classmethod
     def of(cls, x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, velocity_center: Array | None = None) -> "Queries":
-        """From the caller's numbers, in float64: at t = 0.999 the scores are 10⁶ times the distances. `velocity_center` is 1/α by default."""
+        """From the caller's numbers, in float64: at t = 0.999 scores are 10⁶ times the distances. `velocity_center`: 1/α by default."""
         x, alpha, sigma = to64(x), to64(alpha), to64(sigma)
         if samples.unit is not None:
             x, sigma = x / to64(samples.unit), sigma / to64(samples.unit)

@@ -1,7 +1,7 @@
-"""Looks at samples, each at what the one before has left: boxes of leaves, columns, bytes of coordinates, all bytes. Compiled by numba.
+"""Upper bounds of scores, ever finer, compiled by numba: by the boxes of leaves, by columns, by bytes of coordinates, by all bytes.
 
-`Table` is what `kernels.posterior.cpu.index` makes of samples, `QueryTables` what `kernels.posterior.cpu.query_tables` makes of queries. Places of a table are
-numbered leaf by leaf.
+Each bound is computed for the samples that the one before has not pruned. `kernels.posterior.cpu.index` makes the table of the samples,
+`kernels.posterior.cpu.query_tables` that of the queries. Places of a table are numbered leaf by leaf.
 
 At the end, three loops whose sums stay in registers, told to LLVM in its vectors, for what a compiler makes of nested loops does not. Every
 CPU can do them; of products of bytes with 16 bits, added up two by two, LLVM finds that some CPUs have an instruction for that (x86's

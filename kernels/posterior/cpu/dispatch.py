@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernels.posterior.cpu.bounds import LEAF
-from kernels.posterior.cpu.full_pass import FEW, dense_tile, exact_enough, dense_posterior
+from kernels.posterior.cpu.full_pass import FEW, dense_posterior, dense_tile, exact_enough
 from kernels.posterior.cpu.index import Index, build_index
 from kernels.posterior.cpu.pruned_search import PrunedSearch, pruned_posterior
 from kernels.posterior.cpu.results import TILE, Found, Queries

@@ -1,10 +1,10 @@
-"""A index of a data set: what bounds scores from above, of many samples together or of each, and what pins any of them by one product of
+"""The index of a data set: tables that bound the scores of many samples, or of one, from above, and that give any score by one product of
 bytes.
 
 A score is what is wanted of a sample y for a query: `g·(y - c) - κ ‖y - c‖² + log prior`, with `g = (α/σ²)(x - α c)` and `κ = α²/2σ²`: its
 log weight but for a constant of the query. Three tables say what it can be at most, for every query:
 
-*Leaves*: samples that lie together (`kernels.posterior.cpu.tree`), `LEAF` of them, and the box in which their leading coordinates lie. In each
+*Leaves*: `LEAF` samples that lie together (`kernels.posterior.cpu.tree`), and the box in which their leading coordinates lie. In each
 coordinate `g_k z - κ z²` is largest at `g_k / 2κ`, or at the side of the box that is nearest to it.
 
 *Columns*, some tens of float32 for each sample: its first coordinates z in an orthonormal basis of leading directions, and of the others,

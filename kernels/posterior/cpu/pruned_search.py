@@ -52,10 +52,11 @@ def pruned_posterior(
     """
     every, most = np.broadcast_to(by_products, len(queries.x)), np.broadcast_to(most, len(queries.x))
     for one in np.unique(every[rows]):
-        some = rows[every[rows] == one]
-        by_tiles(
-            index, queries, some, lambda part, tile, mine: PrunedSearch(index, part, tile, tolerance).answer(bool(one), most[mine]), into
-        )  # noqa: B023
+
+        def answer(part: slice, tile: Queries, mine: np.ndarray, products: bool = bool(one)) -> Found:
+            return PrunedSearch(index, part, tile, tolerance).answer(products, most[mine])
+
+        by_tiles(index, queries, rows[every[rows] == one], answer, into)
 
 
 class PrunedSearch:
