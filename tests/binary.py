@@ -42,7 +42,7 @@ def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -
     app.main(name, binary.run, **how)
 
 
-BINARIES = sorted(file.stem for file in pathlib.Path("experiments").glob("*.py") if "    runner.main(" in file.read_text())
+BINARIES = sorted(file.stem for file in pathlib.Path("experiments").glob("*.py") if "    app.main(" in file.read_text())
 """All of them: the server from which processes are forked is one for all tests, and imports once."""
 HERE = Place()
 PATIENCE = 420  # seconds, on however busy a machine

@@ -67,6 +67,22 @@ def test_every_way_to_open_any_image_is_seen(source):
     assert not opens_any_image("PIL.Image.open(file, formats=('PNG',)); open(file); PIL.Image.fromarray(x)")
 
 
+LOWER = ("flowjax/data", "flowjax/oracle", "flowjax/runtime")
+"""Rooms that know nothing of analysis, training or reports."""
+UPPER = ("flowjax.analysis", "flowjax.stages", "flowjax.training", "flowjax.reporting", "flowjax.metrics", "flowjax.sampling")
+
+
+@pytest.mark.parametrize("room", LOWER)
+def test_data_oracle_and_runtime_know_no_analysis(room):
+    upward = {
+        f"{file.name}: {name}"
+        for file in (ROOT / room).rglob("*.py")
+        for name in imported(file.read_text(encoding="utf-8"), file.relative_to(ROOT).parts[:-1])
+        if name.startswith(UPPER)
+    }
+    assert upward == set()
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_every_module_and_public_name_says_what_it_is(file):
     module = ast.parse(file.read_text(encoding="utf-8"))

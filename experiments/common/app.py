@@ -1,6 +1,6 @@
 """What every binary does before and after its experiment: flags, the run's folder, one-line errors.
 
-A binary is `runner.main(NAME, run)` with `run(config, workdir) -> takeaway`; everything a user can get wrong ends in one line and a
+A binary is `app.main(NAME, run)` with `run(config, workdir) -> takeaway`; everything a user can get wrong ends in one line and a
 non-zero exit status.
 """
 

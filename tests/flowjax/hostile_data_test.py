@@ -18,7 +18,8 @@ from tests import tolerances
 from tests.fuzz import PATHS, on_kind
 
 KINDS = ("memory", "pruned", "mesh", "disk")
-B = 32
+N, D, B = 2000, 4, 32
+"""One shape for most tests, and with it few programs to compile."""
 TIMES = np.resize(np.float32([0.001, 0.05, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 0.99, 0.999]), B)
 
 
@@ -34,22 +35,22 @@ def clusters(values: int, copies: int, d: int, spread: float) -> np.ndarray:
 
 def ties() -> np.ndarray:
     """One-hot rows, each several times, in random order."""
-    return np.repeat(np.eye(12, dtype=np.float32), 30, axis=0)[rng().permutation(360)]
+    return np.repeat(np.eye(D, dtype=np.float32), N // D, axis=0)[rng().permutation(N)]
 
 
 def sparse_bytes() -> np.ndarray:
     """Most of them 0, with copies."""
-    rows = (rng().integers(0, 256, (120, 12)) * (rng().uniform(size=(120, 12)) < 0.1)).astype(np.uint8)
-    return rows[rng().integers(120, size=360)]
+    rows = (rng().integers(0, 256, (N // 3, D)) * (rng().uniform(size=(N // 3, D)) < 0.3)).astype(np.uint8)
+    return rows[rng().integers(N // 3, size=N)]
 
 
 SETS = {
-    "ten values with near-copies": clusters(10, 200, 4, 1e-4),
-    "near-duplicates 1e-7 apart": clusters(1, 2000, 4, 1e-7),
-    "near-duplicates 1e-5 apart": clusters(1, 2000, 4, 1e-5),
+    "ten values with near-copies": clusters(10, N // 10, D, 1e-4),
+    "near-duplicates 1e-7 apart": clusters(1, N, D, 1e-7),
+    "near-duplicates 1e-5 apart": clusters(1, N, D, 1e-5),
     "copies": ties(),
     "sparse bytes": sparse_bytes(),
-    "equal samples": np.full((360, 12), 0.37, np.float32),
+    "equal samples": np.full((N, D), 0.37, np.float32),
 }
 
 
@@ -83,7 +84,7 @@ def test_near_copies_ties_and_far_queries(key, kind):
 
 @pytest.mark.parametrize("name", [exact.COSINE, exact.VP])
 def test_ties_on_other_paths(name):
-    for kind in KINDS:
+    for kind in ("memory", "pruned"):
         x = queries(SETS["copies"], name)
         check(on_kind(kind, SETS["copies"], None, PATHS[name])(x, TIMES), SETS["copies"], x, name)
 
@@ -91,7 +92,7 @@ def test_ties_on_other_paths(name):
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_samples_of_several_classes(kind):
     """Copies lie in all classes: with and without a label, at t = 0 too, the lowest index of those that count is named."""
-    data, labels = SETS["copies"], (np.arange(360) * 7 % 5).astype(np.int32)
+    data, labels = SETS["copies"], (np.arange(N) * 7 % 5).astype(np.int32)
     label = np.resize([-1, 0, 3], B).astype(np.int32)
     x = queries(data)
     oracle = on_kind(kind, data, labels, RectifiedFlow())
@@ -101,10 +102,10 @@ def test_equal_samples_of_several_classes(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scale", [1e-18, 1e-7, 1e7, 1e18])
+@pytest.mark.parametrize("scale", [1e-18, 1e18])
 def test_data_of_any_size(scale, kind):
     """c · data with queries of their own size and noise of size 1: what float32 squares would lose."""
-    data = (scale * rng().standard_normal((65, 12))).astype(np.float32)
+    data = (scale * rng().standard_normal((N, D))).astype(np.float32)
     x = queries(data)
     oracle = on_kind(kind, data, None, RectifiedFlow())
     check(oracle(x, TIMES), data, x)
@@ -115,14 +116,14 @@ def test_data_of_any_size(scale, kind):
 @pytest.mark.parametrize("scale", [2.0**-40, 2.0**50])
 def test_the_posterior_is_the_same_in_any_unit(scale):
     """c · data, c · x, c · σ: weights to the bit where c is a power of two, moments c and c² times as large."""
-    data = rng().standard_normal((65, 12)).astype(np.float32)
+    data = rng().standard_normal((N, D)).astype(np.float32)
     x = queries(data)
     alpha, sigma, c = TIMES, 1 - TIMES, np.float32(scale)
     plain, scaled = posterior(x, alpha, sigma, data), posterior(c * x, alpha, c * sigma, c * data)
     np.testing.assert_allclose(scaled.denoised / c, plain.denoised, rtol=2e-7, atol=1e-7)
     np.testing.assert_allclose(scaled.entropy, plain.entropy, atol=1e-6)
     np.testing.assert_allclose(scaled.variance / np.float64(c) ** 2, plain.variance, rtol=1e-5)
-    np.testing.assert_allclose(scaled.log_density + 12 * np.log(scale), plain.log_density, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(scaled.log_density + D * np.log(scale), plain.log_density, rtol=1e-5, atol=1e-4)
     np.testing.assert_array_equal(scaled.top1_index, plain.top1_index)
 
 
@@ -141,7 +142,7 @@ def test_jvp_of_near_copies_is_exact():
 
 def test_a_source_of_any_size_is_read_in_its_own_unit(tmp_path):
     """From a file: rows are divided as they are read, and the file is as it was."""
-    data = (1e15 * rng().standard_normal((65, 12))).astype(np.float32)
+    data = (1e15 * rng().standard_normal((N, D))).astype(np.float32)
     np.save(tmp_path / "large.npy", data)
     x = queries(data)
     check(Oracle.from_source(np.load(tmp_path / "large.npy", mmap_mode="r"))(x, TIMES), data, x)
@@ -150,6 +151,6 @@ def test_a_source_of_any_size_is_read_in_its_own_unit(tmp_path):
 
 def test_the_mesh_keeps_data_of_any_size_in_its_unit():
     """The unit is agreed on over all shards, and what is given back is what was given."""
-    data = (1e-12 * rng().standard_normal((65, 12))).astype(np.float32)
+    data = (1e-12 * rng().standard_normal((N, D))).astype(np.float32)
     mesh = jax.make_mesh((4, 2), ("samples", "queries"), devices=jax.devices()[:8])
     np.testing.assert_array_equal(Oracle(data, mesh=mesh).unique().data, data)

@@ -258,7 +258,7 @@ def test_a_tolerance_is_a_share(tolerance):
 
 def test_what_is_not_there_yet_says_so_by_name():
     """NotImplementedError for an unknown implementation and for vmap over the data."""
-    with pytest.raises(NotImplementedError, match="implementation 'magic' is not available here; have: streaming, sketch"):
+    with pytest.raises(NotImplementedError, match="implementation 'magic' is not available here; have: streaming, pruned"):
         Oracle(DATA, implementation="magic")
     leaves, structure = jax.tree.flatten(ORACLE)
     many = jax.tree.unflatten(structure, [jnp.stack([leaf, leaf]) for leaf in leaves])

@@ -51,7 +51,7 @@ def test_only_what_another_attempt_can_change_is_tried_again() -> None:
 
 def test_a_step_that_hangs_is_found_and_shown() -> None:
     code = (
-        "import time; from flowjax.training.watchdog import Watchdog\n"
+        "import time; from flowjax.runtime.watchdog import Watchdog\n"
         "def hang(): time.sleep(60)\n"
         "with Watchdog(0.4) as guard:\n"
         "    for _ in range(8): guard.beat(); time.sleep(0.1)\n"

@@ -69,7 +69,7 @@ def test_a_copy_that_comes_first_is_named():
     order = np.argsort(np.arange(700) % 3, kind="stable").astype(np.int32)
     x, t = queries(data, 1)
     plain = answered(data, x, t)
-    sorted_ = answered(data[order], x, t, labels=(np.arange(700) % 3)[order].astype(np.int32), index=order)
+    sorted_ = answered(data[order], x, t, labels=(np.arange(700) % 3)[order].astype(np.int32), original=order)
     both = plain.answered & sorted_.answered
     assert both.sum() > 10
     np.testing.assert_array_equal(plain.top1_index[both] % 10, 0)
