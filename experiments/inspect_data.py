@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from experiments.common import app
 from experiments.common.data import open_data
 from flowjax import data
-from flowjax.data.inspection import NEAR, Inspection, inspect
+from flowjax.analysis.inspection import NEAR, Inspection, inspect
 from flowjax.reporting import data_figures
 from flowjax.reporting.page import Section
 from flowjax.reporting.strip import rows_figure

@@ -30,6 +30,7 @@ from experiments import oracle_grid
 from experiments.common import app, multihost
 from experiments.common.data import load_beside, loaded, open_data
 from flowjax import data, stages
+from flowjax.analysis.condensation import distributed_thresholds
 from flowjax.analysis.partial_sweep import PartialSweep
 from flowjax.analysis.statistics import Curve, mean_curve
 from flowjax.analysis.sweep import COLUMNS, Pairs, Sweep, draw_pairs, sweep
@@ -231,7 +232,7 @@ def _predict(samples: Samples, by_class: bool, path: Path) -> tuple[dict[str, fl
         sizes = dict(zip(classes.tolist(), counts.tolist(), strict=True))
         spectrum = stages.predict_turning_point_by_class(own.data, labels, path, sizes=sizes)[0]
     if isinstance(samples, DistributedDataSet):
-        found = stages.prediction_of_thresholds(samples.thresholds(by_class=by_class), path)
+        found = stages.prediction_of_thresholds(distributed_thresholds(samples, by_class=by_class), path)
     else:
         found = stages.predict_turning_point_with_interval(own.data, labels, path)
     return {"from the data": found.t, "from the spectrum": spectrum}, found

@@ -1,5 +1,6 @@
 """Which sample a noisy query condenses onto, and when: what `flowjax.analysis.turning_point` predicts from, where (1) is derived."""
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from flowjax.analysis.spectrum import as_rows
+from flowjax.data.distributed import DistributedDataSet
+from flowjax.runtime import processes
 
 NEAR = 1e-3  # of ‖y_i‖² + ‖y_j‖²: a squared distance below it, expanded in float32, may be wrong by more than a part in a thousand
 BLOCK_ELEMENTS = 2**24  # float32 elements at work at once, 64 MiB
@@ -145,3 +148,18 @@ def top_weights(blocks: Iterable[Pairs], ratios: Float[np.ndarray, " G"]) -> Flo
         total = total * np.exp(peak - higher) + np.stack(totals, 1) * np.exp(here - higher)
         peak = higher
     return 1 / total
+
+
+def distributed_thresholds(
+    samples: DistributedDataSet, *, by_class: bool, num_queries: int = 512, seed: int = 0
+) -> Float[np.ndarray, " Q"]:
+    """`condensation_thresholds` of samples that several processes hold: each compares the queries with its own. Called by all alike."""
+    drawn = np.random.default_rng(seed).permutation(samples.n)[:num_queries]
+    others = ~np.isin(samples.index, drawn)
+    queries = samples.queries(drawn)
+    values = np.concatenate([queries.data, samples.own.data[others]])
+    labels = None
+    if by_class and queries.labels is not None and samples.own.labels is not None:
+        labels = np.concatenate([queries.labels, samples.own.labels[others]])
+    found = condensation_thresholds(values, labels, seed=seed, queries=np.arange(len(drawn)), num_queries=len(drawn))
+    return np.max([json.loads(text) for text in processes.gather(json.dumps(found.tolist()))], axis=0)

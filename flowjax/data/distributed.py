@@ -5,9 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
 
-from flowjax.analysis.condensation import condensation_thresholds
 from flowjax.data.dataset import DataSet, SampleSet, digest_of, heldout_rows, row_digests
 from flowjax.data.records import Records
 from flowjax.runtime import processes
@@ -93,17 +91,9 @@ class DistributedDataSet(SampleSet):
         rows = np.arange(self._records.n * (2 if self.provenance["flips"] else 1))
         return self._read(np.setdiff1d(rows, self._rows))
 
-    def thresholds(self, *, by_class: bool, num_queries: int = 512, seed: int = 0) -> Float[np.ndarray, " Q"]:
-        """`flowjax.analysis.condensation.condensation_thresholds` of the N samples: each process compares the queries with its own."""
-        drawn = np.random.default_rng(seed).permutation(self.n)[:num_queries]
-        others = ~np.isin(self.index, drawn)
-        queries = processes.together(lambda: self._load(drawn))
-        values = np.concatenate([queries.data, self.own.data[others]])
-        labels = None
-        if by_class and queries.labels is not None and self.own.labels is not None:
-            labels = np.concatenate([queries.labels, self.own.labels[others]])
-        found = condensation_thresholds(values, labels, seed=seed, queries=np.arange(len(drawn)), num_queries=len(drawn))
-        return np.max([json.loads(text) for text in processes.gather(json.dumps(found.tolist()))], axis=0)
+    def queries(self, rows: np.ndarray) -> DataSet:
+        """Some of the N samples, the same on all processes: each reads them, all at a time."""
+        return processes.together(lambda: self._load(rows))
 
     def _load(self, index: np.ndarray) -> DataSet:
         return self._read(self._rows[index])

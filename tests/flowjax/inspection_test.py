@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from flowjax import data
+from flowjax.analysis.inspection import inspect
 from flowjax.data import Records
-from flowjax.data.inspection import inspect
 from flowjax.data.normalization import BYTES
 
 RNG = np.random.default_rng(0)

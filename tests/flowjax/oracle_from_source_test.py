@@ -1,5 +1,6 @@
 """`Oracle.from_source`: data that stay on disk give the answers of data in memory, within a memory budget."""
 
+import inspect
 import os
 import pathlib
 import subprocess
@@ -14,7 +15,6 @@ from safetensors.numpy import save_file
 from flowjax import data as data_sources
 from flowjax.data.formats.file_rows import FlatFile, RecordSource, runs, unmapped
 from flowjax.oracle import Oracle
-from flowjax.oracle.from_source import SourceOracle
 from tests import float64_oracle as exact
 
 N, SHAPE, B = 3001, (4, 4, 4), 24
@@ -93,7 +93,7 @@ def test_the_velocity_is_exact(oracles, samples):
 def test_queries_that_do_not_fit_the_budget_take_several_passes(oracles, samples):
     """In the caller's order, and the last pass not full."""
     disk = oracles[1]
-    count = disk._samples.sizes.queries
+    count = disk._backend.chunks.sizes.queries
     assert 1 < count < 100  # else this shows nothing
     x = np.concatenate([queries(samples[0], 0.3, seed) for seed in range(100 // B + 1)])[:100]
     parts = [disk(x[start : start + B], 0.3) for start in range(0, 96, B)]
@@ -178,7 +178,7 @@ def test_nan_in_the_data_is_found(samples, tmp_path):
 def test_wrong_input_is_refused_in_one_line(change, message):
     settings = {"source": np.zeros((3, 2), np.float32)} | change
     with pytest.raises(ValueError, match=message) as error:
-        SourceOracle(**settings)
+        inspect.unwrap(Oracle.from_source.__func__)(Oracle, **settings)  # without the tests' own check of types
     assert "\n" not in str(error.value)
 
 
@@ -224,7 +224,6 @@ import os
 import re, sys
 import numpy as np
 from flowjax.oracle import Oracle
-from flowjax.oracle.from_source import SourceOracle
 file, budget = sys.argv[1], int(sys.argv[2])
 oracle = Oracle.from_source(file, budget=budget)
 x = np.random.default_rng(0).standard_normal((16, 1024)).astype(np.float32)

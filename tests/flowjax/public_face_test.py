@@ -15,7 +15,7 @@ def test_every_public_name_is_there(name):
 
 
 def test_an_unknown_name_says_what_there_is():
-    with pytest.raises(AttributeError, match="has no attribute 'Orakel'; it has .*Oracle"):
+    with pytest.raises(AttributeError, match=r"has no attribute 'Orakel'; it has .*Oracle"):
         _ = flowjax.Orakel
 
 

@@ -118,7 +118,7 @@ def test_the_oracle_of_samples_dealt_over_the_same_devices() -> None:
     for devices in (1, 2):
         one = trainer(devices, "oracle")
         oracle = Oracle(digits.data, digits.labels, precision="high", mesh=oracle_mesh(one.mesh))
-        assert len(oracle._prepared.values.sharding.device_set) == devices
+        assert len(oracle._backend.sharded.samples.values.sharding.device_set) == devices
         losses.append(follow(one, one.step(), one.init(0), oracle)[0])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 

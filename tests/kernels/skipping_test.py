@@ -337,14 +337,14 @@ def test_the_default_makes_an_index_when_it_pays(monkeypatch):
     data = DATA["falling spectrum"]
     oracle = Oracle(data)
     oracle(data, 0.9)
-    assert not oracle._planner.ready
+    assert not oracle._backend.planner.ready
     monkeypatch.setattr("kernels.posterior.cpu.dispatch.LEAST_NUMBERS", 1000)
     monkeypatch.setattr("kernels.posterior.cpu.dispatch.WORTH", 0)
     times = (0.05, 0.3, 0.9)
     dense = [oracle(data[:8], t) for t in times]
-    assert not oracle._planner.ready
+    assert not oracle._backend.planner.ready
     oracle(data, 0.9)
-    assert oracle._planner.ready
+    assert oracle._backend.planner.ready
     for t, wanted in zip(times, dense, strict=True):
         found = oracle(data[:8], t)
         np.testing.assert_allclose(found.velocity, wanted.velocity, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,379 @@
+"""Where an oracle's samples are, and what computes with them there: in memory, over a mesh, on disk.
+
+Each backend answers flat queries `[B, D]` for `Oracle`, which checks what a caller gives and shapes what he gets.
+"""
+
+import abc
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh as DeviceMesh
+from jaxtyping import Array, Float, Int, Num
+
+from flowjax.oracle.compiled import FORWARD, OracleOutput, Spec, coefficients, finished, program_of
+from kernels.float64 import float64_scope
+from kernels.posterior.api import moments_of, where_left
+from kernels.posterior.cpu.dispatch import Choice, Planner
+from kernels.posterior.cpu.results import Queries
+from kernels.posterior.distributed.sharded import Sharded
+from kernels.posterior.out_of_core.engine import posterior_out_of_core
+from kernels.posterior.out_of_core.source import Chunks
+from kernels.posterior.samples import Samples
+
+LEAST_TILE = 8
+"""Queries that a dense pass takes together at least: fewer make poor matrix products."""
+
+
+class Backend(abc.ABC):
+    """What `Oracle` asks of the place where its samples are. `spec.how.full` says whether all moments are wanted."""
+
+    @property
+    @abc.abstractmethod
+    def n(self) -> int:
+        """How many samples there are."""
+
+    @property
+    @abc.abstractmethod
+    def d(self) -> int:
+        """Numbers in each."""
+
+    @property
+    @abc.abstractmethod
+    def labels(self) -> Int[Array, " N"] | None:
+        """The class of each sample in the caller's order, or None."""
+
+    @property
+    @abc.abstractmethod
+    def conditional(self) -> bool:
+        """Whether the samples have classes."""
+
+    @property
+    @abc.abstractmethod
+    def counts(self) -> Float[Array, " N"] | None:
+        """How often each sample counts, in the caller's order; None: once each."""
+
+    @property
+    @abc.abstractmethod
+    def mesh(self) -> DeviceMesh | None:
+        """The devices that share the samples; None: one."""
+
+    @abc.abstractmethod
+    def rows(self) -> Num[Array, "N D"]:
+        """The samples in the caller's order, as given."""
+
+    @abc.abstractmethod
+    def unknown_label(self, label: Int[np.ndarray, " B"]) -> str | None:
+        """In words, the first label (not -1) that has no samples; None if all have, or if that cannot be seen."""
+
+    @abc.abstractmethod
+    def place(self, rows: Array) -> Array:
+        """Queries where the backend wants them."""
+
+    @abc.abstractmethod
+    def evaluate(self, spec: Spec, x: Float[Array, "B D"], t: Float[Array, " B"], label: Int[Array, " B"]) -> OracleOutput:
+        """The oracle's output, flat."""
+
+    @abc.abstractmethod
+    def jvp(
+        self, spec: Spec, x: Float[Array, "B D"], t: Float[Array, " B"], label: Int[Array, " B"], v: Float[Array, "B D"]
+    ) -> Float[Array, "B D"]:
+        """The velocity's Jacobian times v."""
+
+    @abc.abstractmethod
+    def plan(self, spec: Spec, t: np.float32) -> Choice | str:
+        """How queries at t are computed, or why there is no choice."""
+
+
+@jax.tree_util.register_pytree_node_class
+class InMemory(Backend):
+    """Samples in the memory of one device.
+
+    Args:
+      samples: prepared.
+      planner: chooses between dense pass and pruned search where the host drives; None: there is no choice.
+    """
+
+    mesh = None
+
+    def __init__(self, samples: Samples, planner: Planner | None):
+        self.samples, self.planner = samples, planner
+
+    @property
+    def n(self) -> int:
+        """How many samples there are."""
+        return self.samples.n
+
+    @property
+    def d(self) -> int:
+        """Numbers in each."""
+        return self.samples.d
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the samples have classes."""
+        return self.samples.labels is not None
+
+    @property
+    def labels(self) -> Int[Array, " N"] | None:
+        """In the caller's order."""
+        return None if self.samples.labels is None else self.samples.in_order(self.samples.labels)
+
+    @property
+    def counts(self) -> Float[Array, " N"] | None:
+        """In the caller's order."""
+        return None if self.samples.log_prior is None else jnp.exp(self.samples.in_order(self.samples.log_prior))
+
+    def rows(self) -> Num[Array, "N D"]:
+        """The samples, as given."""
+        return self.samples.restored(self.samples.in_order(self.samples.values))
+
+    def unknown_label(self, label: Int[np.ndarray, " B"]) -> str | None:
+        """With the classes that there are."""
+        labels = self.samples.labels
+        if labels is None or isinstance(labels, jax.core.Tracer):
+            return None
+        return _unknown(label, np.asarray(labels))
+
+    def place(self, rows: Array) -> Array:
+        """As they are."""
+        return rows
+
+    def evaluate(self, spec: Spec, x: Array, t: Array, label: Array) -> OracleOutput:
+        """By the host's choice where all values are seen; by one compiled program otherwise, or for what the host leaves."""
+        seen = all_seen(x, t, label, *jax.tree.leaves(self.samples))
+        spec = spec_of_call(spec, t, host=seen)
+        if seen and self.samples.by_class and spec.how.implementation == "streaming":
+            spec = _tiled_by_class(spec, np.asarray(label))
+        out = self._by_host(spec, x, t, label) if seen else None
+        return evaluated(spec, self.samples, x, t, label) if out is None else out
+
+    def _by_host(self, spec: Spec, x: Array, t: Array, label: Array) -> OracleOutput | None:
+        """By the CPU engine, where that is cheaper than the compiled program; None where it answers nothing."""
+        if self.planner is None or not self.planner.possible(self.samples, spec.how):
+            return None
+        queries = Queries(np.asarray(x, np.float64), *coefficients(spec.path, np.asarray(t)), np.asarray(label))
+        found = self.planner(self.samples, queries, tolerance=spec.how.tolerance)
+        if found is None:
+            return None
+        with float64_scope():
+            out = finished(spec.path, self.samples.d, x, t, moments_of(found, spec.how.full))
+        return where_left(found, out, lambda rows: evaluated(spec, self.samples, x[rows], t[rows], label[rows]))
+
+    def jvp(self, spec: Spec, x: Array, t: Array, label: Array, v: Array) -> Array:
+        """One more pass over the samples."""
+        return program_of(spec_of_call(spec, t, host=all_seen(x))).jvp(self.samples, x, t, label, v)
+
+    def plan(self, spec: Spec, t: np.float32) -> Choice | str:
+        """The planner's choice, or the implementation."""
+        if self.planner is None or not self.planner.possible(self.samples, spec.how):
+            return f"{spec.how.implementation}: as asked for, or the default here"
+        alpha, sigma, _ = coefficients(spec.path, np.full(1, t, np.float32))
+        return self.planner.choice(self.samples, float(alpha[0]), float(sigma[0]))
+
+    def tree_flatten(self) -> tuple[tuple[Samples], Planner | None]:
+        return (self.samples,), self.planner and self.planner.fresh()
+
+    @classmethod
+    def tree_unflatten(cls, planner: Planner | None, children: tuple[Samples]) -> "InMemory":
+        return cls(*children, planner and planner.fresh())
+
+
+@jax.tree_util.register_pytree_node_class
+class Mesh(Backend):
+    """Samples over the devices of a mesh."""
+
+    def __init__(self, sharded: Sharded):
+        self.sharded = sharded
+
+    @property
+    def n(self) -> int:
+        """How many samples there are."""
+        return self.sharded.n
+
+    @property
+    def d(self) -> int:
+        """Numbers in each."""
+        return self.sharded.d
+
+    @property
+    def mesh(self) -> DeviceMesh:
+        """The devices."""
+        return self.sharded.mesh
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the samples have classes."""
+        return self.sharded.samples.labels is not None
+
+    @property
+    def labels(self) -> Int[Array, " N"] | None:
+        """In the caller's order, gathered."""
+        labels = self.sharded.samples.labels
+        return None if labels is None else jnp.asarray(self.sharded.in_order(labels))
+
+    @property
+    def counts(self) -> Float[Array, " N"] | None:
+        """In the caller's order, gathered."""
+        log_prior = self.sharded.samples.log_prior
+        return None if log_prior is None or not self.sharded.counted else jnp.exp(jnp.asarray(self.sharded.in_order(log_prior)))
+
+    def rows(self) -> Num[Array, "N D"]:
+        """The samples, gathered on one device, if this process has them all."""
+        return self.sharded.samples.restored(jnp.asarray(self.sharded.in_order(self.sharded.samples.values)))
+
+    def unknown_label(self, label: Int[np.ndarray, " B"]) -> str | None:
+        """Asked of all shards."""
+        if isinstance(self.sharded.samples.labels, jax.core.Tracer):
+            return None
+        each = np.atleast_1d(label)
+        known = self.sharded.has_class(jnp.asarray(each, jnp.int32))
+        return None if known.all() else f"label {each[known.argmin()]} has no samples"
+
+    def place(self, rows: Array) -> Array:
+        """On every device of the mesh."""
+        return self.sharded.place(rows)
+
+    def evaluate(self, spec: Spec, x: Array, t: Array, label: Array) -> OracleOutput:
+        """One program on all devices."""
+        return evaluated(spec_of_call(spec, t, host=False), self.sharded, x, t, label)
+
+    def jvp(self, spec: Spec, x: Array, t: Array, label: Array, v: Array) -> Array:
+        """One more pass over the samples."""
+        return program_of(spec_of_call(spec, t, host=False)).jvp(self.sharded, x, t, label, v)
+
+    def plan(self, spec: Spec, t: np.float32) -> Choice | str:
+        """No choice."""
+        return f"{spec.how.implementation}: samples over several devices"
+
+    def tree_flatten(self) -> tuple[tuple[Sharded], None]:
+        return (self.sharded,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: tuple[Sharded]) -> "Mesh":
+        return cls(*children)
+
+
+@jax.tree_util.register_pytree_node_class
+class Disk(Backend):
+    """Samples that stay on disk and are read in chunks: see `Oracle.from_source`."""
+
+    mesh, counts = None, None
+
+    def __init__(self, chunks: Chunks):
+        self.chunks = chunks
+
+    @property
+    def n(self) -> int:
+        """How many samples there are."""
+        return self.chunks.n
+
+    @property
+    def d(self) -> int:
+        """Numbers in each."""
+        return self.chunks.d
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the samples have classes."""
+        return self.chunks.labels is not None
+
+    @property
+    def labels(self) -> Int[Array, " N"] | None:
+        """The class of each sample, or None."""
+        return None if self.chunks.labels is None else jnp.asarray(self.chunks.labels)
+
+    def rows(self) -> NoReturn:
+        """Not there: NotImplementedError."""
+        _refuse("leaves the data where they are (no data, no unique): read them, or merge duplicates, where they are stored")
+
+    def unknown_label(self, label: Int[np.ndarray, " B"]) -> str | None:
+        """With the classes that there are."""
+        return None if self.chunks.labels is None else _unknown(label, self.chunks.labels)
+
+    def place(self, rows: Array) -> Array:
+        """As they are; not under tracing."""
+        if not all_seen(rows):
+            _refuse("runs outside of jit, vmap and grad: the host reads the data")
+        return rows
+
+    def evaluate(self, spec: Spec, x: Array, t: Array, label: Array) -> OracleOutput:
+        """One reading for all queries, and another for those that float32 leaves unsettled."""
+        alpha, sigma, velocity_center = coefficients(spec.path, np.asarray(t))
+        with float64_scope():
+            found = posterior_out_of_core((x, alpha, sigma, label, velocity_center), self.chunks, spec.how)
+            return finished(spec.path, x.shape[1], x, t, found)
+
+    def jvp(self, spec: Spec, x: Array, t: Array, label: Array, v: Array) -> NoReturn:
+        """Not there: NotImplementedError."""
+        _refuse("has no jvp")
+
+    def plan(self, spec: Spec, t: np.float32) -> Choice | str:
+        """No choice."""
+        return "disk: all samples are read from where they lie, chunk by chunk"
+
+    def tree_flatten(self) -> NoReturn:
+        _refuse("is no argument of jit, vmap or grad: call it outside of them")
+
+    @classmethod
+    def tree_unflatten(cls, _: Any, children: tuple[Chunks]) -> "Disk":
+        return cls(*children)
+
+
+def spec_of_call(spec: Spec, t: Array, *, host: bool) -> Spec:
+    """What is known of a call before it is compiled: whether some t is 1, and what answers the queries that pruning leaves.
+
+    Args:
+      host: the host sees all values, and drives pruned search itself.
+    """
+    limit = not all_seen(t) or bool((t == 1).any())
+    name = "streaming" if host and spec.how.implementation == "pruned" else spec.how.implementation
+    return dataclasses.replace(spec, how=dataclasses.replace(spec.how, limit=limit, implementation=name))
+
+
+def evaluated(spec: Spec, samples: Samples | Sharded, x: Array, t: Array, label: Array) -> OracleOutput:
+    """By the compiled program. JAX refuses the forward mode of what has a reverse rule, and does not know of `Oracle.jvp`."""
+    with _pointing_to_jvp():
+        return program_of(spec).evaluate(samples, x, t, label)
+
+
+def all_seen(*values: Any) -> bool:
+    """Whether no value is a tracer."""
+    return not any(isinstance(v, jax.core.Tracer) for v in values)
+
+
+@contextlib.contextmanager
+def _pointing_to_jvp() -> Iterator[None]:
+    try:
+        yield
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise NotImplementedError(FORWARD) from error
+
+
+def _tiled_by_class(spec: Spec, label: np.ndarray) -> Spec:
+    """Tiles of about one class each, so that the cost follows the classes' sizes; of few sizes, so that there are few programs."""
+    classes = len(np.unique(label))
+    tile = max(LEAST_TILE, 1 << (len(label) // max(classes, 1)).bit_length() - 1) if classes > 1 else len(label)
+    blocks = spec.how.blocks
+    if tile >= min(blocks.queries, len(label)):
+        return spec
+    return dataclasses.replace(spec, how=dataclasses.replace(spec.how, blocks=dataclasses.replace(blocks, queries=tile)))
+
+
+def _unknown(label: np.ndarray, labels: np.ndarray) -> str | None:
+    there = np.unique(labels)
+    unknown = np.setdiff1d(label, [*there, -1])
+    if not unknown.size:
+        return None
+    listed = ", ".join(map(str, there[:10])) + (f", ... ({len(there)} in all)" if len(there) > 10 else "")
+    return f"label {unknown[0]} has no samples; classes with samples: {listed}"
+
+
+def _refuse(why: str) -> NoReturn:
+    raise NotImplementedError(f"an oracle from a source {why}; Oracle(data) in memory can be used there")
