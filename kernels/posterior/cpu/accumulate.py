@@ -137,7 +137,7 @@ def _weighed(
     """About whom, the heaviest, Σ w (y - base), and the sums of `native.add_pairs`, with all of Σ w ‖y - base‖² in the fourth."""
     x, alpha, sigma, _, _ = queries
     of_rows = index.rows, index.square_norms, index.log_prior, index.original
-    own_prior = index.log_prior[heavy.row]
+    own_prior, reflected = index.log_prior[heavy.row], 2 * x - alpha[:, None] * heavy.base
 
     parts = cores() if len(pairs.rows) > ALONE * len(x) else 1  # sums of their own cost each part more than a few pairs do
 
@@ -145,7 +145,7 @@ def _weighed(
         mean, more, sums = np.zeros(x.shape), np.zeros(x.shape, np.float32), np.zeros((len(x), 7))
         highest, whose = np.full(len(x), -np.inf), heavy.row.copy()  # so that all are computed by the same code, and ties are
         some = pairs.rows, pairs.queries, logs, sure, *(len(pairs.rows) * k // parts for k in (part, part + 1))
-        numba_kernels.add_pairs(x, alpha, sigma, *of_rows, heavy.base, own_prior, cut, *some, mean, more, sums, highest, whose)
+        numba_kernels.add_pairs(reflected, alpha, sigma, *of_rows, heavy.base, own_prior, cut, *some, mean, more, sums, highest, whose)
         return mean, more, sums, highest, whose
 
     every = in_turn(parts, work) if parts > 1 else [work(0)]

@@ -113,14 +113,15 @@ def around(x, alpha, sigma, velocity_center, center, samples, rows, base, square
 
 @compiled
 def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
-    x, alpha, sigma, samples, norms, prior, index, base, own_prior, cut, rows, queries, logs, sure, first, last,
+    reflected, alpha, sigma, samples, norms, prior, index, base, own_prior, cut, rows, queries, logs, sure, first, last,
     mean, light, sums, highest, whose,
 ):  # fmt: skip
     """Weigh pairs `first` to `last`, and add them to the moments of their queries.
 
     Args:
       norms: of the samples, ‖y - c‖².
-      base: `[B, D]`, a heavy sample of each query, to whose log weight all are relative; `own_prior`, its log prior.
+      base: `[B, D]`, a heavy sample of each query, to whose log weight all are relative; `own_prior`, its log prior; `reflected`, 2x - α
+        base.
       cut: `[B]`, how far below the peak a sample is left out.
       logs, sure: of each pair its log weight relative to the peak, where that is sure; where not, it is computed from differences.
       mean: `[B, D]` float64, Σ w (y - base) of those that are not, w = exp(log weight - peak).
@@ -134,7 +135,7 @@ def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
         q, j = queries[pair], rows[pair]
         y, z = samples[j], logs[pair]
         if not sure[pair]:
-            z = prior[j] - own_prior[q] + alpha[q] * _nearer(x[q], alpha[q], base[q], y) / (2 * sigma[q] ** 2)
+            z = prior[j] - own_prior[q] + alpha[q] * _nearer(reflected[q], alpha[q], base[q], y) / (2 * sigma[q] ** 2)
             if z > highest[q] or (z == highest[q] and index[j] < index[whose[q]]):
                 highest[q], whose[q] = z, j
         w = np.exp(min(z, 600.0))
@@ -159,12 +160,12 @@ def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
 
 
 @compiled
-def _nearer(x, alpha, base, y):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """(‖x - α base‖² - ‖x - α y‖²) / α, as (y - base)·((x - α y) + (x - α base)): exact however far x lies, and 0 for equal samples."""
+def _nearer(reflected, alpha, base, y):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """(‖x - α base‖² - ‖x - α y‖²) / α, as (y - base)·(2x - α base - α y): exact however far x lies, and 0 for equal samples."""
     total = alpha - alpha
-    for i in range(x.shape[0]):
-        other, own = np.float64(y[i]), base[i]
-        total += (other - own) * ((x[i] - alpha * other) + (x[i] - alpha * own))
+    for i in range(y.shape[0]):
+        value = np.float64(y[i])
+        total += (value - base[i]) * (reflected[i] - alpha * value)
     return total
 
 

@@ -23,8 +23,9 @@ from kernels.posterior.cpu.results import Found, Queries, by_tiles
 from kernels.posterior.cpu.threads import cores, on_every_core, share
 
 LIGHT, WRONG = 10.0, 1e-8
-"""Nats below the peak from which a sample may be weighed by its bytes, where what they get wrong weighs less than this: both for queries
-whose noise is as wide as the data, and less where it is narrower."""
+"""Nats below the peak from which a sample may be weighed by its bytes, where what they get wrong weighs less than this."""
+NARROW = 2.0**14
+"""Squared diameter of the data, in units of the query's squared noise, beyond which both are made stricter in proportion."""
 MANY, FIRST, SAMPLED = 0.5, 0.07, 8
 """Share of the leaves to be looked at from which on each query begins with a share of them; counted on every so many."""
 TOO_MUCH = 1e25
@@ -79,8 +80,9 @@ class PrunedSearch:
         """Moments of the queries but those that are given up: see `pruned_posterior`."""
         heavy, cut, pairs = self.standing(by_products, most * self._n)
         logs = pairs.values - heavy.score[pairs.queries]
-        highest, width = logs + pairs.widths, self._width(np.minimum(heavy.moving, heavy.square))[pairs.queries]
-        sure = (highest < -LIGHT - np.log(width) / 2) & (pairs.widths * np.exp(np.minimum(highest, 0)) < WRONG / width)
+        narrow = np.maximum(1, self._width(np.minimum(heavy.moving, heavy.square)) / NARROW)[pairs.queries]
+        highest = logs + pairs.widths
+        sure = (highest < -LIGHT - np.log(narrow)) & (pairs.widths * np.exp(np.minimum(highest, 0)) < WRONG / narrow)
         found, _ = moments(self.index, self.part, self.queries, heavy, cut, pairs, logs, sure)
         found.standing[:] = np.bincount(pairs.queries, minlength=len(cut))
         found.error_bound[:] = (found.error_bound + self._n * np.exp(-cut)) * found.top1_weight * 2 * self.index.radius

@@ -29,6 +29,8 @@ ENOUGH, LEAST_OF_ESTIMATE = 8, 1 / 32
 LEAST_SCATTER = 1 / 16
 """Mean square distance of the candidates from their own mean, as a share of that mean's square distance from the posterior's, from which on
 they are taken for a sample of what carries weight."""
+ALIKE = 1 / 256
+"""The same, as a share of the data's squared radius, below which the candidates are taken for near-copies."""
 NEGLIGIBLE = 1e-7
 """A rest is left out where its whole effect, on any of the moments, is below this: float32 rounding hides it."""
 
@@ -273,6 +275,8 @@ class _Errors(NamedTuple):
     """Largest error of a score, nats."""
     typical: Float[Array, " B"]
     """The same as the candidates show it, whose scores are known both ways: twice their root mean square."""
+    alike: Bool[Array, " B"]
+    """Whether the candidates lie close together, as copies do, whose sums are all rounded the same way."""
     residual: Float[Array, " B"]
     """‖x - α y‖ for the heaviest y: the noise that the query carries."""
     radius: Float[Array, ""]
@@ -285,9 +289,10 @@ class _Errors(NamedTuple):
     def exceeds(self, rest_share: Array, variance: Array, moving: Array) -> Bool[Array, " B"]:
         """Whether the rest's rounding could spoil a moment; `moving` is ‖E[y | x] - κ x‖, the velocity but for a factor."""
         moved = rest_share * self.typical
-        velocity = moved * jnp.sqrt(variance) + 8 * (1 + 3 * rest_share) * self.unit * self.reach
+        velocity = moved * jnp.sqrt(variance) + jnp.where(self.alike, 8 * (1 + 3 * rest_share), 8) * self.unit * self.reach
         # Σw‖y‖² - ‖Σwy‖² cancels; what is left must be right relative to itself or, if larger, to the noise that x still carries.
-        cancelled = max(0.5 + 20 / self.d**0.5, 4) * self.unit * self.reach * self.radius + moved * variance
+        lost = 0.5 + 20 / self.d**0.5
+        cancelled = jnp.where(self.alike, max(lost, 8), lost) * self.unit * self.reach * self.radius + moved * variance
         allowed = VARIANCE_TOLERANCE * jnp.maximum(variance, 1e-2 * self.residual**2)
         bad = (velocity > VELOCITY_TOLERANCE * moving) | (moved > ENTROPY_TOLERANCE) | (cancelled > allowed)
         bad |= self.score > 1  # with scores wrong by nats, neither the share of the rest nor the candidates can be trusted
@@ -328,4 +333,5 @@ def _errors(
     heaviest_rest = jnp.where(jnp.isneginf(last), 0, (n - top.exact.shape[1]) * jnp.exp(jnp.minimum(last, 600.0)))
     width = 2 * jnp.sqrt(largest) / jnp.maximum(jnp.minimum(moving, residual), 1e-30)
     negligible = heaviest_rest * jnp.maximum(1, width**2) <= NEGLIGIBLE / shards.count
-    return _Errors(negligible, score, typical, residual, jnp.sqrt(largest), reach, unit, samples.d)
+    alike = shards.any(scattered < ALIKE * largest)
+    return _Errors(negligible, score, typical, alike, residual, jnp.sqrt(largest), reach, unit, samples.d)
