@@ -72,7 +72,7 @@ def main_without_workdir(name: str, run: Callable[[ConfigDict], None], *, config
 
 def _define_config(name: str, config: str) -> None:
     """The flags of every binary."""
-    file = str(pathlib.Path(__file__).parent / "configs" / f"{config}.py")
+    file = str(pathlib.Path(__file__).parents[1] / "configs" / f"{config}.py")
     try:
         _check_config(file, sys.argv[1:])
     except (ValueError, OSError) as error:

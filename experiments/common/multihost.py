@@ -23,7 +23,7 @@ from flowjax.runtime import processes, storage
 from flowjax.runtime.exit_codes import Exit
 from flowjax.runtime.storage import bucket
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 BUCKET = pathlib.Path("/bucket")
 """Where launch/ mounts the bucket."""
 _LOST = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination", "heartbeat", "Socket closed", "onnection", "ABORTED", "CANCELLED")
