@@ -47,6 +47,9 @@ class Oracle:
     `jvp` is the forward mode. Data stay in their dtype (float32, bfloat16, uint8); queries are read as float32; results are float32.
     Exact at `precision="highest"`: velocity within 1e-5 of float64 fed the same numbers, at every t in [0.001, 0.999].
 
+    Data may be of any size from 1e-18 to 1e18: they are kept in a unit of about their own size (not under tracing). Results are float32: of
+    data of 1e18, squares such as `variance` and `cfm_gap` may be infinite, and of data of 1e-18 results below 1.2e-38 are 0.
+
     At t = 1 it is the limit: the nearest sample (ties equal), velocity `path.velocity_scale_at_sample · x` at a sample, NaN elsewhere.
 
     Args:

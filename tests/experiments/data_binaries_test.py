@@ -195,7 +195,7 @@ def test_a_summary_without_its_configuration_is_no_finished_run(tmp_path: pathli
 def test_names_of_files_neither_steer_the_terminal_nor_take_a_second_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app.hosts, "leave", sys.exit)
+    monkeypatch.setattr(app.multihost, "leave", sys.exit)
     with pytest.raises(SystemExit):
         app.fail("train", "no folder \x1b[31mred\udcff é")
     assert capsys.readouterr().err == "train: error: no folder \\x1b[31mred\\udcff é\n"
