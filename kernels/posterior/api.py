@@ -183,7 +183,7 @@ def posterior(
 
     Exact at `precision="highest"`: against float64 fed the same float32 numbers, `denoised` is right to 1e-5 of the noise that x
     carries, `log_density` to 1e-4 of itself, `entropy` to 1e-4 nats, for every σ > 0, near-duplicates and far-off data included.
-    Data of any size from 1e-18 to 1e18 are exact so, where they are not traced; a result beyond float32 is infinite, one below 1.2e-38 is 0.
+    So are data of any size from 1e-18 to 1e18 that are not traced; a result beyond float32 is infinite, one below 1.2e-38 is 0.
     Memory: `block_sizes.samples × block_sizes.queries` scores and a few `[B, D]`; never `[B, N]`.
 
     Args:
