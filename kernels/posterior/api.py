@@ -318,11 +318,14 @@ def covariance_product64(
 
         fits = queries.fit_float32(samples)
         product, unsettled, pivot = once((queries.where(fits), v), jnp.float32)
-        unsettled = ((unsettled & (how.precision == "highest")) | ~fits) & (queries.sigma > 0)
-        found = repeat(unsettled, lambda some: once(some, jnp.float64), (queries, v), (product, unsettled, pivot))
-        product, unsettled, pivot = found
-        unsettled &= queries.sigma > 0
-        product, _, _ = repeat(unsettled, exactly, ((queries, v), pivot), (product, unsettled, pivot))
+        if how.precision == "highest":
+            unsettled = (unsettled | ~fits) & (queries.sigma > 0)
+            found = repeat(unsettled, lambda some: once(some, jnp.float64), (queries, v), (product, unsettled, pivot))
+            product, unsettled, pivot = found
+            unsettled &= queries.sigma > 0
+            product, _, _ = repeat(unsettled, exactly, ((queries, v), pivot), (product, unsettled, pivot))
+        else:
+            product = jnp.where(fits[:, None], product, jnp.nan)
         return repeat(queries.sigma == 0, limit, (queries, v), product) if how.limit else product
 
     product = _tiled(tile, (x, alpha, sigma, label, velocity_center, vector), label, samples, how)
@@ -354,9 +357,12 @@ def settled(queries: Queries, samples: Samples, how: PosteriorSettings) -> Settl
 
     fits, noisy = queries.fit_float32(samples), queries.sigma > 0
     first = once(queries.where(fits), jnp.float32)
-    unsettled = noisy & ((first.unsettled & (how.precision == "highest")) | ~fits)
-    first = repeat(unsettled, lambda some: once(some, jnp.float64), queries, first._replace(unsettled=unsettled))
-    first = repeat(first.unsettled & noisy, exactly, (queries, first.pivot), first)
+    if how.precision == "highest":
+        unsettled = noisy & (first.unsettled | ~fits)
+        first = repeat(unsettled, lambda some: once(some, jnp.float64), queries, first._replace(unsettled=unsettled))
+        first = repeat(first.unsettled & noisy, exactly, (queries, first.pivot), first)
+    else:
+        first = first._replace(mean=jnp.where(fits[:, None], first.mean, jnp.nan))  # nothing is repeated, and nothing wrong is given
     if how.limit:
         first = repeat(queries.sigma == 0, lambda some: nearest(some, samples, how.full, how.shards), queries, first)
     return first

@@ -75,7 +75,11 @@ def _settled(queries: Queries, chunks: Chunks, how: PosteriorSettings) -> Settle
         return _nearest(queries, chunks, how.full)
     fits = _fit(queries, chunks.samples(jnp.zeros((0, chunks.d), chunks.source.dtype), jnp.zeros(0, jnp.int32)))
     found = once(_where(queries, fits), jnp.float32)
-    unsettled = ~at_limit & ((found.unsettled & (how.precision == "highest")) | ~np.asarray(fits))
+    if how.precision != "highest":
+        mean: Any = np.where(np.asarray(fits)[:, None], np.asarray(found.mean), np.nan)
+        found = found._replace(mean=mean)
+        return _repeat(at_limit, lambda some: _nearest(some, chunks, how.full), queries, found)
+    unsettled = ~at_limit & (found.unsettled | ~np.asarray(fits))
     found = _repeat(unsettled, lambda some: once(some, jnp.float64), queries, found._replace(unsettled=unsettled))
     found = _repeat(
         found.unsettled & ~at_limit, lambda some: _from_differences(*some, chunks, how.full), (queries, np.asarray(found.pivot)), found
