@@ -260,7 +260,7 @@ def test_ties_go_to_the_lowest_index_of_the_caller():
 
 
 def test_noise_alone_and_the_end_take_a_dense_pass():
-    """At t = 0 a index knows nothing, and at t = 1 the limit is asked for: these rows of a batch come from the dense pass."""
+    """At t = 0 an index knows nothing, and at t = 1 the limit is asked for: these rows of a batch come from the dense pass."""
     data = DATA["falling spectrum"]
     t = np.float32([0, 0.5, 1, 0.95])
     x = np.stack([data[3] * a for a in (0.1, 1, 1, 1)])

@@ -26,9 +26,9 @@ from kernels.posterior.samples import Samples
 from kernels.posterior.settings import PosteriorSettings
 
 LEAST_NUMBERS = 2**20
-"""Smaller data sets are not worth a index: a pass over them takes milliseconds."""
+"""Smaller data sets are not worth an index: a pass over them takes milliseconds."""
 ELIGIBLE = 64
-"""Queries after which a index is made, at the least: it costs as much as some hundreds of them."""
+"""Queries after which an index is made, at the least: it costs as much as some hundreds of them."""
 WORTH = 2**29
 """Queries times numbers of the data after which it is made: to load what numba has compiled takes seconds, however small the data."""
 Way = Literal["dense", "bounds", "products"]
@@ -128,7 +128,7 @@ class Choice:
             else f"a product with the bytes of all {self.n:,} samples is expected to leave"
         )
         return (
-            f"index: at σ/α = {self.ratio:.3g} {how} {self.standing:.2%}, which are weighed exactly; about {self.cost:.0%} of a dense pass"
+            f"pruned: at σ/α = {self.ratio:.3g} {how} {self.standing:.2%}, which are weighed exactly; about {self.cost:.0%} of a dense pass"
         )
 
 

@@ -1,4 +1,4 @@
-"""The posterior without going through all samples: bounds of scores from a index, then the few that could matter exactly.
+"""The posterior without going through all samples: bounds of scores from an index, then the few that could matter exactly.
 
 Refinement gives nearly all weight to one sample, so late in time almost nothing needs to be looked at. What is left out is left out with
 a certificate: with K samples standing, the others weigh less than `N exp(-cut)` of the heaviest, where the cut is chosen so that float32

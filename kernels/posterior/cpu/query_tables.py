@@ -1,4 +1,4 @@
-"""Queries as a index reads them: directions, in its coordinates, and in 16 bits for products with its bytes."""
+"""Queries as an index reads them: directions, in its coordinates, and in 16 bits for products with its bytes."""
 
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ class Bits(NamedTuple):
 
 
 class QueryTables(NamedTuple):
-    """Queries, all with σ > 0, as a index reads them."""
+    """Queries, all with σ > 0, as an index reads them."""
 
     g: Float[np.ndarray, "B D"]
     kappa: Float[np.ndarray, " B"]
