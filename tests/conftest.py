@@ -45,7 +45,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 EXACT = ("tests/kernels/", "tests/flowjax/oracle")
 """Where numbers are held to rounding: programs are compiled there as users have them."""
-INTERPRETED = "tests/kernels/pallas_tpu_test.py"
+INTERPRETED = "tests/kernels/posterior/pallas/tpu_test.py"
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -14,7 +14,7 @@ from kernels.float64 import float64_scope
 from kernels.posterior import api
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.pallas.tpu import pallas_tpu
-from kernels.posterior.pallas.tpu_blocks import GENERATIONS, TpuBlocks, default_blocks, parts_of
+from kernels.posterior.pallas.tpu_blocks import GENERATIONS, TpuBlocks
 from kernels.posterior.partial import Partial
 from kernels.posterior.queries import Queries
 from kernels.posterior.samples import Samples, by_class, prepare
@@ -312,14 +312,6 @@ def test_a_query_with_nan_is_nan_and_the_others_are_not():
     np.testing.assert_array_equal(found.mean[rows], kernel(p).mean[rows])
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("queries", 48), ("queries", 0), ("samples", 100), ("columns", -128), ("sum_tile", 1), ("samples", True)]
-)
-def test_bad_blocks_are_refused(field, value):
-    with pytest.raises(ValueError, match=rf"{field} must be a positive multiple of \d+, got {value}"):
-        TpuBlocks(**{"queries": 64, "samples": 256} | {field: value})
-
-
 def test_blocks_that_do_not_fit_are_refused_with_the_numbers():
     p = problem()
     with pytest.raises(ValueError, match=r"blocks of \d+ queries by \d+ samples by \d+ columns need [\d.]+ MiB of VMEM, and there are 0"):
@@ -330,15 +322,3 @@ def test_a_bad_tolerance_is_refused():
     p = problem()
     with pytest.raises(ValueError, match=r"tolerance must be in \[0, 1\), got 1.5"):
         kernel(p, tolerance=1.5)
-
-
-@pytest.mark.parametrize("generation", GENERATIONS.values(), ids=list(GENERATIONS))
-@pytest.mark.parametrize("precision", ["default", "high", "highest"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8"])
-def test_defaults_exist_for_every_size(generation, precision, dtype):
-    """From one number to an image of 256 x 256 x 3; beyond VMEM D is split."""
-    parts = parts_of(jnp.dtype(dtype), False, precision)
-    for d in (1, 784) if generation.name == "v4" else (1, 784, 3072, 8192, 49152):
-        for b in (1, 256, 1024, 5000):
-            blocks = default_blocks(generation, b, d, jnp.dtype(dtype), parts)
-            assert 32 <= blocks.queries <= 1024

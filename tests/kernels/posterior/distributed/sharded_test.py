@@ -22,7 +22,7 @@ from kernels.posterior.api import plan, run
 from kernels.posterior.distributed.sharded import abstract_samples, rows_of_process, shard_samples
 from tests import float64_oracle as exact
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[4]
 D, B = 64, 24
 FIELDS = ("velocity", "denoised", "log_density", "top1_weight", "entropy", "effective_samples", "variance", "cfm_gap", "divergence")
 
@@ -310,7 +310,7 @@ def test_an_imagenet_of_latents_on_256_tpus():
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
-from tests.kernels.sharded_test import check_collectives, collectives, compiled
+from tests.kernels.posterior.distributed.sharded_test import check_collectives, collectives, compiled
 devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:16x16").devices
 program = compiled(1281167, 8192, {B}, Mesh(np.array(devices).reshape(256, 1), ("samples", "queries")), "bfloat16")
 check_collectives(collectives(program.as_text()), {B}, 8192)
@@ -332,7 +332,7 @@ jax.distributed.initialize(coordinator_address=f"127.0.0.1:{port}", num_processe
 import numpy as np
 from flowjax.oracle import Oracle
 from kernels.posterior.distributed.sharded import rows_of_process, shard_samples
-from tests.kernels.sharded_test import CLUSTERS, COUNTS, on_path
+from tests.kernels.posterior.distributed.sharded_test import CLUSTERS, COUNTS, on_path
 mesh = jax.make_mesh((4, 1), ("samples", "queries"))
 rows = rows_of_process(len(CLUSTERS), mesh)
 assert len(rows) < 0.6 * len(CLUSTERS)

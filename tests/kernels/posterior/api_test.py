@@ -1,33 +1,20 @@
 """posterior(...): exact for any α and σ, whatever the dtype, the blocks, the order and the counts; and what it refuses."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kernels.float64 import argmax64, float64_scope
-from kernels.posterior import BlockSizes, Moments, posterior, prepare, reference
+from kernels.posterior import BlockSizes, Moments, posterior
 from kernels.posterior.api import plan
-from kernels.posterior.partial import Partial
-from kernels.posterior.queries import Queries
-from kernels.posterior.xla import streaming as streaming_module
-from kernels.posterior.xla.streaming import streaming
 from tests import float64_oracle as exact
+from tests.kernels.posterior.small_problem import ALPHA, DATA, RNG, SIGMA, B, D, N, X
 
-N, D, B = 53, 5, 11
 UNEVEN = BlockSizes(samples=7, queries=4)
-RNG = np.random.default_rng(0)
-DATA = RNG.standard_normal((N, D)).astype(np.float32)
 LABELS = (np.arange(N) % 3).astype(np.int32)
-ALPHA = np.linspace(0.05, 1, B).astype(np.float32)
-SIGMA = np.geomspace(1, 1e-3, B).astype(np.float32)
-X = (ALPHA[:, None] * DATA[:B] + SIGMA[:, None] * RNG.standard_normal((B, D))).astype(np.float32)
 ALL = np.full(B, -1, np.int32)
 
 
@@ -57,47 +44,6 @@ def test_every_moment_is_exact_for_any_alpha_and_sigma():
     """Uneven last blocks and query tiles, classes mixed in one batch."""
     label = np.resize([-1, 0, 1, 2], B).astype(np.int32)
     check(ask(query_labels=label), DATA, X, ALPHA, SIGMA, label=label)
-
-
-def test_reference_is_the_definition():
-    """The ten lines that every implementation answers to, in float64, against NumPy."""
-    with jax.enable_x64(True):
-        found = reference(*(jnp.asarray(v, jnp.float64) for v in (X, ALPHA, SIGMA, DATA)))
-    for i in range(B):
-        wanted = exact.posterior(DATA, X[i], ALPHA[i], SIGMA[i])
-        for name, value in found.items():
-            np.testing.assert_allclose(value[i], wanted[name], rtol=1e-9, atol=1e-12, err_msg=name)
-
-
-@functools.partial(jax.jit, static_argnames=("samples_at_once", "shift", "dtype"))
-def partial_of(x: Any, alpha: Any, sigma: Any, data: Any, samples_at_once: int, shift: bool, dtype: Any) -> Partial:
-    samples = prepare(data, shift=shift)
-    with float64_scope():
-        queries = Queries.of(x, alpha, sigma, jnp.full(x.shape[0], -1, jnp.int32), samples)
-        found = streaming(queries, samples, full=True, dtype=dtype, blocks=BlockSizes(samples=samples_at_once), precision="highest")
-        return jax.tree.map(lambda v: v if v.dtype == jnp.int32 else v.astype(jnp.float32), found)
-
-
-@pytest.mark.parametrize(("samples_at_once", "shift"), [(1, False), (10, True), (52, False), (53, False), (4096, True)])
-def test_blocks_of_any_size_give_the_same_partial(samples_at_once, shift):
-    """One row at a time, a last block of one or three rows, all at once, larger than the data: the definition each time."""
-    sigma = np.maximum(SIGMA, 0.2)
-    found = partial_of(X, ALPHA, sigma, DATA, samples_at_once, shift, jnp.float32)
-    center = DATA.mean(0, dtype=np.float64).astype(np.float32)
-    rows = DATA.astype(np.float64) - center
-    score = -np.square(X[:, None].astype(np.float64) - ALPHA[:, None, None] * DATA).sum(-1) / (2 * sigma[:, None].astype(np.float64) ** 2)
-    order = np.argsort(-score, axis=1, kind="stable")
-    np.testing.assert_array_equal(found.top_index, order[:, :16])
-    others = np.take_along_axis(score, order, axis=1)[:, 16] + np.square(X - ALPHA[:, None] * center).sum(1) / (2 * sigma**2)
-    assert (np.asarray(found.rest_peak) >= others - 1e-4).all()  # a bound on the samples that are not candidates
-    w = np.exp(score - score.max(1, keepdims=True))
-    mean = w @ rows / w.sum(1)[:, None]
-    np.testing.assert_allclose(found.weight, w.sum(1), rtol=2e-5)
-    np.testing.assert_allclose(found.mean, mean, atol=2e-5)
-    np.testing.assert_allclose(found.second, (w * np.square(rows - mean[:, None]).sum(-1)).sum(1), rtol=1e-4, atol=2e-5)
-    np.testing.assert_allclose(found.weight_square, (w * w).sum(1), rtol=2e-5)
-    np.testing.assert_allclose(found.weighted_score, (w * np.log(np.maximum(w, 1e-300))).sum(1), rtol=1e-4, atol=2e-5)
-    np.testing.assert_array_equal(found.mass, N)
 
 
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.bfloat16])
@@ -225,35 +171,3 @@ def test_unknown_choices_are_named():
         plan("variance", None, None, "highest")
     with pytest.raises(NotImplementedError, match="implementation 'pallas' is not available here; have: streaming"):
         posterior(X, ALPHA, SIGMA, DATA, implementation="pallas")
-
-
-@pytest.mark.parametrize("value", [0, -4, 2.0, True, "8", None])
-@pytest.mark.parametrize("name", ["samples", "queries"])
-def test_block_sizes_are_positive_integers(name, value):
-    """ValueError that names the field and the value; frozen."""
-    with pytest.raises(ValueError, match=f"BlockSizes.{name} must be a positive integer, got {value!r}"):
-        BlockSizes(**{name: value})
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(BlockSizes(), name, 1)
-
-
-def test_argmax_takes_the_first_of_equal():
-    """In float64, under jit."""
-
-    @jax.jit
-    def first(x: Any) -> Any:
-        with float64_scope():
-            return argmax64(x.astype(jnp.float64))
-
-    np.testing.assert_array_equal(first(jnp.array([[1.0, 3, 3, 2], [5, 5, 5, 5], [-1, -2, -1, -3]])), [1, 0, 0])
-
-
-@given(st.integers(0, 2**31 - 1), st.integers(1, 5), st.sampled_from([100, 2048, 2049, 4096]), st.sampled_from([1, 3, 16]))
-def test_candidates_are_the_largest_and_equal_ones_the_first(seed: int, distinct: int, n: int, k: int) -> None:
-    rng = np.random.default_rng(seed)
-    x = rng.integers(0, 10**distinct, (3, n)).astype(np.float32)
-    x[0, rng.integers(n)] = -np.inf
-    values, positions = streaming_module._largest(jnp.asarray(x), k)
-    order = np.argsort(-x, axis=1, kind="stable")[:, :k]
-    np.testing.assert_array_equal(positions, order)
-    np.testing.assert_array_equal(values, np.take_along_axis(x, order, axis=1))
