@@ -143,7 +143,7 @@ def test_a_traced_grid_is_sampled_on_and_its_length_is_known() -> None:
 
 
 def test_the_likelihood_of_an_oracles_flow_is_its_own_density(digits: tuple[np.ndarray, np.ndarray]) -> None:
-    oracle = Oracle(digits[0][:50])
+    oracle = Oracle(digits[0][:50], precision="high")  # a small program
     edges = jnp.asarray(np.linspace(0, 0.5, 65), jnp.float32)
     x = oracle.path.interpolate(jnp.asarray(noise(8, (8, 8, 1), 0)), jnp.asarray(digits[0][:8]), jnp.float32(0.5))
     found = log_likelihood(OracleField(oracle), x, edges)
@@ -189,7 +189,7 @@ def test_the_oracle_samples_its_training_set(digits: tuple[np.ndarray, np.ndarra
     check_it_ends_in_the_training_set(digits[0], 256)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_oracle_samples_its_training_set_of_clothes() -> None:
     clothes = load("fashion_mnist", 0, 0)[:12_000].reshape(-1, 28, 28, 1)
     check_it_ends_in_the_training_set(clothes, 64)
@@ -199,7 +199,7 @@ def test_oracle_trajectories_do_not_drift_from_those_of_float64(digits: tuple[np
     images = digits[0][:200]
     edges = uniform_timesteps(40)
     x = noise(16, images.shape[1:], 2)
-    found = trajectory(OracleField(Oracle(images)), jnp.asarray(x), jnp.asarray(edges, jnp.float32))
+    found = trajectory(OracleField(Oracle(images, precision="high")), jnp.asarray(x), jnp.asarray(edges, jnp.float32))
     rows = x.reshape(16, -1).astype(np.float64)
     for i, (start, end) in enumerate(itertools.pairwise(edges)):
         rows = rows + (end - start) * np.stack([float64_oracle.velocity(images, row, start) for row in rows])

@@ -23,8 +23,6 @@ SMALL = (
 )
 SWEEP = ("--config.num_queries=16", "--config.strip_samples=1", "--config.num_t=16")
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
@@ -43,6 +41,7 @@ def text(name: str) -> str:
     return found[1]
 
 
+@pytest.mark.slow
 def test_training_that_is_killed_goes_on_from_the_bucket_and_ends_as_on_a_disk(place: Place, tmp_path: pathlib.Path) -> None:
     """Killed while its third checkpoint is being saved. Then the newest that is whole is damaged: the one before it is read."""
     train = Binary("train", tmp_path)
@@ -75,6 +74,7 @@ def test_training_that_is_killed_goes_on_from_the_bucket_and_ends_as_on_a_disk(p
     assert "--overwrite to replace it" in train(*run[:-1], place=place).error
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_killed_goes_on_with_the_next_t(place: Place, tmp_path: pathlib.Path) -> None:
     sweep = Binary("oracle_sweep", tmp_path)
     sweep.start(*SWEEP, "--workdir=gs://mine/sweep", place=place).kill_when(lambda: len(names("sweep/partial")) > 4)
@@ -86,6 +86,7 @@ def test_a_sweep_that_is_killed_goes_on_with_the_next_t(place: Place, tmp_path: 
     assert text("sweep/sweep.csv") == (tmp_path / "run" / "sweep.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused_and_goes_on_when_the_first_is_gone(place: Place, tmp_path: pathlib.Path) -> None:
     sweep = Binary("oracle_sweep", tmp_path)
     first = sweep.start(*SWEEP, "--config.num_t=2000", "--workdir=gs://mine/two", place=place)
@@ -96,6 +97,7 @@ def test_a_second_writer_is_refused_and_goes_on_when_the_first_is_gone(place: Pl
     assert ".flowjax.lock" not in names("two")
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_bucket_is_said_in_one_line_within_a_minute(place: Place, tmp_path: pathlib.Path) -> None:
     inspect, began = Binary("inspect_data", tmp_path), time.monotonic()
     assert "there is no bucket gs://other" in inspect("--workdir=gs://other/run", place=place).error

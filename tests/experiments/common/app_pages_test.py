@@ -9,7 +9,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from flowjax.reporting import page as pages
 from tests.binary import Binary
-from tests.experiments.trained_models import leave, untrained
+from tests.experiments.trained_models import SCORED, leave, untrained
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = (390, 800, 1200)
@@ -73,7 +73,6 @@ def test_tables_of_every_size_stay_within_the_page(browser: Page, tmp_path: path
 
 
 SMALL_MODEL = "--config.model.path={models}/small"
-SCORED = ("--config.num_samples=32", "--config.batch_size=32", "--config.quality.classifier_steps=5")
 RUNS = {
     "advise": ("--config.num_queries=32",),
     "oracle_sweep": ("--config=experiments/configs/oracle_sweep.py:digits_by_class", "--config.num_t=8", "--config.num_queries=64"),
@@ -86,6 +85,8 @@ RUNS = {
     "loss_by_timestep": ("--config.checkpoints=('{models}/small@50', '{models}/large@50')", "--config.num_queries=16", "--config.num_t=4"),
 }
 """Each kind of table and figure is in one of these; what the others write has the same parts."""
+IN_CI = ("oracle_sweep", "inspect_data", "one_step")
+"""The others by hand: `make test-long`."""
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +97,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in IN_CI else pytest.mark.long) for name in RUNS])
 def test_no_text_of_a_report_lies_outside_the_page(
     name: str, models: pathlib.Path, binary_of: Callable[[str], Binary], browser: Page, tmp_path: pathlib.Path
 ) -> None:

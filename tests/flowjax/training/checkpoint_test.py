@@ -30,7 +30,7 @@ from flowjax.training.step import Trainer, make_optimizer, parameters_digest
 from flowjax.training.tasks import FlowTask
 
 SHAPE = Architecture(image_shape=(8, 8, 1), patch=4, depth=1, width=16, heads=2, num_classes=10)
-STEPS, EVERY, KILLS = 100, 4, 2  # docs/scale.md's were 200, 4, 20
+STEPS, EVERY, KILLS = 40, 4, 2  # docs/scale.md's were 200, 4, 20
 PATIENCE = 900  # seconds, on however busy a machine
 
 pytestmark = pytest.mark.slow

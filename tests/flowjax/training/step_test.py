@@ -24,24 +24,13 @@ def alone() -> tuple[list[float], list[np.ndarray]]:
     return followed(trainer())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_devices_and_parts_change_a_step_by_rounding_only(alone: tuple[list[float], list[np.ndarray]]) -> None:
     losses, parameters = followed(trainer(batch=2, fsdp=2, scan=True, accumulation=2))
     np.testing.assert_allclose(losses, alone[0], rtol=2e-6)
     # Adam divides by the root of the second moment: where a gradient is all rounding, so is its step. Hence the rate as a scale.
     off = max(np.abs(a - b).max() for a, b in zip(parameters, alone[1], strict=True))
     assert off < 0.1 * 1e-3
-
-
-@pytest.mark.slow
-def test_shards_of_parameters_lie_on_different_devices() -> None:
-    state = trainer(fsdp=4).init(0)
-    weight = state.parameters["blocks"]["mlp"]["w12"]["weight"]
-    leaf = jax.tree.leaves(weight)[0]
-    assert leaf.addressable_shards[0].data.size == leaf.size / 4
-    moments = [m for m in jax.tree.leaves(state.optimizer) if m.shape == leaf.shape]
-    assert len(moments) == 2
-    assert all(m.addressable_shards[0].data.size == m.size / 4 for m in moments)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ ALL = np.full(B, -1, np.int32)
 
 def ask(x: Any = X, alpha: Any = ALPHA, sigma: Any = SIGMA, data: Any = DATA, query_labels: Any = ALL, labels: Any = LABELS) -> Moments:
     """One compiled program for most tests: 11 queries in tiles of 4, 53 samples in blocks of 7."""
-    return posterior(x, alpha, sigma, data, labels=labels, query_labels=query_labels, block_sizes=UNEVEN)
+    return posterior(x, alpha, sigma, data, labels=labels, query_labels=query_labels, block_sizes=UNEVEN, implementation="streaming")
 
 
 def check(out: Moments, data: np.ndarray, x: np.ndarray, alpha: np.ndarray, sigma: np.ndarray, prior: Any = None, label: Any = ALL) -> None:

@@ -101,7 +101,7 @@ def test_classes_counts_and_small_dtypes():
     noise = rng.standard_normal((12, 5, 5))
     x = (t[:, None, None] * data[:12] + (1 - t)[:, None, None] * noise).astype(np.float32)
     label = np.where(np.arange(12) % 3 == 0, -1, labels[:12]).astype(np.int32)
-    sparse, dense = (Oracle(data, labels, counts=counts, implementation=name)(x, t, label) for name in ("pruned", "streaming"))
+    sparse, dense = (Oracle(data, labels, counts=counts, implementation=name)(x, t, label) for name in ("pruned", None))
     for name in ("velocity", "log_density", "entropy", "top1_weight", "effective_samples", "top1_index"):
         np.testing.assert_allclose(getattr(sparse, name), getattr(dense, name), rtol=2e-5, atol=2e-5, err_msg=name)
     through_the_door = posterior(
@@ -122,7 +122,7 @@ def test_noise_alone_and_the_end_take_a_dense_pass():
     data = DATA["falling spectrum"]
     t = np.float32([0, 0.5, 1, 0.95])
     x = np.stack([data[3] * a for a in (0.1, 1, 1, 1)])
-    sparse, dense = (Oracle(data, implementation=name)(x, t) for name in ("pruned", "streaming"))
+    sparse, dense = (Oracle(data, implementation=name)(x, t) for name in ("pruned", None))
     np.testing.assert_allclose(sparse.velocity, dense.velocity, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(sparse.top1_index, dense.top1_index)
 
@@ -151,7 +151,7 @@ def test_a_query_with_nan_gives_nan_and_leaves_the_others_alone():
     data = DATA["falling spectrum"]
     x = data[:4].copy()
     x[1, 2] = np.nan
-    sparse, dense = (posterior(x, 0.5, 0.5, data, implementation=name) for name in ("pruned", "streaming"))
+    sparse, dense = (posterior(x, 0.5, 0.5, data, implementation=name) for name in ("pruned", None))
     np.testing.assert_allclose(sparse.denoised, dense.denoised, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(sparse.top1_index, dense.top1_index)
     assert np.isnan(sparse.denoised[1]).all()

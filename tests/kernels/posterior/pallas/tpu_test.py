@@ -64,10 +64,15 @@ def problem(
     return Problem(queries, samples, x, at, label)
 
 
+@functools.cache
+def program(blocks: TpuBlocks, full: bool, precision: str, **options):
+    """The jitted kernel: tests of one shape share it."""
+    return jax.jit(lambda q, s: pallas_tpu(q, s, full=full, blocks=blocks, precision=precision, **options))
+
+
 def kernel(p: Problem, blocks: TpuBlocks = SMALL, full: bool = True, precision: str = "highest", **options) -> Partial:
-    options.setdefault("interpret", True)
     with float64_scope():
-        return jax.jit(lambda q, s: pallas_tpu(q, s, full=full, blocks=blocks, precision=precision, **options))(p.queries, p.samples)
+        return program(blocks, full, precision, **{"interpret": True} | options)(p.queries, p.samples)
 
 
 def definition(p: Problem) -> dict[str, np.ndarray]:
@@ -138,18 +143,19 @@ def check(found: Partial, p: Problem, unit: float = EPS) -> None:
     assert (rest.max(axis=1, initial=-np.inf) <= np.asarray(found.rest_peak) + error).all()
 
 
-slow = pytest.mark.slow
+slow, long = pytest.mark.slow, pytest.mark.long
 
 
-def cases(quick: list[dict], *thorough: dict) -> pytest.MarkDecorator:
-    """Parameters, of which `make test` runs the first few: each compiles a kernel of its own."""
-    return pytest.mark.parametrize("options", [*quick, *(pytest.param(case, marks=slow) for case in thorough)], ids=str)
+def cases(quick: list[dict], thorough: list[dict], rest: list[dict]) -> pytest.MarkDecorator:
+    """Parameters, of which `make test` runs the first few, `make test-slow` some and `make test-long` the rest: each compiles a kernel."""
+    marked = [(thorough, slow), (rest, long)]
+    return pytest.mark.parametrize("options", [*quick, *(pytest.param(case, marks=m) for some, m in marked for case in some)], ids=str)
 
 
 @cases(
     [{"dtype": "uint8", "labels": True, "counts": True}, {"n": 1, "b": 1, "d": 1}],
-    {"dtype": "bfloat16", "far": 30.0},
-    {"n": 300, "d": 257, "b": 70, "t": 0.0},
+    [{"dtype": "bfloat16", "far": 30.0}],
+    [{"n": 300, "d": 257, "b": 70, "t": 0.0}],
 )
 def test_every_moment_is_that_of_the_definition(options):
     """Any N, D and B, whatever their remainders; data of each dtype, far from the origin, with classes and counts; early and late."""
@@ -157,15 +163,16 @@ def test_every_moment_is_that_of_the_definition(options):
     check(kernel(p), p)
 
 
-@cases([{"dtype": "bfloat16", "n": 200}], {"dtype": "uint8", "labels": True, "d": 300})
+@cases([{"dtype": "bfloat16", "n": 200}], [], [{"dtype": "uint8", "labels": True, "d": 300}])
 def test_a_d_that_is_split(options):
     """D in chunks of 128 columns, the last of them short."""
     p = problem(**options)
     check(kernel(p, SPLIT), p)
 
 
-@slow
-@pytest.mark.parametrize(("precision", "bits", "dtype"), [("high", 16, "float32"), ("default", 8, "bfloat16")])
+@pytest.mark.parametrize(
+    ("precision", "bits", "dtype"), [pytest.param("high", 16, "float32", marks=long), pytest.param("default", 8, "bfloat16", marks=slow)]
+)
 def test_lower_precisions_err_by_their_bits(precision, bits, dtype):
     """bfloat16 parts: 8 bits each."""
     p = problem(dtype=dtype)
@@ -179,7 +186,7 @@ def test_velocity_only():
     check(kernel(p, WIDE, full=False), p)
 
 
-@cases([], {"dtype": "uint8"})
+@cases([], [{"dtype": "uint8"}], [])
 def test_settled_it_is_the_oracle(options):
     """With exact candidates, at a t between the stages: the independent float64 oracle."""
     p = problem(t=0.15, **options)
@@ -269,7 +276,9 @@ def test_an_oracle_made_of_it(interpreted):
     found, want = fused(x, t, label), portable(x, t, label)
     for name in ("velocity", "denoised", "log_density", "top1_weight", "entropy", "effective_samples", "variance", "divergence"):
         a, b = (np.asarray(getattr(out, name), np.float64).reshape(24, -1) for out in (found, want))
-        assert (np.linalg.norm(a - b, axis=1) <= 2.0**-12 * np.linalg.norm(b, axis=1) + 1e-4).all(), name
+        # Two bfloat16 parts of a weight leave 2^-17 of it out, and so a variance may lack that share of the data's own.
+        floor = 2.0**-17 * data.var(axis=0).sum() if name == "variance" else 1e-4
+        assert (np.linalg.norm(a - b, axis=1) <= 2.0**-12 * np.linalg.norm(b, axis=1) + floor).all(), name
     assert (found.top1_index == want.top1_index).all()
     diameter = 2 * np.linalg.norm(data.reshape(600, -1), axis=1).max()
     assert (np.asarray(found.error_bound) <= 2.0**-24 * diameter).all()
