@@ -52,7 +52,7 @@ INTERPRETED = "tests/kernels/posterior/pallas/tpu_test.py"
 def _compiled_fast_where_nothing_is_exact(request: pytest.FixtureRequest) -> None:
     """Elsewhere LLVM's optimisations are left out: most tests compile far longer than they compute."""
     left_out = not request.node.nodeid.startswith(EXACT) or request.node.nodeid == INTERPRETED
-    if jax.config.jax_disable_most_optimizations != left_out:
+    if jax.config.read("jax_disable_most_optimizations") != left_out:
         jax.config.update("jax_disable_most_optimizations", left_out)
         jax.clear_caches()
 
