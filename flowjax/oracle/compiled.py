@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from flowjax.path import Path
 from kernels.float64 import float64_scope, to32, to64
 from kernels.posterior.api import Moments, covariance_product64, posterior64
+from kernels.posterior.cpu.results import Answer
 from kernels.posterior.distributed.sharded import Sharded, spread
 from kernels.posterior.samples import Samples
 from kernels.posterior.settings import PosteriorSettings
@@ -95,16 +96,56 @@ def _output(path: Path, d: int, x: Array, time: Array, found: Moments) -> Oracle
     return OracleOutput(**{name: v if v.dtype == jnp.int32 else to32(v) for name, v in more.items()})
 
 
-@functools.cache
-def _of_times(path: Path) -> Callable[[Array], tuple[Array, Array, Array]]:
-    return jax.jit(lambda t: (path.alpha(to64(t)), path.sigma(to64(t)), _velocity_center(path, to64(t))))
+class Coefficients(NamedTuple):
+    """Of a path at `B` times, on the host, float64: u* = A E[x_1 | x_t] + B x = A (E[x_1 | x_t] - κ x)."""
+
+    alpha: Float[np.ndarray, " B"]
+    sigma: Float[np.ndarray, " B"]
+    center: Float[np.ndarray, " B"]
+    """κ."""
+    rate: Float[np.ndarray, " B"]
+    """A; infinite or NaN at t = 1."""
+    stretch: Float[np.ndarray, " B"]
+    """B; infinite or NaN at t = 1."""
 
 
-def coefficients(path: Path, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """α, σ and κ on the host, float64."""
+def coefficients(path: Path, t: Float[np.ndarray, " B"]) -> Coefficients:
+    """Those of a path at these times."""
+    if (t == t[0]).all():
+        return Coefficients(*np.repeat(_at_one(path, float(t[0])), len(t), axis=1))
+    distinct, own = np.unique(t, return_inverse=True)
+    room = np.resize(distinct, max(8, 1 << (len(distinct) - 1).bit_length()))  # few sizes, and so few programs
     with float64_scope():
-        alpha, sigma, velocity_center = (np.asarray(v) for v in _of_times(path)(jnp.asarray(t)))
-    return alpha, sigma, velocity_center
+        return Coefficients(*np.ascontiguousarray(np.asarray(_of_times(path)(jnp.asarray(room)))[:, own]))
+
+
+@functools.lru_cache(maxsize=4096)
+def _at_one(path: Path, t: float) -> Float[np.ndarray, "5 1"]:
+    with float64_scope():
+        return np.asarray(_of_times(path)(jnp.full(8, t, jnp.float32)))[:, :1]
+
+
+@functools.cache
+def _of_times(path: Path) -> Callable[[Array], Array]:
+    def found(t: Array) -> Array:
+        time = to64(t)
+        return jnp.stack([path.alpha(time), path.sigma(time), _velocity_center(path, time), path.A(time), path.B(time)])
+
+    return jax.jit(found)
+
+
+def output_of(answer: Answer, of: Coefficients, *, full: bool) -> OracleOutput:
+    """From the answer of the CPU engine, in NumPy arrays."""
+    if not full:
+        return OracleOutput(answer.velocity, answer.denoised)
+    same = {f.name: getattr(answer, f.name) for f in dataclasses.fields(OracleOutput) if f.name not in ("cfm_gap", "divergence")}
+    some = answer.variance > 0  # where it is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ²
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        gap = np.where(some, of.rate**2 * answer.variance, answer.variance)
+        divergence = (
+            np.where(some, of.rate * of.alpha / of.sigma**2 * answer.variance, answer.variance) + answer.denoised.shape[1] * of.stretch
+        )
+    return OracleOutput(**same, cfm_gap=gap, divergence=divergence)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from kernels.float64 import float64_scope, to32, to64
 from kernels.posterior.blocks import BlockSizes, Precision, check_precision, default_block_sizes
-from kernels.posterior.cpu.dispatch import Planner
-from kernels.posterior.cpu.results import Found
+from kernels.posterior.cpu.dispatch import CpuEngine
+from kernels.posterior.cpu.results import Answer
 from kernels.posterior.cpu.results import Queries as HostQueries
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.distributed.sharded import Sharded, spread
@@ -224,19 +224,28 @@ def posterior(
     classes = None if labels is None else _vector(labels, values.shape[0], "labels", jnp.int32)
     weights = None if counts is None else _vector(counts, values.shape[0], "counts", jnp.float32)
     pruned = how.implementation == "pruned" and axis_name is None
-    if pruned and classes is not None:
-        samples = by_class(values, classes, weights)
-    else:
-        samples = prepare(values, classes, weights, shards=Shards(axis_name))
+    sorts = classes is not None and axis_name is None and (pruned or implementation is None)
+    samples = by_class(values, classes, weights) if sorts else prepare(values, classes, weights, shards=Shards(axis_name))
     label = jnp.full(x.shape[0], -1, jnp.int32) if query_labels is None else _vector(query_labels, x.shape[0], "query_labels", jnp.int32)
     a, s = (_vector(v, x.shape[0], name, jnp.float32) for v, name in ((alpha, "alpha"), (sigma, "sigma")))
     if not x.shape[0]:
         return no_moments(x.shape[1], how.full)
     limit = isinstance(s, jax.core.Tracer) or bool((s == 0).any())
     seen = not any(isinstance(v, jax.core.Tracer) for v in (x, a, s, label, *jax.tree.leaves(samples)))
-    if pruned and seen:
-        return _pruned(x, a, s, label, samples, dataclasses.replace(how, implementation="streaming", limit=limit))
-    return run(x, a, s, label, samples, dataclasses.replace(how, limit=limit, shards=Shards(axis_name)))
+
+    def compiled(rows: np.ndarray | slice) -> Moments:
+        settings = dataclasses.replace(how, limit=limit, shards=Shards(axis_name))
+        if seen and pruned:
+            settings = dataclasses.replace(settings, implementation="streaming")
+        return run(x[rows], a[rows], s[rows], label[rows], samples, settings)
+
+    if axis_name is None and seen and (implementation is None or pruned):
+        host = [np.array(v, np.float64) for v in (a, s, 1 / jnp.maximum(a, 1e-30), jnp.ones_like(a))]
+        queries = HostQueries(np.asarray(x), *host, np.asarray(label))
+        found = by_host(CpuEngine(always=pruned), samples, queries, how, bind(moments_of, full=how.full), compiled)
+        if found is not None:
+            return found
+    return compiled(slice(None))
 
 
 def no_moments(d: int, full: bool) -> Moments:
@@ -245,35 +254,42 @@ def no_moments(d: int, full: bool) -> Moments:
     return Moments(rows, none, none, jnp.zeros(0, jnp.int32) if full else None, none, none, none, none)
 
 
-def _pruned(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, how: PosteriorSettings) -> Moments:
-    """`run` by an index made for this call; rows without noise or without data, by a dense pass."""
-    x64, a, s, own = np.asarray(x, np.float64), np.asarray(alpha, np.float64), np.asarray(sigma, np.float64), np.asarray(label)
-    found = Planner(always=True)(samples, HostQueries(x64, a, s, 1 / np.maximum(a, 1e-30), own), tolerance=how.tolerance)
-    if found is None:
-        return run(x, alpha, sigma, label, samples, how)
-    moments = jax.tree.map(lambda v: jnp.asarray(v if v.dtype == np.int32 else v.astype(np.float32)), moments_of(found, how.full))
-    return where_left(found, moments, lambda rows: run(x[rows], alpha[rows], sigma[rows], label[rows], samples, how))
-
-
-def moments_of(found: Found, full: bool) -> Moments:
-    """What skipping found, still on the host and in float64."""
-    kept: dict[str, Any] = {f.name: getattr(found, f.name) if full or f.name == "denoised" else None for f in dataclasses.fields(Moments)}
+def moments_of(answer: Answer, full: bool) -> Moments:
+    """The answer of the CPU engine."""
+    kept: dict[str, Any] = {f.name: getattr(answer, f.name) if full or f.name == "denoised" else None for f in dataclasses.fields(Moments)}
     return Moments(**kept)
 
 
-def where_left(found: Found, answer: Output, dense: Callable[[np.ndarray], Output]) -> Output:
-    """The answer, with the rows that skipping left unanswered from a dense pass over those."""
-    left = np.flatnonzero(~found.answered)
-    if not left.size:
-        return answer
-    rest = dense(np.resize(left, 1 << (len(left) - 1).bit_length()))  # few sizes, and so few programs
+def by_host(
+    engine: CpuEngine | None,
+    samples: Samples,
+    queries: HostQueries,
+    how: PosteriorSettings,
+    finish: Callable[[Answer], Output],
+    compiled: Callable[[np.ndarray], Output],
+) -> Output | None:
+    """What the CPU engine answers, and a compiled program for the queries that it leaves; None where there is no engine for these settings,
+    or it answers nothing.
 
-    def put(answer: Array, more: Array) -> Array:
-        whole = np.array(answer)
-        whole[left] = np.asarray(more)[: len(left)]
-        return jnp.asarray(whole)
+    Args:
+      finish: from its answer to what is wanted, in NumPy arrays.
+      compiled: the same for some of the queries, by their rows.
+    """
+    if engine is None or not engine.possible(how):
+        return None
+    answer = engine(samples, queries, tolerance=how.tolerance)
+    if answer is None:
+        return None
+    found = jax.tree.map(lambda v: v if v.dtype in (np.int32, np.float32) else v.astype(np.float32), finish(answer))
+    left = np.flatnonzero(~answer.answered)
+    if left.size:
+        rest = compiled(np.resize(left, 1 << (len(left) - 1).bit_length()))  # few sizes, and so few programs
+        for whole, more in zip(jax.tree.leaves(found), jax.tree.leaves(rest), strict=True):
+            whole[left] = np.asarray(more)[: len(left)]
+    return _to_device(found)
 
-    return jax.tree.map(put, answer, rest)
+
+_to_device = jax.jit(lambda found: found)  # for many small arrays six times as fast as `jax.device_put`
 
 
 @bind(jax.jit, static_argnames="how")

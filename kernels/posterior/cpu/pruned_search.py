@@ -15,11 +15,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernels.posterior.cpu import numba_kernels
-from kernels.posterior.cpu.accumulate import HIDDEN, Heavy, Pairs, moments
+from kernels.posterior.cpu.accumulate import HIDDEN, Pairs, Pivots, Task, moments
 from kernels.posterior.cpu.bounds import LEAF, begin, bounds_of_leaves, look, multiply, panels_of, sift
-from kernels.posterior.cpu.index import ROWS, Index
+from kernels.posterior.cpu.full_pass import ROWS
+from kernels.posterior.cpu.index import Index
 from kernels.posterior.cpu.query_tables import QueryTables
-from kernels.posterior.cpu.results import Found, Queries, by_tiles
+from kernels.posterior.cpu.results import Answer, Queries, by_tiles
 from kernels.posterior.cpu.threads import cores, on_every_core, share
 
 LIGHT, WRONG = 10.0, 1e-8
@@ -38,7 +39,7 @@ def pruned_posterior(
     index: Index,
     queries: Queries,
     rows: Int[np.ndarray, " m"],
-    into: Found,
+    into: Answer,
     *,
     tolerance: float = 0.0,
     by_products: Bool[np.ndarray, " B"] | bool = False,
@@ -54,7 +55,7 @@ def pruned_posterior(
     every, most = np.broadcast_to(by_products, len(queries.x)), np.broadcast_to(most, len(queries.x))
     for one in np.unique(every[rows]):
 
-        def answer(part: slice, tile: Queries, mine: np.ndarray, products: bool = bool(one)) -> Found:
+        def answer(part: slice, tile: Queries, mine: np.ndarray, products: bool = bool(one)) -> Answer:
             return PrunedSearch(index, part, tile, tolerance).answer(products, most[mine])
 
         by_tiles(index, queries, rows[every[rows] == one], answer, into)
@@ -76,22 +77,22 @@ class PrunedSearch:
     def _n(self) -> int:
         return self.part.stop - self.part.start
 
-    def answer(self, by_products: bool, most: Float[np.ndarray, " B"]) -> Found:
+    def answer(self, by_products: bool, most: Float[np.ndarray, " B"]) -> Answer:
         """Moments of the queries but those that are given up: see `pruned_posterior`."""
         heavy, cut, pairs = self.standing(by_products, most * self._n)
         logs = pairs.values - heavy.score[pairs.queries]
         narrow = np.maximum(1, self._width(np.minimum(heavy.moving, heavy.square)) / NARROW)[pairs.queries]
         highest = logs + pairs.widths
         sure = (highest < -LIGHT - np.log(narrow)) & (pairs.widths * np.exp(np.minimum(highest, 0)) < WRONG / narrow)
-        found, _ = moments(self.index, self.part, self.queries, heavy, cut, pairs, logs, sure)
-        found.standing[:] = np.bincount(pairs.queries, minlength=len(cut))
+        found = moments(Task(self.index, self.part, self.queries, alone=False), heavy, cut, pairs, logs, sure).answer
+        found.survivors[:] = np.bincount(pairs.queries, minlength=len(cut))
         found.error_bound[:] = (found.error_bound + self._n * np.exp(-cut)) * found.top1_weight * 2 * self.index.radius
         found.answered[:] = (self.seen <= most * self._n) & (self._aim.slack < TOO_MUCH)
         return found
 
     def standing(
         self, by_products: bool, most: Float[np.ndarray, " B"], *, everywhere: bool = False
-    ) -> tuple[Heavy, Float[np.ndarray, " B"], Pairs]:
+    ) -> tuple[Pivots, Float[np.ndarray, " B"], Pairs]:
         """A heavy sample of each query, how far below it a sample does not matter, and the pairs that may lie above that.
 
         Args:
@@ -110,7 +111,7 @@ class PrunedSearch:
             at_best = at_best[np.argsort(-pairs.rows[at_best], kind="stable")]
             best = np.full(len(cut), self.part.start, np.int32)
             best[pairs.queries[at_best]] = pairs.rows[at_best]
-            heavy = Heavy.at(self.index, self.queries, best)
+            heavy = Pivots.at(self.index, self.queries, best)
             wanted = self._cut(np.minimum(heavy.moving, heavy.square))
             if (wanted > cut)[~given_up].any():
                 cut, floor = np.maximum(cut, wanted), np.where(given_up, floor, lower)

@@ -2,11 +2,14 @@
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.index import Index, build_index
 from kernels.posterior.cpu.results import Queries
+from kernels.posterior.samples import by_class, prepare
 
 N, D = 500, 70
 
@@ -41,9 +44,14 @@ DATA = {key: data.astype(np.float32) for key, data in attacks().items()}
 keys = pytest.mark.parametrize("key", DATA)
 
 
+def index_of(data: np.ndarray, labels: np.ndarray | None = None) -> Index:
+    values = jnp.asarray(data)
+    return build_index(HostSamples.of(prepare(values) if labels is None else by_class(values, jnp.asarray(labels))))
+
+
 @functools.cache
 def index(key: str) -> Index:
-    return build_index(DATA[key])
+    return index_of(DATA[key])
 
 
 def queries(data: np.ndarray, seed: int, count: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +73,7 @@ def queries(data: np.ndarray, seed: int, count: int = 12) -> tuple[np.ndarray, n
 def host(x: np.ndarray, t: np.ndarray) -> Queries:
     """Of rectified flow, for the host's ways."""
     t = t.astype(np.float64)
-    return Queries(x.astype(np.float64), t, 1 - t, np.ones(len(x)), np.full(len(x), -1))
+    return Queries(x.astype(np.float32), t, 1 - t, np.ones(len(x)), 1 / (1 - t), np.full(len(x), -1))
 
 
 def log_weights(own: Index, queries: Queries) -> np.ndarray:

@@ -1,20 +1,17 @@
 """The search structure of a data set: every sample has a place, and is what its bytes and what they lack add up to."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from kernels.posterior.cpu.bounds import LEAF
-from kernels.posterior.cpu.dispatch import index_of
-from kernels.posterior.cpu.index import beyond, build_index
+from kernels.posterior.cpu.index import beyond
 from kernels.posterior.cpu.query_tables import QueryTables
-from kernels.posterior.samples import by_class
-from tests.kernels.posterior.cpu.adversaries import DATA, N, host, index, keys, queries
+from tests.kernels.posterior.cpu.adversaries import DATA, N, host, index, index_of, keys, queries
 
 
 @keys
 def test_every_sample_has_one_place_in_a_leaf_of_its_class(key):
     n = len(DATA[key])
-    own = build_index(DATA[key], labels=np.sort(np.arange(n) % 7).astype(np.int32))
+    own = index_of(DATA[key], labels=np.sort(np.arange(n) % 7).astype(np.int32))
     np.testing.assert_array_equal(np.sort(own.row[own.row >= 0]), np.arange(n))
     for rows in own.classes.values():
         leaves = own.leaves_of(rows)
@@ -51,12 +48,11 @@ def test_of_images_nothing_is_left():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 30)).astype(np.uint8)
     for rows, whole in ((images, True), (images / np.float32(127.5) - 1, True), (rng.standard_normal((40, 30)).astype(np.float32), False)):
-        own = build_index(rows)
+        own = index_of(rows)
         assert (own.table.whole.left.max() < 1e-5) == whole
 
 
 def test_a_class_is_looked_at_alone():
     data, labels = DATA["falling spectrum"], (np.arange(N) % 5).astype(np.int32)
-    samples = by_class(jnp.asarray(data), jnp.asarray(labels))
-    own = index_of(samples)
+    own = index_of(data, labels)
     assert {key: part.stop - part.start for key, part in own.classes.items()} == dict.fromkeys(range(5), N // 5)

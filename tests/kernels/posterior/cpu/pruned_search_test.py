@@ -3,25 +3,22 @@
 import itertools
 
 import hypothesis.strategies as st
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from flowjax.oracle import Oracle
 from kernels.posterior import posterior
-from kernels.posterior.cpu.dispatch import index_of
 from kernels.posterior.cpu.index import Index
 from kernels.posterior.cpu.pruned_search import PrunedSearch, pruned_posterior
 from kernels.posterior.cpu.query_tables import QueryTables
-from kernels.posterior.cpu.results import Found, Queries
-from kernels.posterior.samples import prepare
+from kernels.posterior.cpu.results import Answer, Queries
 from tests import float64_oracle as exact
-from tests.kernels.posterior.cpu.adversaries import DATA, D, N, host, index, keys, log_weights, queries
+from tests.kernels.posterior.cpu.adversaries import DATA, D, N, host, index, index_of, keys, log_weights, queries
 
 
-def pruned(own: Index, queries: Queries, tolerance: float = 0.0, by_products: bool = False) -> Found:
-    found = Found.none(*queries.x.shape)
+def pruned(own: Index, queries: Queries, tolerance: float = 0.0, by_products: bool = False) -> Answer:
+    found = Answer.none(*queries.x.shape)
     pruned_posterior(own, queries, np.arange(len(queries.x)), found, tolerance=tolerance, by_products=by_products)
     return found
 
@@ -35,10 +32,10 @@ def test_what_stands_is_all_that_lies_within_the_cut_of_a_weight_that_some_sampl
     truth, aim = log_weights(own, tile), QueryTables.at(own, tile.x, tile.alpha, tile.sigma)
     rounding = 1e-9 * (1 + np.abs(truth).max(axis=1))
     heavy, cut, pairs = PrunedSearch(own, slice(0, own.n), tile, 0.0).standing(by_products, np.full(len(tile.x), np.inf))
-    assert (np.abs(truth[np.arange(len(truth)), heavy.row] - heavy.peak) <= rounding).all()
+    assert (np.abs(truth[np.arange(len(truth)), heavy.row] - heavy.log_weight) <= rounding).all()
     stands = np.zeros(truth.shape, bool)
     stands[pairs.queries, pairs.rows] = True
-    assert (stands | (truth <= (heavy.peak - cut + rounding)[:, None])).all()
+    assert (stands | (truth <= (heavy.log_weight - cut + rounding)[:, None])).all()
     off = np.abs(pairs.values + aim.constant[pairs.queries] - truth[pairs.queries, pairs.rows])
     assert (off <= pairs.widths + rounding[pairs.queries]).all()
 
@@ -67,6 +64,7 @@ def test_no_answer_exceeds_its_own_bound(key):
         nats = 1e-15 * (np.linalg.norm(x.astype(np.float64), axis=1) + np.linalg.norm(data, axis=1).max()) ** 2 / sigma**2  # float64's own
         light = 1e-7  # of samples that are summed in float32
         rounding = (1e-12 + nats) * (np.abs(wanted.denoised).max() + own.radius) + light * own.radius
+        rounding += 2.0**-24 * np.linalg.norm(wanted.denoised, axis=1)  # of the answer itself
         assert (off <= found.error_bound + rounding).all()
         assert (found.error_bound <= 2 * own.radius * max(tolerance, 1e-7) * 1.01).all()
 
@@ -74,7 +72,7 @@ def test_no_answer_exceeds_its_own_bound(key):
 def test_a_tolerance_leaves_more_out():
     own, (x, t) = index("falling spectrum"), queries(DATA["falling spectrum"], 3, 24)
     strict, loose = (pruned(own, host(x, t), v) for v in (0.0, 0.05))
-    assert loose.standing.sum() < strict.standing.sum() < 24 * N
+    assert loose.survivors.sum() < strict.survivors.sum() < 24 * N
 
 
 @keys
@@ -129,11 +127,11 @@ def test_noise_alone_and_the_end_take_a_dense_pass():
 
 def test_where_too_many_stand_the_query_is_given_up():
     """On a sphere about the query nothing can be skipped; and the planner, which counted on data of the path, does not know."""
-    samples = prepare(jnp.asarray(np.concatenate([DATA["a sphere about the query"], 50 * np.eye(D, dtype=np.float32)])))
-    x, ones = np.zeros((70, D)), np.ones(70)
-    found = Found.none(70, D)
+    data = np.concatenate([DATA["a sphere about the query"], 50 * np.eye(D, dtype=np.float32)])
+    x, ones = np.zeros((70, D), np.float32), np.ones(70)
+    found = Answer.none(70, D)
     pruned_posterior(
-        index_of(samples), Queries(x, 0.5 * ones, 0.5 * ones, ones, np.full(70, -1)), np.arange(70), found, most=np.full(70, 0.3)
+        index_of(data), Queries(x, 0.5 * ones, 0.5 * ones, ones, ones, np.full(70, -1)), np.arange(70), found, most=np.full(70, 0.3)
     )
     assert not found.answered.any()
 
