@@ -11,19 +11,17 @@ from experiments import oracle_sweep
 from experiments.configs import oracle_sweep as presets
 from flowjax.reporting.workdir import open_workdir
 from tests.binary import Binary, Place
+from tests.experiments.in_process import summary_of
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs" / "oracle_sweep.py"
 
 
 def swept(workdir: pathlib.Path, preset: str = "digits", **settings: Any) -> dict[str, Any]:
-    """The experiment in this process, where programs compiled for one test serve the next; its summary."""
+    """The experiment in this process, with few times and queries; its summary."""
     config = presets.get_config(preset)
     if preset != "gaussian_grid":
         config.update(num_t=12, num_queries=64)
-    config.update_from_flattened_dict(settings)
-    with open_workdir(workdir, live=oracle_sweep.LIVE) as opened:
-        oracle_sweep.run(config, opened)
-    return json.loads((workdir / "summary.json").read_text())
+    return summary_of(oracle_sweep, config, workdir, **settings)
 
 
 @pytest.fixture(scope="module")
