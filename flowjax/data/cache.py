@@ -1,28 +1,16 @@
 """Folders that are either whole or not there: whatever interrupts their making, nothing half-written is ever taken for whole."""
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from flowjax.runtime.locks import locked
+
 DEFAULT_FOLDER = pathlib.Path("~/.cache/flowjax")
-
-
-@contextlib.contextmanager
-def locked(path: pathlib.Path) -> Iterator[None]:
-    """Holds the lock of `path`, which need not be there yet: another process that wants it waits. A process that dies lets go of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
 
 
 def cached(directory: str | os.PathLike, name: str, key: Mapping[str, Any], make: Callable[[pathlib.Path], None]) -> pathlib.Path:

@@ -11,13 +11,13 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from flowjax.data.cache import locked
 from flowjax.data.encoder import Encoder
 from flowjax.data.formats.safetensors_file import read_safetensors
 from flowjax.data.recognize import ENCODING, SHARDS
 from flowjax.data.records import KEPT_DTYPES, Progress, Records
 from flowjax.data.sources import latents
 from flowjax.data.sources.latent_stats import STATS, compute_stats, save_stats
+from flowjax.runtime.locks import locked
 from flowjax.runtime.storage import write_whole
 
 DTYPES = {**KEPT_DTYPES, "float16": np.dtype("f2")}
