@@ -70,8 +70,6 @@ def encode_records(
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / ENCODING):
         _begin(root, settings)
-    for left in root.glob(f".latents_rank{process_index:02d}_*.partial-*"):  # of this process, when it was killed
-        left.unlink()
     bounds = np.linspace(0, records.n, process_count + 1).astype(int)
     begin, end = int(bounds[process_index]), int(bounds[process_index + 1])
     starts = range(begin, end, shard_size)
@@ -106,8 +104,6 @@ def _finish(root: pathlib.Path, settings: Mapping[str, Any], n: int, encoder: En
     rows = latents.open_shards(sorted(root.glob(SHARDS)))[0]
     if rows.shape[0] != n:
         raise ValueError(f"{root}: holds {rows.shape[0]:,} of {n:,} latents; run process 0 again when the others have ended")
-    for left in root.glob(".*.partial-*"):  # of processes that were killed
-        left.unlink()
     encoder.save(root)
     save_stats(root / f"{STATS}.safetensors", *compute_stats(rows, progress))
     _write(root / ENCODING, {"finished": True, "settings": settings})
