@@ -22,8 +22,8 @@ from ml_collections import ConfigDict
 
 from experiments.common import app
 from experiments.common.frechet_scores import Scores, check, turn_and_advice
-from experiments.common.result_store import CELLS
 from experiments.common.trained_models import (
+    CELLS,
     MODELS,
     NOT_MEASURED,
     about_data,
@@ -42,7 +42,8 @@ from flowjax.models import parameter_count
 from flowjax.models.trained import TrainedFlow, load_trained, save_staged
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
-from flowjax.reporting.workdir import WorkDir, plain
+from flowjax.reporting.workdir import WorkDir
+from flowjax.runtime.strict_json import plain
 from flowjax.schedules import uniform_timesteps
 
 LIVE = (MODELS, CELLS)

@@ -21,9 +21,9 @@ from ml_collections import ConfigDict
 
 from experiments.common import app
 from experiments.common.frechet_scores import turn_and_advice
-from experiments.common.result_store import CELLS
 from experiments.common.timestep_errors import Errors
 from experiments.common.trained_models import (
+    CELLS,
     MODELS,
     NOT_MEASURED,
     about_data,

@@ -31,7 +31,6 @@ from experiments.common import app, multihost
 from experiments.common.data import load_beside, loaded, open_data
 from flowjax import data, stages
 from flowjax.analysis.condensation import distributed_thresholds
-from flowjax.analysis.partial_sweep import PartialSweep
 from flowjax.analysis.statistics import Curve, mean_curve
 from flowjax.analysis.sweep import COLUMNS, Pairs, Sweep, draw_pairs, sweep
 from flowjax.analysis.verdict import Verdict, judge
@@ -44,6 +43,7 @@ from flowjax.reporting.page import Section
 from flowjax.reporting.strip import strip_figure
 from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime import processes
+from flowjax.runtime.result_store import ResultStore
 from flowjax.runtime.watchdog import Watchdog
 from flowjax.schedules import shown_time
 from kernels.posterior.distributed.sharded import QUERIES, SAMPLES
@@ -75,8 +75,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         queried.data, config.num_queries, config.seed, labels=queried.labels if by_class else None, exhaust=config.query != "train"
     )
     made_by = {"config": config.to_dict(), "data": samples.digest, "queried": queried.digest}
-    partial = processes.together(lambda: PartialSweep(workdir.live("partial"), made_by))
-    times, swept = _sweep(oracle, pairs, grid, config, partial)
+    store = processes.together(lambda: ResultStore(workdir.live("partial"), of=made_by, arrays=True))
+    times, swept = _sweep(oracle, pairs, grid, config, store)
     predicted, prediction = _predict(samples, by_class, path)
     if not processes.is_first():  # which reports
         return ""
@@ -133,11 +133,10 @@ def _mesh() -> Mesh | None:
     return jax.make_mesh((jax.device_count(), 1), (SAMPLES, QUERIES), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def _sweep(oracle: Oracle, pairs: Pairs, grid: np.ndarray, config: ConfigDict, partial: PartialSweep) -> tuple[np.ndarray, Sweep]:
+def _sweep(oracle: Oracle, pairs: Pairs, grid: np.ndarray, config: ConfigDict, store: ResultStore) -> tuple[np.ndarray, Sweep]:
     """The sweep over the grid, and over the times that it takes besides to bracket the turning point; in the order of t.
 
-    Those are done after the grid's, and kept in `partial` behind them: they follow from what was found before, so that a sweep that was cut
-    off goes on with the same ones.
+    Those are done after the grid's, and follow from what was found before: a sweep that was cut off goes on with the same ones.
     """
     times = more = grid
     while more.size:
@@ -148,7 +147,7 @@ def _sweep(oracle: Oracle, pairs: Pairs, grid: np.ndarray, config: ConfigDict, p
             times,
             keep=config.strip_samples,
             progress=functools.partial(_progress, asked=asked, total=len(times)),
-            partial=partial,
+            store=store,
             watchdog=Watchdog(multihost.step_timeout()),
         )
         order = np.argsort(times)

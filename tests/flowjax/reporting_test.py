@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from flowjax.reporting import figures, page, strip, style, tables
-from flowjax.reporting.workdir import open_workdir, plain
+from flowjax.reporting.workdir import open_workdir
+from flowjax.runtime.strict_json import plain
 
 T = np.linspace(0.01, 0.99, 30)
 RISING = figures.Curve(T**2, T**2 * 0.9, T**2 * 1.05)
