@@ -1,4 +1,4 @@
-"""PrunedSearch at data before training on them: ranges, statistics, spectrum, classes, duplicates, and what is likely to be wrong.
+"""Look at data before training on them: ranges, statistics, spectrum, classes, duplicates, and what is likely to be wrong.
 
     python -m experiments.inspect_data                                                # digits, in a few seconds
     python -m experiments.inspect_data --config.data.path=FILE_OR_FOLDER              # yours: docs/data.md
