@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from experiments.common import app
 from experiments.common.trained_models import MODELS, about_data, about_model, obtain, own_data, own_oracle, own_turning_point, strength
 from flowjax import stages
-from flowjax.analysis.hybrid import Hybrid, Memorized, checked_switches, hybrid_samples, memorized
+from flowjax.analysis.hybrid import Hybrid, Memorized, Steps, checked_switches, hybrid_samples, memorized
 from flowjax.analysis.verdict import Verdict, judge
 from flowjax.fields import OracleField
 from flowjax.reporting import sampling_figures
@@ -50,8 +50,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         OracleField(oracle),
         flow.field,
         noise(config.num_samples, training.shape, config.seed),
-        uniform_timesteps(config.num_steps) * flow.path.t_max,
-        switches,
+        Steps(uniform_timesteps(config.num_steps) * flow.path.t_max, switches),
         label,
         solver=solver,
         batch_size=config.batch_size,

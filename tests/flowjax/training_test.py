@@ -16,7 +16,7 @@ from flowjax.metrics.loss_by_t import LossByTimeMeter
 from flowjax.models import Architecture
 from flowjax.objective import Objective
 from flowjax.oracle import Oracle
-from flowjax.training.loop import Diverged, Schedule, train
+from flowjax.training.loop import Diverged, Observers, Schedule, train
 from flowjax.training.metrics import MetricWriter, ProgressLine, read_metrics
 from flowjax.training.sharding import make_mesh, place_batch
 from flowjax.training.step import Trainer, make_optimizer
@@ -83,7 +83,8 @@ def test_a_classifier_learns_by_the_same_loop() -> None:
     task = ClassifierTask((8, 8, 1), 10, digits.normalization, width=8)
     seen = []
     one = Trainer(task, make_optimizer(3e-3, warmup=5), make_mesh(1, 1), ema_decay=0.9)
-    trained = train(one, Batches(digits, 64, seed=0), Schedule(120), seed=0, evaluate=lambda step, state: seen.append(step) or {})
+    observers = Observers(evaluate=lambda step, state: seen.append(step) or {})
+    trained = train(one, Batches(digits, 64, seed=0), Schedule(120), seed=0, observers=observers)
     assert trained.final_loss < 0.3
     assert seen == [120]
 
