@@ -110,9 +110,20 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             **origin,
         },
     )
+    sections = [
+        *_drawn(config.num_queries, workdir, found),
+        Section("In numbers", "Effective dimensions: (Σ λ)² / Σ λ².", table=rows),
+        beside_the_paper(_PAPER, verdict),
+    ]
+    workdir.write_report("Smooth and wavy latent spaces", takeaway, sections, origin)
+    return takeaway
+
+
+def _drawn(num_queries: int, workdir: WorkDir, found: dict[str, Found]) -> list[Section]:
+    """The figures."""
     curves = {name: (one.errors.mean(), _refinement(one), None if one.waves is None else one.waves.fit) for name, one in found.items()}
     waves = {name: one.waves.value for name, one in found.items() if one.waves is not None}
-    sections = [
+    return [
         Section(
             "The loss against t",
             "Against the oracle of the training set, over its mean in refinement: only shapes can be compared. Dotted: the parabola that "
@@ -122,7 +133,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         ),
         Section(
             "Smooth or wavy",
-            f"The residual about that parabola, with 95 % over {config.num_queries} queries; what their number adds is taken off.",
+            f"The residual about that parabola, with 95 % over {num_queries} queries; what their number adds is taken off.",
             workdir.save_figure("waviness", analysis_figures.waviness_figure(waves)),
             alt="Waviness of each latent space",
         ),
@@ -132,11 +143,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             workdir.save_figure("spectrum", analysis_figures.spectra_figure({name: one.eigenvalues for name, one in found.items()})),
             alt="Spectrum of each latent space",
         ),
-        Section("In numbers", "Effective dimensions: (Σ λ)² / Σ λ².", table=rows),
-        beside_the_paper(_PAPER, verdict),
     ]
-    workdir.write_report("Smooth and wavy latent spaces", takeaway, sections, origin)
-    return takeaway
 
 
 _PAPER = (
