@@ -21,7 +21,7 @@ def test_a_sweep_that_is_killed_goes_on_with_the_next_cell(
     done = binary_of("timestep_shift")(*given, "--resume", workdir)
     assert done.status == 0, done.output
     kept = {file: file.stat().st_mtime_ns for file in cells.glob("*.json")}
-    assert len(kept) == 1 + 3 * 3  # the turning point; each of three seeds at 0.1, 1 and what is advised
+    assert len(kept) == 2 + 3 * 3  # whose cells they are; the turning point; each of three seeds at 0.1, 1 and what is advised
     assert left.items() <= kept.items()
     found = summary(tmp_path / "run")
     assert found["verdict"]["outcome"] in ("reproduced", "partly", "not on this data")

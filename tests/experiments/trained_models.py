@@ -12,7 +12,7 @@ from flax import nnx
 from experiments.configs import train as presets
 from flowjax.models import Architecture, LightningDiT
 from flowjax.models.trained import FILE, save_trained
-from flowjax.reporting.workdir import plain
+from flowjax.runtime.strict_json import plain
 
 
 def untrained(depth: int = 1, shape: tuple[int, int, int] = (8, 8, 1)) -> LightningDiT:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from flowjax.analysis.hybrid import hybrid_samples
+from flowjax.analysis.hybrid import Steps, hybrid_samples
 from flowjax.fields import OracleField, convert_interval, guided, model_field, staged
 from flowjax.oracle import Oracle
 from flowjax.path import RectifiedFlow
@@ -121,7 +121,7 @@ ON_A_GRID = {
     "states": lambda t: states(ONE, jnp.ones((1, 1)), t),
     "trajectory": lambda t: trajectory(ONE, jnp.ones((1, 1)), t, solver=Solver("dopri5")),
     "log_likelihood": lambda t: log_likelihood(ONE, jnp.ones((1, 1)), t),
-    "hybrid_samples": lambda t: hybrid_samples(ONE, TWO, np.ones((1, 1), np.float32), t, np.array([0.0])),
+    "hybrid_samples": lambda t: hybrid_samples(ONE, TWO, np.ones((1, 1), np.float32), Steps(t, np.array([0.0]))),
 }
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flowjax.analysis.hybrid import Hybrid, checked_switches, hybrid_samples, memorized
+from flowjax.analysis.hybrid import Hybrid, Steps, checked_switches, hybrid_samples, memorized
 from flowjax.fields import OracleField
 from flowjax.oracle import Oracle
 from flowjax.sampling import HEUN, noise, sample, states
@@ -16,13 +16,13 @@ MODEL = Growth(jnp.float32(0.2))
 
 def test_hybrids_follow_the_oracle_first_and_end_in_the_training_set_without_a_model(digits: tuple[np.ndarray, np.ndarray]) -> None:
     oracle, x_0, t = OracleField(Oracle(digits[0][:60], precision="high")), noise(5, (8, 8, 1), 0), uniform_timesteps(10)
-    found = hybrid_samples(oracle, MODEL, x_0, t, np.array([0.0, 0.5]))
+    found = hybrid_samples(oracle, MODEL, x_0, Steps(t, np.array([0.0, 0.5])))
     edges = jnp.asarray(t, jnp.float32)
     np.testing.assert_allclose(found.samples[0], sample(MODEL, x_0, edges), rtol=1e-5)
     followed = states(oracle, x_0, edges)
     np.testing.assert_allclose(found.samples[1], sample(MODEL, followed[5], edges[5:]), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.ends, followed[-1], rtol=1e-4, atol=1e-5)
-    heun = hybrid_samples(MODEL, MODEL, x_0, t, np.array([0.3]), solver=HEUN)  # of one field, both parts are one run
+    heun = hybrid_samples(MODEL, MODEL, x_0, Steps(t, np.array([0.3])), solver=HEUN)  # of one field, both parts are one run
     np.testing.assert_allclose(heun.samples[0], sample(MODEL, x_0, edges, solver=HEUN), rtol=1e-4, atol=1e-5)
     seen = memorized(found, digits[0][:60], digits[0][100:160])
     rows = digits[0][seen.own_row]

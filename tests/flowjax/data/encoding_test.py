@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from flowjax import data
 from flowjax.data.encoder import PatchPca
-from flowjax.data.encoding import encode_records
+from flowjax.data.encoding import EncodingSettings, encode_records
 
 
 def test_with_every_component_nothing_is_lost(images, tmp_path):
@@ -26,7 +26,7 @@ def test_with_every_component_nothing_is_lost(images, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_what_is_encoded_is_read_as_it_was(images, pca, tmp_path, dtype):
-    folder = encode_records(tmp_path / "out", images, pca, dtype=dtype, shard_size=25, batch_size=8)
+    folder = encode_records(tmp_path / "out", images, pca, EncodingSettings(dtype=dtype, shard_size=25, batch_size=8))
     kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
     values = images.normalization(images.rows)
     expected, flipped = (np.asarray(pca.encode(jnp.asarray(x))).astype(kind) for x in (values, values[:, :, ::-1]))
@@ -45,9 +45,11 @@ def test_what_is_encoded_is_read_as_it_was(images, pca, tmp_path, dtype):
 
 
 def test_several_processes_write_what_one_does(images, pca, tmp_path):
-    one = encode_records(tmp_path / "one", images, pca, batch_size=8)
+    one = encode_records(tmp_path / "one", images, pca, EncodingSettings(batch_size=8))
     for process in (2, 1, 0):
-        encode_records(tmp_path / "three", images, pca, shard_size=9, batch_size=8, process_index=process, process_count=3)
+        encode_records(
+            tmp_path / "three", images, pca, EncodingSettings(shard_size=9, batch_size=8), process_index=process, process_count=3
+        )
     whole, parts = (data.open_records("latents", path=folder) for folder in (one, tmp_path / "three"))
     np.testing.assert_array_equal(parts.read(np.arange(60)), whole.read(np.arange(60)))
     np.testing.assert_array_equal(parts.labels, whole.labels)
@@ -78,11 +80,11 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def test_an_interrupted_encoding_is_not_taken_for_whole_and_goes_on_where_it_was(images, pca, tmp_path):
-    settings = {"shard_size": 20, "batch_size": 8}
-    whole = encode_records(tmp_path / "whole", images, pca, **settings)
+    settings = EncodingSettings(shard_size=20, batch_size=8)
+    whole = encode_records(tmp_path / "whole", images, pca, settings)
     folder = tmp_path / "out"
     with pytest.raises(Interruption):
-        encode_records(folder, images, pca, progress=stop_after(2), **settings)
+        encode_records(folder, images, pca, settings, progress=stop_after(2))
     with pytest.raises(ValueError, match="interrupted; run encode_latents again"):
         data.open_records("latents", path=folder)
     first, second = (folder / f"latents_rank00_shard00{k}.safetensors" for k in (0, 1))
@@ -90,22 +92,22 @@ def test_an_interrupted_encoding_is_not_taken_for_whole_and_goes_on_where_it_was
     for name in ("latents_rank00_shard002.safetensors", "encoding.json"):
         (folder / f".{name}.partial-1").write_bytes(b"half")
     kept = first.stat().st_mtime_ns
-    encode_records(folder, images, pca, **settings)
+    encode_records(folder, images, pca, settings)
     assert first.stat().st_mtime_ns == kept
     assert contents(folder) == contents(whole)
 
 
 def test_latents_of_other_settings_are_never_mixed(images, pca, tmp_path):
-    folder = encode_records(tmp_path / "out", images, pca, flips=False)
+    folder = encode_records(tmp_path / "out", images, pca, EncodingSettings(flips=False))
     before = contents(folder)
     with pytest.raises(ValueError, match="other settings \\(encoder differ\\)"):
-        encode_records(folder, images, PatchPca.fit(images, 4, 3), flips=False)
+        encode_records(folder, images, PatchPca.fit(images, 4, 3), EncodingSettings(flips=False))
     with pytest.raises(ValueError, match="dtype, flips differ"):
-        encode_records(folder, images, pca, dtype="float16")
+        encode_records(folder, images, pca, EncodingSettings(dtype="float16"))
     assert contents(folder) == before
     (folder / "encoding.json").unlink()
     with pytest.raises(ValueError, match="not written here"):
-        encode_records(folder, images, pca, flips=False)
+        encode_records(folder, images, pca, EncodingSettings(flips=False))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"finished": 1, "settings": {}}', "[" * 100_000])
@@ -135,12 +137,12 @@ class Own:
 
 
 def test_an_encoder_of_ones_own(images, tmp_path):
-    folder = encode_records(tmp_path / "out", images, Own(3.0), flips=False)
+    folder = encode_records(tmp_path / "out", images, Own(3.0), EncodingSettings(flips=False))
     expected = images.normalization(images.rows).reshape(60, 8, 2, 8).max((1, 3))[:, None, :, None] * 3
     np.testing.assert_allclose(data.open_records("latents", path=folder).read(np.arange(60)), expected, rtol=1e-6)
     assert (folder / "own.json").exists()
     with pytest.raises(ValueError, match="settings are to be plain JSON"):
-        encode_records(tmp_path / "bad", images, Own(np.float32(1)), flips=False)
+        encode_records(tmp_path / "bad", images, Own(np.float32(1)), EncodingSettings(flips=False))
     with pytest.raises(ValueError, match="the latent of sample 0 is NaN or infinite"):
-        encode_records(tmp_path / "bad", images, Own(float("nan")), flips=False)
+        encode_records(tmp_path / "bad", images, Own(float("nan")), EncodingSettings(flips=False))
     assert not list((tmp_path / "bad").glob("latents_rank*"))

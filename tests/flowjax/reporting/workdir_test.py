@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from flowjax.reporting import figures, page
-from flowjax.reporting.workdir import open_workdir, plain
+from flowjax.reporting.workdir import open_workdir
+from flowjax.runtime.strict_json import plain
 from tests.flowjax.reporting.drawing import RISING, T
 
 

@@ -10,11 +10,11 @@ from flax import nnx
 
 from flowjax import data
 from flowjax.data.encoder import Encoder
-from flowjax.data.encoding import encode_records
+from flowjax.data.encoding import EncodingSettings, encode_records
 from flowjax.data.pipeline import Batch, Batches
 from flowjax.models.autoencoder import FILE, Autoencoder, load_encoder, save_autoencoder
 from flowjax.training.autoencoding import AutoencoderTask, Drawn
-from flowjax.training.loop import Schedule, train
+from flowjax.training.loop import Observers, Schedule, train
 from flowjax.training.metrics import MetricWriter, read_metrics
 from flowjax.training.sharding import make_mesh
 from flowjax.training.step import Trainer, make_optimizer
@@ -41,7 +41,7 @@ def test_what_the_loop_trains_reconstructs_and_is_taken_by_encode_latents(tmp_pa
         Schedule(60, log_every=10),
         seed=0,
         constants=frozen,
-        writer=lambda first: MetricWriter(tmp_path / "metrics.jsonl", tmp_path / "board", first + 1),
+        observers=Observers(lambda first: MetricWriter(tmp_path / "metrics.jsonl", tmp_path / "board", first + 1)),
     )
     lines = read_metrics(tmp_path / "metrics.jsonl")
     first, last = lines[0], lines[5]
@@ -58,7 +58,7 @@ def test_what_the_loop_trains_reconstructs_and_is_taken_by_encode_latents(tmp_pa
     save_autoencoder(model, tmp_path / FILE)
     encoder = load_encoder(digits, str(tmp_path))
     assert isinstance(encoder, Encoder)
-    folder = encode_records(tmp_path / "latents", digits, encoder, flips=False)
+    folder = encode_records(tmp_path / "latents", digits, encoder, EncodingSettings(flips=False))
     stored = data.open_records("latents", path=folder)
     np.testing.assert_allclose(stored.read(np.arange(100)), mean, atol=1e-5)
     assert load_encoder(digits, str(folder)).settings == encoder.settings  # the latents carry what decodes them

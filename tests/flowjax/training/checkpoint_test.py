@@ -23,7 +23,7 @@ from flowjax.models import Architecture
 from flowjax.objective import Objective
 from flowjax.training import seal
 from flowjax.training.checkpoint import Checkpointer, SaveFailed
-from flowjax.training.loop import Schedule, train
+from flowjax.training.loop import Observers, Schedule, train
 from flowjax.training.metrics import MetricWriter, read_metrics
 from flowjax.training.sharding import make_mesh
 from flowjax.training.step import Trainer, make_optimizer, parameters_digest
@@ -53,7 +53,7 @@ def run(root: pathlib.Path, steps: int = STEPS, every: int = EVERY) -> str:
         Schedule(steps, log_every=1),
         seed=0,
         checkpointer=checkpointer(root / "checkpoints", every),
-        writer=lambda first: MetricWriter(root / "metrics.jsonl", root / "board", first + 1),
+        observers=Observers(lambda first: MetricWriter(root / "metrics.jsonl", root / "board", first + 1)),
     )
     return parameters_digest((trained.state.parameters, trained.state.ema, trained.state.optimizer))
 

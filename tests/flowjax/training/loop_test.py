@@ -5,7 +5,7 @@ import pytest
 
 from flowjax.data.pipeline import Batches
 from flowjax.data.sources.digits import records
-from flowjax.training.loop import Diverged, Schedule, train
+from flowjax.training.loop import Diverged, Observers, Schedule, train
 from flowjax.training.sharding import make_mesh
 from flowjax.training.step import Trainer, make_optimizer
 from flowjax.training.tasks import ClassifierTask
@@ -26,7 +26,8 @@ def test_a_classifier_learns_by_the_same_loop() -> None:
     task = ClassifierTask((8, 8, 1), 10, digits.normalization, width=8)
     seen = []
     one = Trainer(task, make_optimizer(3e-3, warmup=5), make_mesh(1, 1), ema_decay=0.9)
-    trained = train(one, Batches(digits, 64, seed=0), Schedule(120), seed=0, evaluate=lambda step, state: seen.append(step) or {})
+    observers = Observers(evaluate=lambda step, state: seen.append(step) or {})
+    trained = train(one, Batches(digits, 64, seed=0), Schedule(120), seed=0, observers=observers)
     assert trained.final_loss < 0.3
     assert seen == [120]
 
