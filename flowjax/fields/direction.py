@@ -59,7 +59,7 @@ def measure_direction(
     """
     rng = np.random.default_rng([seed, 2])
     chosen = rng.choice(len(x_1), min(num_samples, len(x_1)), replace=False)
-    data = np.asarray(x_1, np.float32)[chosen] if isinstance(x_1, np.ndarray) else np.asarray(x_1[chosen], np.float32)
+    data = np.asarray(x_1[chosen], np.float32)
     told = None if label is None else jnp.asarray(np.asarray(label)[chosen], jnp.int32)
     noise = rng.standard_normal(data.shape, np.float32)
     scale = float(np.mean((data - data.mean(0)) ** 2)) + 1
