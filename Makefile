@@ -62,10 +62,10 @@ $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV), with what the tests need ..."
-	@$(BIN)/python -m pip install --quiet --editable ".[test,gcs]"
+	@$(BIN)/python -m pip install --quiet --editable ".[test,gcs,torch]"
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-slow: $(VENV)/.installed-test
 	@echo "Installing into $(VENV), with the TPU compiler ..."
-	@$(BIN)/python -m pip install --quiet --editable ".[test,gcs,tpu]"
+	@$(BIN)/python -m pip install --quiet --editable ".[test,gcs,tpu,torch]"
 	@touch $@

@@ -29,6 +29,7 @@ from experiments.common.trained_models import (
     about_data,
     about_model,
     check_alike,
+    made,
     own_data,
     strength,
     train_within,
@@ -38,7 +39,7 @@ from flowjax.analysis.paired_scores import PairedScores, percent
 from flowjax.analysis.statistics import Interval
 from flowjax.analysis.verdict import Verdict, judge
 from flowjax.fields import staged
-from flowjax.models import parameter_count
+from flowjax.models.flow import Flow
 from flowjax.models.trained import TrainedFlow, load_trained, save_staged
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
@@ -77,19 +78,20 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     _check(config)
     general = {name: _general(config, name, workdir) for name in ("small", "large")}
     check_alike(list(general.values()))
-    sizes = {name: parameter_count(flow.model) for name, flow in general.items()}
+    sizes = {name: _parameters(flow) for name, flow in general.items()}
     if sizes["small"] >= sizes["large"]:
         raise ValueError(f"small has {sizes['small']:,} parameters, large {sizes['large']:,}: expected fewer in the small one")
     large = general["large"]
     training, _ = own_data(large, config.data)
     turn, _ = turn_and_advice(large, training, workdir, config.seed)
     split = None if turn.measured is None else round(turn.measured, 2)
-    special = _specialists(config, split, workdir) if split is not None and config.specialists else {}
+    special = _specialists(config, split, workdir) if split is not None and _trains_specialists(config) else {}
     scores = Scores(config, large, workdir)
     cells = _cells(config, split, bool(special), sizes)
 
     def scored(cell: Cell) -> np.ndarray:
-        flows = [special[name, stage] if cell.specialists else general[name] for stage, name in enumerate((cell.navigator, cell.refiner))]
+        pair = enumerate((cell.navigator, cell.refiner))
+        flows: list[Flow] = [special[name, stage] if cell.specialists else general[name] for stage, name in pair]
         field = staged([flow.field for flow in flows], [cell.split * large.path.t_max])
         first, second = uniform_timesteps(cell.num_steps) * cell.split, cell.split + (1 - cell.split) * uniform_timesteps(cell.num_steps)
         return scores({"models": [flow.digest for flow in flows], "split": cell.split}, field, np.r_[first[:-1], second])
@@ -188,13 +190,26 @@ def _check(config: ConfigDict) -> None:
         uniform_timesteps(n)
 
 
-def _general(config: ConfigDict, name: str, workdir: WorkDir) -> TrainedFlow:
+def _general(config: ConfigDict, name: str, workdir: WorkDir) -> Flow:
     """A model of all t."""
     block = config[name]
+    if block.factory:
+        return made(block, name)
     if block.path:
         return load_trained(block.path)
     asked = training_config(config.model, **{"model.size": block.size, "evaluate_every": 0})
     return load_trained(train_within(asked, workdir, f"{name}-{block.size.replace('/', '-')}"))
+
+
+def _trains_specialists(config: ConfigDict) -> bool:
+    """Of models of the user's own none can be trained here."""
+    return config.specialists and not (config.small.factory or config.large.factory)
+
+
+def _parameters(flow: Flow) -> int:
+    if flow.parameters is None:
+        raise ValueError(f"{flow.source}: its size is not known: give ExternalFlow(..., parameters=...) how many parameters it has")
+    return flow.parameters
 
 
 def _specialists(config: ConfigDict, split: float, workdir: WorkDir) -> dict[tuple[str, int], TrainedFlow]:
@@ -245,7 +260,7 @@ def _comparisons(contest: PairedScores, cells: list[Cell], split: float | None, 
     return found
 
 
-def _save(special: dict[tuple[str, int], TrainedFlow], split: float, large: TrainedFlow, workdir: WorkDir) -> None:
+def _save(special: dict[tuple[str, int], TrainedFlow], split: float, large: Flow, workdir: WorkDir) -> None:
     """The asymmetric model, as one checkpoint."""
     stages = [special["small", 0], special["large", 1]]
     about = {key: value for key, value in large.about.items() if key not in ("frechet", "step")}

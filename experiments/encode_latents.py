@@ -10,10 +10,7 @@ MODULE and calls FUNCTION, so name only what you trust. Shards, `latents_stats.s
 (runs/encode_latents).
 """
 
-import importlib
-import json
 import time
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,6 +18,7 @@ from ml_collections import ConfigDict
 
 from experiments.common import app
 from experiments.common.data import open_data
+from experiments.common.factories import checked_settings, json_settings, named_function
 from flowjax import data
 from flowjax.data.encoder import Encoder, PatchPca
 from flowjax.data.encoding import EncodingSettings, encode_records
@@ -106,16 +104,8 @@ def _encoder(config: ConfigDict, records: data.Records) -> Encoder:
     wanted = config.encoder
     if not wanted.factory:
         return PatchPca.fit(records, wanted.patch, wanted.channels, wanted.max_samples, config.seed)
-    module, _, function = wanted.factory.partition(":")
-    try:
-        settings: dict[str, Any] = json.loads(wanted.settings or "{}")
-    except ValueError as error:
-        raise ValueError(f"config.encoder.settings={wanted.settings!r}: expected JSON ({error})") from error
-    try:
-        factory = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"config.encoder.factory={wanted.factory!r}: expected MODULE:FUNCTION ({error})") from error
-    encoder = factory(records, **settings)
+    settings = checked_settings("encoder.settings", json_settings("encoder.settings", wanted.settings))
+    encoder = named_function("encoder.factory", wanted.factory)(records, **settings)
     if not isinstance(encoder, Encoder):
         raise ValueError(
             f"config.encoder.factory={wanted.factory!r}: made a {type(encoder).__name__} without settings, encode, decode or save"

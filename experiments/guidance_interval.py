@@ -27,7 +27,7 @@ from experiments.common.trained_models import CELLS, MODELS, about_data, about_m
 from flowjax.analysis.paired_scores import PairedScores, percent
 from flowjax.analysis.verdict import Verdict, judge
 from flowjax.fields import convert_interval, guided
-from flowjax.models.trained import TrainedFlow
+from flowjax.models.flow import Flow
 from flowjax.path import RectifiedFlow
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
@@ -196,7 +196,7 @@ def _own(turn: TurningPoint, settings: Advice) -> dict[str, Interval]:
     return found
 
 
-def _scored(scores: Scores, config: ConfigDict, flow: TrainedFlow, interval: Interval | None) -> np.ndarray:
+def _scored(scores: Scores, config: ConfigDict, flow: Flow, interval: Interval | None) -> np.ndarray:
     # Without guidance the scale is 1: the same program.
     field = guided(flow.field, 1.0) if interval is None else guided(flow.field, config.scale, interval)
     setting = {"model": flow.digest, "guidance": None if interval is None else {"scale": config.scale, "interval": interval}}

@@ -27,7 +27,7 @@ from experiments.common import app
 from experiments.common.data import load_data, open_data
 from experiments.common.frechet_scores import turn_and_advice
 from experiments.common.timestep_errors import Errors
-from experiments.common.trained_models import CELLS, MODELS, about_model, own_data, strength, train_within, training_config
+from experiments.common.trained_models import CELLS, MODELS, about_model, made, own_data, strength, train_within, training_config
 from experiments.configs import train as presets
 from experiments.configs.data import data_config
 from flowjax import stages
@@ -38,7 +38,8 @@ from flowjax.data.encoder import Encoder, PatchPca
 from flowjax.metrics.loss_by_t import ErrorsByTime
 from flowjax.metrics.waviness import Waviness, waviness
 from flowjax.models.autoencoder import FILE, TrainedEncoder, load_autoencoder
-from flowjax.models.trained import TrainedFlow, load_trained
+from flowjax.models.flow import Flow
+from flowjax.models.trained import load_trained
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
@@ -67,7 +68,7 @@ class Found(NamedTuple):
     """What was measured in a space."""
 
     shape: tuple[int, ...]
-    flow: TrainedFlow
+    flow: Flow
     turn: TurningPoint
     eigenvalues: np.ndarray
     errors: ErrorsByTime
@@ -172,8 +173,8 @@ def _spaces(config: ConfigDict) -> list[Space]:
 
 def _found(config: ConfigDict, space: Space, workdir: WorkDir) -> Found:
     block = _data_block(config, space, workdir)
-    if space.checkpoint:
-        flow = load_trained(space.checkpoint)
+    if space.checkpoint or config.model.factory:
+        flow = load_trained(space.checkpoint) if space.checkpoint else made(config.model, space=space.name)
         training, _ = own_data(flow, block)
     else:
         flow = load_trained(train_within(_training(config, space, block), workdir, space.name))

@@ -27,6 +27,7 @@ from experiments.common.trained_models import (
     MODELS,
     NOT_MEASURED,
     about_data,
+    all_made,
     check_alike,
     own_data,
     strength,
@@ -38,7 +39,8 @@ from flowjax.analysis.statistics import Interval
 from flowjax.analysis.verdict import Verdict, judge
 from flowjax.metrics.loss_by_t import ErrorsByTime, Reduction, reduction
 from flowjax.models import parameter_count
-from flowjax.models.trained import TrainedFlow, load_trained
+from flowjax.models.flow import Flow
+from flowjax.models.trained import load_trained
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
@@ -56,7 +58,7 @@ class Model(NamedTuple):
     name: str
     parameters: int
     steps: int
-    flow: TrainedFlow
+    flow: Flow
 
 
 class Gain(NamedTuple):
@@ -161,7 +163,10 @@ _PAPER = (
 def _check(config: ConfigDict) -> None:
     if config.num_queries < 2 or config.num_t < 4:
         raise ValueError(f"num_queries = {config.num_queries}, num_t = {config.num_t}: expected at least 2 and 4")
-    if config.checkpoints:
+    if config.model.factory:
+        if config.checkpoints:
+            raise ValueError(f"checkpoints = {tuple(config.checkpoints)} and model.factory = {config.model.factory!r}: give one of them")
+    elif config.checkpoints:
         if len(config.checkpoints) < 2:
             raise ValueError(f"checkpoints = {tuple(config.checkpoints)}: expected at least two to compare")
     elif len(config.sizes) * len(config.steps) < 2 or min(config.steps, default=0) < 1:
@@ -170,7 +175,12 @@ def _check(config: ConfigDict) -> None:
 
 def _models(config: ConfigDict, workdir: WorkDir) -> list[Model]:
     """By training time, then capacity: the last is the strongest."""
-    if config.checkpoints:
+    if config.model.factory:
+        flows = all_made(config.model)
+        found = [Model(str(flow.source), flow.parameters or 0, int(flow.about.get("step", 0)), flow) for flow in flows]
+        if len({model.name for model in found}) < len(found):
+            raise ValueError(f"model.settings = {config.model.settings!r}: names models alike: expected different settings, or names")
+    elif config.checkpoints:
         found = [_checkpoint(told) for told in config.checkpoints]
     else:
         found = []

@@ -27,7 +27,7 @@ from flowjax.data.formats.pixels import to_bytes
 from flowjax.data.normalization import IDENTITY, Normalization
 from flowjax.fields import Field, convert_interval, guided
 from flowjax.models.autoencoder import load_decoder
-from flowjax.models.trained import TrainedFlow
+from flowjax.models.flow import Flow
 from flowjax.path import Path, RectifiedFlow
 from flowjax.reporting.page import Section
 from flowjax.reporting.samples import sample_grid
@@ -109,11 +109,11 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     if measured:
         text = "The Fréchet distance, extrapolated to infinitely many samples, with 95 % interval; precision and recall."
         sections.append(Section("How good they are", text, table=_quality_rows(measured["quality"])))
-    workdir.write_report(f"Samples of {flow.source.name}", takeaway, sections, origin)
+    workdir.write_report(f"Samples of {flow.name}", takeaway, sections, origin)
     return takeaway
 
 
-def _field(config: ConfigDict, flow: TrainedFlow) -> Field:
+def _field(config: ConfigDict, flow: Flow) -> Field:
     wanted, interval = config.guidance, _guidance_interval(config, flow.path)
     if wanted.channels < 0 or wanted.channels > flow.image_shape[2]:
         raise ValueError(f"guidance.channels = {wanted.channels}: expected 0, for all, to {flow.image_shape[2]}")
@@ -130,7 +130,7 @@ def _guidance_interval(config: ConfigDict, path: Path) -> tuple[float, float]:
     return convert_interval((float(low), float(high)), config.guidance.coordinate, "t", path)
 
 
-def _labels(config: ConfigDict, flow: TrainedFlow) -> np.ndarray | None:
+def _labels(config: ConfigDict, flow: Flow) -> np.ndarray | None:
     if config.labels in ("equal", "random"):
         return draw_labels(config.num_samples, flow.num_classes, config.labels, config.seed) if flow.num_classes else None
     words = config.labels.replace(",", " ").split()
@@ -140,7 +140,7 @@ def _labels(config: ConfigDict, flow: TrainedFlow) -> np.ndarray | None:
     return np.resize(asked, config.num_samples)
 
 
-def _decoder(config: ConfigDict, flow: TrainedFlow) -> Any:
+def _decoder(config: ConfigDict, flow: Flow) -> Any:
     """From the model's values to what is shown and saved, and its range."""
     held = flow.about.get("normalization")
     normalization = Normalization(np.asarray(held["mean"]), np.asarray(held["std"]), held["multiplier"]) if held else IDENTITY

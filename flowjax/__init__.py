@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowjax.data import load, open_records
-    from flowjax.fields import OracleField, guided, model_field
+    from flowjax.fields import OracleField, external_field, guided, model_field
     from flowjax.models import LightningDiT, convert_lightningdit
     from flowjax.oracle import Oracle, OracleOutput
     from flowjax.path import Cosine, Path, RectifiedFlow, VariancePreserving
@@ -46,6 +46,7 @@ _HOME = {
     "covariance_spectrum": "stages",
     "advice": "stages",
     "OracleField": "fields",
+    "external_field": "fields",
     "guided": "fields",
     "model_field": "fields",
     "sample": "sampling",
@@ -69,6 +70,7 @@ __all__ = [
     "advice",
     "convert_lightningdit",
     "covariance_spectrum",
+    "external_field",
     "guided",
     "load",
     "measure_turning_point",

@@ -46,7 +46,7 @@ RUNS = {
 """Calls that run, start, unpickle or fetch what their argument names."""
 KNOWN = {
     "flowjax/__init__.py": {"importlib.import_module"},  # of the module of a public name
-    "experiments/encode_latents.py": {"importlib.import_module"},  # of --config.encoder.factory, which the user names
+    "experiments/common/factories.py": {"importlib.import_module"},  # of --config.encoder.factory and model.factory, which the user names
     "experiments/common/app.py": {"runpy.run_path"},  # of --config=FILE.py, which the user names
     "experiments/reproduce.py": {"subprocess.run"},  # binaries of this project
     "experiments/supervise.py": {"subprocess.Popen"},  # the command that the user gives

@@ -13,7 +13,7 @@ from experiments.common.sample_quality import Quality
 from experiments.common.trained_models import CELLS, own_oracle, own_turning_point, told_classes
 from flowjax import data, stages
 from flowjax.fields import Field
-from flowjax.models.trained import TrainedFlow
+from flowjax.models.flow import Flow
 from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime.result_store import ResultStore
 from flowjax.sampling import Solver, draw_labels, in_batches, noise, sample
@@ -32,7 +32,7 @@ class Scores:
       flow: whose data, classes and shape the samples have.
     """
 
-    def __init__(self, config: ConfigDict, flow: TrainedFlow, workdir: WorkDir):
+    def __init__(self, config: ConfigDict, flow: Flow, workdir: WorkDir):
         check(config)
         self._config, self._flow = config, flow
         self._solver = Solver(config.solver)
@@ -74,7 +74,7 @@ def check(config: ConfigDict) -> None:
         raise ValueError(f"num_seeds = {config.num_seeds}, num_samples = {config.num_samples}: expected at least 3 and 32, for intervals")
 
 
-def turn_and_advice(flow: TrainedFlow, training: data.DataSet, workdir: WorkDir, seed: int) -> tuple[TurningPoint, Advice]:
+def turn_and_advice(flow: Flow, training: data.DataSet, workdir: WorkDir, seed: int) -> tuple[TurningPoint, Advice]:
     """Where the data that a flow was trained on turn, for the classes that it is told, and what follows; measured once."""
     by_class = told_classes(flow, training)
     depends_on = {"turning point of": training.provenance["sha256"], "by class": by_class, "path": repr(flow.path), "seed": seed}

@@ -14,7 +14,7 @@ from flowjax.data.formats.pixels import to_bytes
 from flowjax.metrics.frechet import Extrapolated, Moments, frechet_distance, frechet_extrapolated
 from flowjax.metrics.inception import InceptionFeatures, read_moments
 from flowjax.metrics.precision_recall import precision_recall
-from flowjax.models.trained import TrainedFlow
+from flowjax.models.flow import Flow
 from flowjax.training.sharding import make_mesh
 
 
@@ -31,7 +31,7 @@ class Quality:
       FileNotFoundError, ValueError: as what reads the files; a classifier where there are no labels.
     """
 
-    def __init__(self, block: ConfigDict, flow: TrainedFlow, data_block: ConfigDict, seed: int):
+    def __init__(self, block: ConfigDict, flow: Flow, data_block: ConfigDict, seed: int):
         self._moments: Moments | None = read_moments(block.reference) if block.reference else None
         self._real: np.ndarray | None = None
         self.kind = "classifier" if block.features == "classifier" else "inception"

@@ -12,7 +12,7 @@ from flowjax import data
 from flowjax.analysis.sweep import draw_pairs
 from flowjax.fields import Field
 from flowjax.metrics.loss_by_t import ErrorsByTime, LossByTimeMeter
-from flowjax.models.trained import TrainedFlow
+from flowjax.models.flow import Flow
 from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime.result_store import ResultStore
 
@@ -31,7 +31,7 @@ class Errors:
         workdir: WorkDir,
         training: data.DataSet,
         queried: data.DataSet,
-        like: TrainedFlow,
+        like: Flow,
         times: Float[np.ndarray, " T"],
         num_queries: int,
         seed: int,
@@ -55,7 +55,7 @@ class Errors:
         pairs = draw_pairs(self._queried.data, self._num_queries, self._seed, labels=labels)
         return LossByTimeMeter(own_oracle(self._like, self._training), pairs, self._times)
 
-    def __call__(self, flow: TrainedFlow) -> ErrorsByTime:
+    def __call__(self, flow: Flow) -> ErrorsByTime:
         """The errors of one flow."""
 
         def measure() -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """From the `model` block of a configuration to a trained flow, and to the data that it was trained on."""
 
-import dataclasses
+import inspect
+import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,10 +11,13 @@ from ml_collections import ConfigDict
 from experiments import train
 from experiments.common import app
 from experiments.common.data import load_data
+from experiments.common.factories import checked_settings, json_settings, named_function
 from experiments.configs import train as presets
 from experiments.configs.data import data_config
 from flowjax import data, stages
-from flowjax.models.trained import TrainedFlow, load_trained
+from flowjax.fields import measure_direction
+from flowjax.models.flow import ExternalFlow, Flow
+from flowjax.models.trained import load_trained
 from flowjax.oracle import Oracle
 from flowjax.reporting.workdir import WorkDir
 from flowjax.stages import TurningPoint
@@ -30,15 +35,55 @@ NOT_MEASURED = {"frechet_samples": 0, "oracle": False}
 """The `evaluation` of models that are trained on the way, and of which nothing is concluded alone."""
 
 
-def obtain(block: ConfigDict, workdir: WorkDir) -> TrainedFlow:
-    """The model that a block names; trained in the workdir where it names none.
+def obtain(block: ConfigDict, workdir: WorkDir) -> Flow:
+    """The model that a block names or a function of the user's makes; trained in the workdir where there is neither.
 
     Raises:
-      FileNotFoundError, ValueError: as `load_trained`; as `experiments.train`.
+      FileNotFoundError, ValueError: as `load_trained`; as `made`; as `experiments.train`.
     """
+    if block.factory:
+        return made(block)
     if block.path:
         return load_trained(block.path)
     return load_trained(train_within(training_config(block), workdir, block.preset))
+
+
+def made(block: ConfigDict, key: str = "model", **further: Any) -> Flow:
+    """The model of the user's factory: `factory(**settings)`, a Flow.
+
+    Args:
+      key: of the block in the configuration, for messages.
+      further: settings besides.
+
+    Raises:
+      ValueError: a factory or settings that are none, both a factory and a path, or what is made is no flow.
+    """
+    return all_made(block, key, **further)[0]
+
+
+def all_made(block: ConfigDict, key: str = "model", **further: Any) -> list[Flow]:
+    """The models of the user's factory, one for each object if `settings` is a JSON list of them. Raises as `made`."""
+    if block.get("path"):
+        raise ValueError(f"config.{key}.path={block.path!r} and config.{key}.factory={block.factory!r}: give one of them")
+    told = json_settings(f"{key}.settings", block.settings)
+    function = named_function(f"{key}.factory", block.factory)
+    flows: list[Flow] = []
+    for one in told if isinstance(told, list) and told else [told]:
+        settings = checked_settings(f"{key}.settings", one) | further
+        try:
+            flow = function(**settings)
+        except TypeError as error:
+            raise ValueError(f"config.{key}.settings={block.settings!r}: {block.factory} cannot be called with it ({error})") from error
+        if not isinstance(flow, Flow):
+            raise ValueError(
+                f"config.{key}.factory={block.factory!r}: made a {type(flow).__name__}; expected a "
+                "flowjax.models.ExternalFlow(external_field(...), image_shape=(H, W, C)), see docs/your-model.md"
+            )
+        if isinstance(flow, ExternalFlow):
+            code = pathlib.Path(inspect.getfile(inspect.unwrap(function))).read_bytes()
+            flow = flow.asked_for(block.factory, settings, code)
+        flows.append(flow)
+    return flows
 
 
 def training_config(block: ConfigDict, **changes: Any) -> ConfigDict:
@@ -61,7 +106,7 @@ def train_within(config: ConfigDict, workdir: WorkDir, name: str) -> Any:
     return app.run_within(workdir.live(MODELS), name, config, train.run, train.LIVE)
 
 
-def check_alike(flows: Sequence[TrainedFlow]) -> None:
+def check_alike(flows: Sequence[Flow]) -> None:
     """Raise a ValueError unless models make the same samples, of the same data, along the same path."""
     first = flows[0]
     for other in flows[1:]:
@@ -75,7 +120,7 @@ def check_alike(flows: Sequence[TrainedFlow]) -> None:
                 raise ValueError(f"{first.source} and {other.source} differ in {what}, {one} and {two}: expected models of the same data")
 
 
-def own_data(flow: TrainedFlow, block: ConfigDict) -> tuple[data.DataSet, data.DataSet | None]:
+def own_data(flow: Flow, block: ConfigDict) -> tuple[data.DataSet, data.DataSet | None]:
     """The samples that a flow was trained on and those held out from it; or what a `data` block names, all for training.
 
     Raises:
@@ -92,10 +137,28 @@ def own_data(flow: TrainedFlow, block: ConfigDict) -> tuple[data.DataSet, data.D
     flow.check_shape(found[0].shape, found[0].name)
     if flow.num_classes and (found[0].num_classes or 0) > flow.num_classes:
         raise ValueError(f"{flow.source} knows {flow.num_classes} classes, and {found[0].name} has {found[0].num_classes}")
+    if isinstance(flow, ExternalFlow):
+        _check_direction(flow, found[0])
     return found
 
 
-def _told_block(flow: TrainedFlow, told: Mapping[str, Any]) -> ConfigDict:
+_LOOKED_AT: set[str] = set()
+"""Fingerprints of the models of this process whose direction was measured."""
+
+
+def _check_direction(flow: ExternalFlow, training: data.DataSet) -> None:
+    """Refuse a model that is told or says something else than its factory has it; say so of one that fits in no way, and go on."""
+    if flow.digest in _LOOKED_AT:
+        return
+    _LOOKED_AT.add(flow.digest)
+    found = measure_direction(flow.field, training.data, training.labels if told_classes(flow, training) else None)
+    if found.remedy is not None:
+        raise ValueError(f"{flow.source}: {found.sentence}")
+    if found.wrong:
+        print(f"{flow.source}: {found.sentence}", file=sys.stderr, flush=True)
+
+
+def _told_block(flow: Flow, told: Mapping[str, Any]) -> ConfigDict:
     """The `data` block that a checkpoint says it was trained on."""
     block = data_config()
     try:
@@ -108,12 +171,12 @@ def _told_block(flow: TrainedFlow, told: Mapping[str, Any]) -> ConfigDict:
     return block
 
 
-def told_classes(flow: TrainedFlow, training: data.DataSet) -> bool:
+def told_classes(flow: Flow, training: data.DataSet) -> bool:
     """Whether a flow is told the classes of its samples, and so is their oracle."""
     return bool(flow.num_classes) and training.labels is not None
 
 
-def own_oracle(flow: TrainedFlow, training: data.DataSet) -> Oracle:
+def own_oracle(flow: Flow, training: data.DataSet) -> Oracle:
     """The oracle of what a flow was trained on, by class where the flow is told classes."""
     return Oracle(training.data, training.labels if told_classes(flow, training) else None, path=flow.path)
 
@@ -123,15 +186,15 @@ def own_turning_point(oracle: Oracle, seed: int) -> TurningPoint:
     return stages.measure_turning_point(oracle, label="own" if oracle.conditional else None, seed=seed)
 
 
-def strength(flow: TrainedFlow) -> dict[str, Any]:
+def strength(flow: Flow) -> dict[str, Any]:
     """Whether the model is good enough to conclude from, for a summary."""
     ratio = flow.frechet_ratio
     return {"frechet_ratio": ratio, "at_most": STRONG_ENOUGH, "enough": None if ratio is None else ratio <= STRONG_ENOUGH}
 
 
-def about_model(flow: TrainedFlow) -> dict[str, Any]:
+def about_model(flow: Flow) -> dict[str, Any]:
     """What a summary says of a model."""
-    return {"source": flow.source, "size": dataclasses.asdict(flow.model.shape), **strength(flow)}
+    return {"source": flow.source, "size": dict(flow.size), **strength(flow)}
 
 
 def about_data(training: data.DataSet) -> dict[str, Any]:

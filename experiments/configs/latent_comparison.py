@@ -27,7 +27,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     config.flips = imagenet  # of yours: the mirror images too
     config.data = data_config("" if imagenet else preset)  # images
     config.model = model_config("imagenet_vavae_b1" if imagenet else preset)
-    del config.model.path
+    del config.model.path  # factory: of the spaces that name no checkpoint, and is told which one in `space`
     config.size = "B" if imagenet else "Mi" if fashion else "Na"
     config.patch = 1  # of theirs, in latents
     config.pixel_patch = 4 if fashion else 2  # and in pixels

@@ -15,6 +15,7 @@ from experiments.configs.model import flow_config
 def get_config(preset: str = "digits") -> ConfigDict:
     """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
     config = flow_config(preset)
+    # model.factory: models of your own; model.settings is then an object for one model, or a list of objects for several to compare.
     config.checkpoints = ()  # models that are there, each PATH or PATH@STEPS; (): trained here, as `model` and the next two keys say
     config.sizes = {"fashion_mnist": ("Na/4", "Mi/4"), "imagenet_vavae": ("B/1", "XL/1")}.get(preset, ("Pi/2", "Na/2", "Mi/2"))
     config.steps = {"fashion_mnist": (3500, 14_000), "imagenet_vavae": (125_000, 1_000_000)}.get(preset, (300, 1200))

@@ -29,6 +29,8 @@ def model_config(preset: str = "digits") -> ConfigDict:
     return ConfigDict(
         {
             "path": "",  # a folder of experiments.train, or a .safetensors or .pt checkpoint; "": trained here, once
+            "factory": "",  # or MODULE:FUNCTION that makes a model of your own, of any framework, and is run: docs/your-model.md
+            "settings": "",  # what that function is given, as JSON, '{"checkpoint": "model.pt"}'
             "preset": preset,  # of experiments/configs/train.py: what is trained where there is no path
             "steps": 0,  # of that training; 0: as the preset says
             "measure": True,  # how good the trained one is; False saves a minute, and a verdict then says that it is not known

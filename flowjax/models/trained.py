@@ -15,8 +15,8 @@ from typing import Any
 from flowjax.data.formats.safetensors_file import read_metadata, read_safetensors
 from flowjax.fields import Field, model_field, staged
 from flowjax.models.convert import Tensors, convert_lightningdit, export_lightningdit, lightningdit_of, write_tensors
-from flowjax.models.lightningdit import LightningDiT
-from flowjax.path import Path, path_by_name
+from flowjax.models.flow import Flow
+from flowjax.models.lightningdit import LightningDiT, parameter_count
 from flowjax.runtime import storage
 
 FILE = "model.safetensors"
@@ -24,7 +24,7 @@ _KEY = "flowjax"
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainedFlow:
+class TrainedFlow(Flow):
     """A model, or several that follow each other in t, and what is known of it.
 
     Attributes:
@@ -64,20 +64,14 @@ class TrainedFlow:
         return self.model.shape.image_shape
 
     @property
-    def path(self) -> Path:
-        """The path between noise and data; rectified flow where nothing is said, as published."""
-        return path_by_name(self.about.get("path", "rectified_flow"))
+    def parameters(self) -> int:
+        """Of the first."""
+        return parameter_count(self.model)
 
     @property
-    def frechet_ratio(self) -> float | None:
-        """Fréchet distance of its samples from held-out data, over that of training data; None where it was not measured."""
-        found = self.about.get("frechet")
-        return None if not found else float(found["ratio"])
-
-    def check_shape(self, shape: tuple[int, ...], what: str) -> None:
-        """Raise a ValueError unless samples of this shape are what the model makes."""
-        if tuple(shape) != self.image_shape:
-            raise ValueError(f"{self.source}: makes samples of shape {self.image_shape}, and {what} has {tuple(shape)}: expected the same")
+    def size(self) -> Mapping[str, Any]:
+        """Of the first."""
+        return dataclasses.asdict(self.model.shape)
 
 
 def save_trained(model: LightningDiT, path: pathlib.Path, about: Mapping[str, Any]) -> None:

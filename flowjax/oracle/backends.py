@@ -256,7 +256,7 @@ class Mesh(Backend):
 
     def place(self, rows: Rows) -> Rows:
         """On every device of the mesh."""
-        return self.sharded.place(rows)
+        return self.sharded.place(jnp.asarray(rows))
 
     def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:
         """One program on all devices."""

@@ -137,15 +137,18 @@ def _of_times(path: Path) -> Callable[[Array], Array]:
 def output_of(answer: Answer, of: Coefficients, *, full: bool) -> OracleOutput:
     """From the answer of the CPU engine, in NumPy arrays."""
     if not full:
-        return OracleOutput(answer.velocity, answer.denoised)
-    same = {f.name: getattr(answer, f.name) for f in dataclasses.fields(OracleOutput) if f.name not in ("cfm_gap", "divergence")}
+        return OracleOutput(answer.velocity, answer.denoised)  # type: ignore[arg-type]  # NumPy arrays, until `by_host` has them all
+    same: dict[str, Any] = {
+        f.name: getattr(answer, f.name) for f in dataclasses.fields(OracleOutput) if f.name not in ("cfm_gap", "divergence")
+    }
     some = answer.variance > 0  # where it is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ²
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         gap = np.where(some, of.rate**2 * answer.variance, answer.variance)
         divergence = (
             np.where(some, of.rate * of.alpha / of.sigma**2 * answer.variance, answer.variance) + answer.denoised.shape[1] * of.stretch
         )
-    return OracleOutput(**same, cfm_gap=gap, divergence=divergence)
+    same |= {"cfm_gap": gap, "divergence": divergence}
+    return OracleOutput(**same)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -233,9 +233,7 @@ class Oracle:
             return v
         return self._backend.jvp(self._spec, x, t, label, self._backend.place(v.reshape(x.shape))).reshape(shape)
 
-    def prepare(
-        self, *, calibration: Calibration | None = None, cache: str | os.PathLike[str] | None = None
-    ) -> Calibration | None:
+    def prepare(self, *, calibration: Calibration | None = None, cache: str | os.PathLike[str] | None = None) -> Calibration | None:
         """Make now what calls would make once it has paid: on a CPU, the index of the samples by which late queries skip most of them.
 
             chosen = oracle.prepare(cache="latents.index.npz")      # seconds; read from the file the next time
@@ -309,28 +307,29 @@ class Oracle:
         if x.ndim == 0 or x.shape[1:] != self._spec.shape:
             raise ValueError(f"x_t must have shape {('B', *self._spec.shape)}, a batch of samples; got {x.shape}")
         b = x.shape[0]
-        t = some.asarray(t, dtype=np.float32)
-        if t.shape not in ((), (b,)):
-            raise ValueError(f"t must be a scalar or of shape ({b},), got shape {t.shape}")
-        if all_seen(t) and not (inside := (np.asarray(t) >= 0) & (np.asarray(t) <= 1)).all():
-            raise ValueError(f"t must lie in [0, 1], got {float(np.ravel(t)[inside.argmin()])!r}")
+        time: Any = some.asarray(t, dtype=np.float32)
+        if time.shape not in ((), (b,)):
+            raise ValueError(f"t must be a scalar or of shape ({b},), got shape {time.shape}")
+        if all_seen(time) and not (inside := (np.asarray(time) >= 0) & (np.asarray(time) <= 1)).all():
+            raise ValueError(f"t must lie in [0, 1], got {float(np.ravel(time)[inside.argmin()])!r}")
         if all_seen(x) and not (np.isfinite(x).all() if some is np else _finite(x)):
             raise ValueError(f"x_t has NaN or infinity in row {int(np.isfinite(np.asarray(x).reshape(b, -1)).all(axis=1).argmin())}")
-        flat = x.reshape(b, self._backend.d), some.broadcast_to(t, (b,)), self._query_labels(label, b, some)
-        x, t, label = (self._backend.place(v) for v in flat)
-        return x, t, label
+        flat = x.reshape(b, self._backend.d), some.broadcast_to(time, (b,)), self._query_labels(label, b, some)
+        x, time, labels = (self._backend.place(v) for v in flat)
+        return x, time, labels
 
     def _query_labels(self, label: ArrayLike | None, b: int, some: Any) -> Rows:
         if label is None:
             return np.full(b, -1, np.int32) if some is np else jnp.asarray(np.full(b, -1, np.int32))
         if not self.conditional:
             raise ValueError("label was given, but the oracle has no labels: build it as Oracle(data, labels)")
-        label = some.asarray(label)
-        if not np.issubdtype(label.dtype, np.integer) or label.shape not in ((), (b,)):
-            raise ValueError(f"label must be an integer or integers of shape ({b},), got {label.dtype} of shape {label.shape}")
-        if b and all_seen(label) and (unknown := self._backend.unknown_label(np.atleast_1d(label))):
+        found: Any = some.asarray(label)
+        if not np.issubdtype(found.dtype, np.integer) or found.shape not in ((), (b,)):
+            raise ValueError(f"label must be an integer or integers of shape ({b},), got {found.dtype} of shape {found.shape}")
+        if b and all_seen(found) and (unknown := self._backend.unknown_label(np.atleast_1d(found))):
             raise ValueError(unknown)
-        return some.broadcast_to(label.astype(np.int32), (b,))
+        rows: Rows = some.broadcast_to(found.astype(np.int32), (b,))
+        return rows
 
     def tree_flatten(self) -> tuple[tuple[Backend], Spec]:
         return (self._backend,), self._spec

@@ -224,8 +224,10 @@ def posterior(
     classes = None if labels is None else _vector(labels, values.shape[0], "labels", jnp.int32)
     weights = None if counts is None else _vector(counts, values.shape[0], "counts", jnp.float32)
     pruned = how.implementation == "pruned" and axis_name is None
-    sorts = classes is not None and axis_name is None and (pruned or implementation is None)
-    samples = by_class(values, classes, weights) if sorts else prepare(values, classes, weights, shards=Shards(axis_name))
+    if classes is not None and axis_name is None and (pruned or implementation is None):
+        samples = by_class(values, classes, weights)
+    else:
+        samples = prepare(values, classes, weights, shards=Shards(axis_name))
     label = jnp.full(x.shape[0], -1, jnp.int32) if query_labels is None else _vector(query_labels, x.shape[0], "query_labels", jnp.int32)
     a, s = (_vector(v, x.shape[0], name, jnp.float32) for v, name in ((alpha, "alpha"), (sigma, "sigma")))
     if not x.shape[0]:
@@ -240,9 +242,9 @@ def posterior(
         return run(x[rows], a[rows], s[rows], label[rows], samples, settings)
 
     if axis_name is None and seen and (implementation is None or pruned):
-        host = [np.array(v, np.float64) for v in (a, s, 1 / jnp.maximum(a, 1e-30), jnp.ones_like(a))]
-        queries = HostQueries(np.asarray(x), *host, np.asarray(label))
-        found = by_host(CpuEngine(always=pruned), samples, queries, how, bind(moments_of, full=how.full), compiled)
+        alphas, sigmas = np.array(a, np.float64), np.array(s, np.float64)
+        asked = HostQueries(np.asarray(x), alphas, sigmas, 1 / np.maximum(alphas, 1e-30), np.ones_like(alphas), np.asarray(label))
+        found = by_host(CpuEngine(always=pruned), samples, asked, how, bind(moments_of, full=how.full), compiled)
         if found is not None:
             return found
     return compiled(slice(None))

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -67,7 +67,8 @@ class Calibration:
         return calibration
 
 
-class Prepared(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
     """The index, and what was measured with it."""
 
     index: Index
@@ -114,9 +115,7 @@ class CpuEngine:
             return True
         return how.implementation == "streaming" and how.precision == "highest" and jax.default_backend() == "cpu"
 
-    def prepare(
-        self, samples: Samples, *, calibration: Calibration | None = None, cache: str | os.PathLike[str] | None = None
-    ) -> Prepared:
+    def prepare(self, samples: Samples, *, calibration: Calibration | None = None, cache: str | os.PathLike[str] | None = None) -> Prepared:
         """The index of the samples, and what things cost with it; made at the first call.
 
         Args:
@@ -134,7 +133,7 @@ class CpuEngine:
                         save_index(index, cache)
                 self._host, self._prepared = index, Prepared(index, calibration or self._measured(index))
             elif calibration is not None:
-                self._prepared = self._prepared._replace(calibration=calibration)
+                self._prepared = Prepared(self._prepared.index, calibration)
             return self._prepared
 
     def _measured(self, index: Index) -> Calibration:
@@ -146,7 +145,8 @@ class CpuEngine:
         """How queries with these coefficients are computed."""
         if samples.values.size < LEAST_NUMBERS and not self.always:
             return f"dense: a pass over all {samples.n:,} samples by matrix products on the host takes milliseconds; no index is made"
-        index, calibration = self.prepare(samples)
+        prepared = self.prepare(samples)
+        index, calibration = prepared.index, prepared.calibration
         sigma = sigma if samples.unit is None else sigma / float(samples.unit)
         return choose(index.n, calibration.costs, calibration.survivors, sigma / alpha if alpha > 0 else math.inf)
 
@@ -157,7 +157,7 @@ class CpuEngine:
             queries = queries._replace(x=queries.x.astype(np.float64) / unit, sigma=queries.sigma / unit)
         with one_thread_each():
             host = self._host_samples(samples)
-            inside = (queries.sigma > 0) & np.isfinite(queries.x).all(axis=1) & fit_float32(host, queries)
+            inside = (queries.sigma > 0) & np.isfinite(queries.x).all(axis=1) & fit_float32(host, queries) & host.has_class(queries.label)
             if not inside.any():
                 return None
             found = Answer.none(*queries.x.shape)

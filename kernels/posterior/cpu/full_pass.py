@@ -43,6 +43,8 @@ BLOCK = 2**21
 """Numbers of the samples that a core takes at once, unless their scores are too many."""
 SLIP = 5e-6
 """Of the velocity's scale: what may be wrong of the mean by what is not summed, and by float32's sums of the rest."""
+RANDOM = 1e-5
+"""Nats up to which float32's rounding of a query may change scores, beside each other."""
 FEW = 0.2
 """Share of the weights of a block up to which samples are summed one by one, at three times what a matrix product takes for each."""
 SHARES = 4
@@ -89,6 +91,8 @@ class ExpectedScores(NamedTuple):
 
     directions: Float[np.ndarray, "B D"]
     """(α/σ²)(x - α c), float32."""
+    length: Float[np.ndarray, " B"]
+    """‖directions‖."""
     curvature: Float[np.ndarray, " B"]
     """α²/2σ²."""
     offset: Float[np.ndarray, " B"]
@@ -122,7 +126,7 @@ class ExpectedScores(NamedTuple):
         width = np.maximum(1, 4 * samples.radius**2 / np.maximum(variance * samples.d / 2, 1e-60))  # of the data, beside the noise
         error = error_of_scores(samples.d, size)
         share = 0 * error if all_candidates else np.minimum(1, (SCORE_ERROR / np.maximum(error, SCORE_ERROR)) ** 2)
-        return cls(g, curvature, offset, error, equal, share, np.log(samples.n * width / HIDDEN))
+        return cls(g, rate * np.sqrt(squares), curvature, offset, error, equal, share, np.log(samples.n * width / HIDDEN))
 
     @property
     def margin(self) -> Float[np.ndarray, " B"]:
@@ -146,7 +150,7 @@ def dense_tile(task: Task, *, all_candidates: bool = False) -> Answer:
         top = np.where(expected.equal, first[samples.original[first].argmin()], top).astype(np.int32)
     pivots = Pivots.at(samples, queries, top)
     # float32's word on the same sample
-    others = ApproximateSums(one.sums[:4], one.weighted).scaled(one.peak - expected.offset - pivots.score)
+    others = ApproximateSums(one.sums[:4], one.weighted_sum).scaled(one.peak - expected.offset - pivots.score)
     pairs = Pairs.together(one.pairs)
     unknown = np.zeros(len(pairs.rows))
     weighed = moments(task, pivots, np.full(len(top), np.inf), pairs, unknown, unknown > 0, others)
@@ -158,11 +162,28 @@ def dense_tile(task: Task, *, all_candidates: bool = False) -> Answer:
         found.error_bound[:] = np.where(left_out <= UNIT * weighed.size, 0, left_out)  # no more than the mean's own rounding
         size = np.abs(pivots.score) + expected.curvature * samples.square_norms[top]
         as_expected = error_of_scores(samples.d, size) <= SURPRISE * np.maximum(expected.error, SCORE_ERROR)
-        slip = left_out + 4 * UNIT * light[0] / weighed.total * samples.radius
+        light_share = light[0] / weighed.total
+        slip = left_out + 4 * UNIT * light_share * samples.radius
         found.answered[:] = as_expected & (one.counts <= most) & (slip <= SLIP * weighed.moving)
         found.answered[:] &= found.variance >= LEAST_SPREAD * light[3] / weighed.total
+        found.answered[:] &= _steady(samples, expected, found.variance, weighed.moving) | (light_share == 0)
     found.survivors[:] = one.counts
     return found
+
+
+def _steady(
+    samples: HostSamples, expected: ExpectedScores, variance: Float[np.ndarray, " B"], moving: Float[np.ndarray, " B"]
+) -> Bool[np.ndarray, " B"]:
+    """Whether what does not average out of the scores' rounding is too little to show.
+
+    Directions are rounded to float32 once for all samples: by δ, ‖δ‖ ≤ 2⁻²⁴ ‖g‖. That moves scores by δ·(y - mean), and the mean by
+    Cov δ. Near-copies have all their rounding in common.
+    """
+    spread, turn = np.sqrt(variance), UNIT * expected.length
+    steady: Bool[np.ndarray, " B"] = (turn * variance <= SLIP * moving) & (turn * spread <= RANDOM)
+    if samples.has_near_copies:
+        steady &= expected.error * spread <= SLIP * moving
+    return steady
 
 
 def _all_of(task: Task, expected: ExpectedScores, most: int) -> "RunningSums":
@@ -199,6 +220,12 @@ class RunningSums:
         self.pairs = [Pairs.none()]
         """The candidates."""
 
+    @property
+    def weighted_sum(self) -> np.ndarray:
+        """`weighted`, once a block is summed."""
+        assert self.weighted is not None
+        return self.weighted
+
     def over(self, start: int, stop: int, size: int | None = None) -> "RunningSums":
         """These rows, so many at a time."""
         samples, b = self._samples, len(self.top)
@@ -218,9 +245,7 @@ class RunningSums:
         peak = np.maximum(self.peak, other.peak)
         own, scale = self._lower_to(peak), other._lower_to(peak)
         self.sums += other.sums
-        assert self.weighted is not None
-        assert other.weighted is not None
-        self.weighted = own[:, None] * self.weighted + scale[:, None] * other.weighted
+        self.weighted = own[:, None] * self.weighted_sum + scale[:, None] * other.weighted_sum
         self.counts += other.counts
         self.pairs += other.pairs
 

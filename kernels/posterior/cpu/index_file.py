@@ -49,9 +49,7 @@ def load_index(samples: HostSamples, path: str | os.PathLike[str]) -> Index | No
             found = {name: file[name] for name in file.files}
     except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
         return None
-    middle, whole = (
-        Bytes(*(found[f"{name}_{part}"] for part in Bytes._fields)) for name in ("middle", "whole")
-    )
+    middle, whole = (Bytes(*(found[f"{name}_{part}"] for part in Bytes._fields)) for name in ("middle", "whole"))
     return Index(
         **{field.name: getattr(samples, field.name) for field in dataclasses.fields(HostSamples)},
         basis=found["basis"],

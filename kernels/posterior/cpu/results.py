@@ -54,9 +54,10 @@ class Answer(NamedTuple):
     @classmethod
     def none(cls, b: int, d: int) -> "Answer":
         """Nothing answered yet."""
-        rows = (np.full((b, d), np.nan, np.float32) for _ in range(2))
-        before, after = (np.full(b, np.nan) for _ in range(2)), (np.full(b, np.nan) for _ in range(4))
-        return cls(*rows, *before, np.full(b, -1, np.int32), *after, np.zeros(b, bool), np.zeros(b, np.int64))
+        denoised, velocity = (np.full((b, d), np.nan, np.float32) for _ in range(2))
+        vectors = {name: np.full(b, np.nan) for name in _VECTORS}
+        top, answered, survivors = np.full(b, -1, np.int32), np.zeros(b, bool), np.zeros(b, np.int64)
+        return cls(denoised, velocity, top1_index=top, answered=answered, survivors=survivors, **vectors)
 
     def put(self, rows: np.ndarray, other: "Answer") -> None:
         """Take over the rows of another."""
@@ -73,6 +74,9 @@ class Answer(NamedTuple):
                 variance=self.variance * unit**2,
                 error_bound=self.error_bound * unit,
             )
+
+
+_VECTORS = ("log_density", "top1_weight", "entropy", "effective_samples", "variance", "error_bound")
 
 
 def by_tiles(
