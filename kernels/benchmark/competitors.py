@@ -18,8 +18,9 @@ from jaxtyping import Array, Float
 
 from kernels.float64 import float64_scope, to32, to64
 from kernels.posterior.api import IMPLEMENTATIONS, by_host, plan, posterior64
-from kernels.posterior.cpu.dispatch import LEAST_NUMBERS, CpuEngine
+from kernels.posterior.cpu.dispatch import CpuEngine
 from kernels.posterior.cpu.results import Queries
+from kernels.posterior.cpu.tuning import TUNING
 from kernels.posterior.out_of_core.engine import posterior_out_of_core
 from kernels.posterior.out_of_core.source import prepare_chunks
 from kernels.posterior.samples import Samples, prepare
@@ -53,7 +54,7 @@ def _on_host(always: bool, data: np.ndarray) -> Call:
     samples, how, engine = prepare(jnp.asarray(data)), plan("all", None, None, "highest", limit=False), CpuEngine(always=always)
     if not engine.possible(how):
         return _dense(None, data)
-    if always or samples.values.size >= LEAST_NUMBERS:
+    if always or samples.values.size >= TUNING.least_indexed:
         engine.prepare(samples)
 
     def call(x: np.ndarray, t: float) -> np.ndarray:

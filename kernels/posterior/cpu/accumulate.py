@@ -9,15 +9,7 @@ from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.results import Answer, Queries, log_density_of
 from kernels.posterior.cpu.threads import cores, in_turn
-
-HIDDEN = 1e-7
-"""Share of a query's weight that a float32 result cannot show: samples that together weigh no more may be left out."""
-PIECE = 2**12
-"""Pairs that are weighed together."""
-ALONE = 4
-"""Pairs for each query up to which one core weighs them all."""
-SURPRISE = 30.0
-"""Nats by which a sample may outweigh the pivot before weights are made anew, relative to its own."""
+from kernels.posterior.cpu.tuning import TUNING
 
 
 class Pairs(NamedTuple):
@@ -142,7 +134,7 @@ def moments(
       others: sums over samples that no pair names; then no pair is sure.
     """
     # Query by query, so that its sums stay in a core's first caches; some pairs at a time, so that samples stay in the last one.
-    pieces = np.array_split(pairs.queries.astype(np.int16), max(1, len(logs) // PIECE))
+    pieces = np.array_split(pairs.queries.astype(np.int16), max(1, len(logs) // TUNING.pairs_together))
     firsts = np.cumsum([0, *(len(piece) for piece in pieces[:-1])])
     order = np.concatenate([first + np.argsort(piece, kind="stable") for first, piece in zip(firsts, pieces, strict=True)])
     pairs, logs, sure = pairs.where(order), logs[order], sure[order]
@@ -198,11 +190,13 @@ def _weighed(
         numba_kernels.add_pairs(pivots.reflected, alpha, sigma, *of_rows, pivots.position, own_prior, cut, *some, *result)
         return result
 
-    every = task.on_cores(len(pairs.rows), work, least=ALONE * len(x))  # sums of its own cost each core more than a few pairs do
+    every = task.on_cores(
+        len(pairs.rows), work, least=TUNING.pairs_alone * len(x)
+    )  # sums of its own cost each core more than a few pairs do
     heaviest = _highest(samples, [one[3:] for one in every])
     rise = np.where(np.isneginf(heaviest.rise), 0, heaviest.rise)
     heaviest = heaviest._replace(rise=rise)
-    if (rise > SURPRISE).any():  # then the weights may overflow
+    if (rise > TUNING.new_pivot).any():  # then the weights may overflow
         others = None if others is None else others.scaled(-rise)
         pivots = Pivots.at(samples, task.queries, heaviest.row)
         return _weighed(task, pivots, cut, pairs, logs - rise[pairs.queries], sure, others)

@@ -20,22 +20,10 @@ from kernels.posterior.cpu.index_file import load_index, save_index
 from kernels.posterior.cpu.pruned_search import pruned_posterior
 from kernels.posterior.cpu.results import Answer, Queries
 from kernels.posterior.cpu.threads import one_thread_each
+from kernels.posterior.cpu.tuning import TUNING
 from kernels.posterior.queries import LARGEST_SCORE
 from kernels.posterior.samples import Samples
 from kernels.posterior.settings import PosteriorSettings
-
-LEAST_NUMBERS = 2**22
-"""Smaller data sets never have an index: a pass over them takes milliseconds."""
-INDEX_COST = 1500
-"""Queries for which a dense pass takes as long as making the index does. After so many that pruning would have answered the index is
-made: what it costs is then at most what was lost without it (ski rental)."""
-LEAST_COUNTED = 16
-"""Queries as which those of one call count at the least: a pass over the samples takes as long for fewer."""
-REFINED = 0.5
-"""Weight of the heaviest sample from which on pruning would have answered a query."""
-STREAMING = 2.0
-"""What XLA's pass costs, with what it repeats in float64, beside the host's: a query that the latter cannot answer is pruned where that
-costs less."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +131,7 @@ class CpuEngine:
 
     def choice(self, samples: Samples, alpha: float, sigma: float) -> Choice | str:
         """How queries with these coefficients are computed."""
-        if samples.values.size < LEAST_NUMBERS and not self.always:
+        if samples.values.size < TUNING.least_indexed and not self.always:
             return f"dense: a pass over all {samples.n:,} samples by matrix products on the host takes milliseconds; no index is made"
         prepared = self.prepare(samples)
         index, calibration = prepared.index, prepared.calibration
@@ -161,13 +149,13 @@ class CpuEngine:
             if not inside.any():
                 return None
             found = Answer.none(*queries.x.shape)
-            due = samples.values.size >= LEAST_NUMBERS and self._prunable >= INDEX_COST
+            due = samples.values.size >= TUNING.least_indexed and self._prunable >= TUNING.index_cost
             if self.always or self._prepared is not None or due:
                 self._by_cost(self.prepare(samples), queries, inside, tolerance, found)
             else:
                 dense_posterior(host, queries, np.flatnonzero(inside), found)
-                prunable = int((found.answered & (found.top1_weight >= REFINED)).sum())
-                self._prunable += max(prunable, LEAST_COUNTED) if prunable else 0
+                prunable = int((found.answered & (found.top1_weight >= TUNING.refined)).sum())
+                self._prunable += max(prunable, TUNING.least_counted) if prunable else 0
         if not found.answered.any():
             return None
         return found if unit == 1 else found.times(unit)
@@ -186,7 +174,7 @@ class CpuEngine:
         cheapest = [costs.cheapest(survivors, float(value)) for value in distinct]
         by_products = np.array([way == "products" for way, _ in cheapest])[own]
         cost = np.array([cost for _, cost in cheapest])[own]
-        share = costs.dense / costs.look if costs.look else math.inf
+        share = costs.dense / costs.score if costs.score else math.inf
 
         def prune(rows: Bool[np.ndarray, " B"], most: float) -> None:
             """Give up the queries that cost more than so many dense passes."""
@@ -197,7 +185,7 @@ class CpuEngine:
         prune(able & (self.always | (cost < 1)), 1.0)
         if not self.always:
             dense_posterior(index, queries, np.flatnonzero(inside & ~found.answered), found)
-            prune(able & ~found.answered & (cost >= 1), STREAMING)  # a cluster, or scores that are larger than those of the path
+            prune(able & ~found.answered & (cost >= 1), TUNING.compiled_cost)  # a cluster, or scores that are larger than those of the path
 
 
 def fit_float32(samples: HostSamples, queries: Queries) -> Bool[np.ndarray, " B"]:

@@ -13,48 +13,9 @@ from jaxtyping import Bool, Float, Int
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.accumulate import ApproximateSums, Pairs, Pivots, Task, moments
 from kernels.posterior.cpu.host_samples import HostSamples
-from kernels.posterior.cpu.results import TILE, Answer, Queries, tiles_of
+from kernels.posterior.cpu.results import Answer, Queries, tiles_of
 from kernels.posterior.cpu.threads import cores, in_turn
-
-HIDDEN = 1e-8
-"""Share of a query's weight that a float32 result cannot show: samples that together weigh no more are left out."""
-UNIT = 2.0**-24
-"""Half of a float32's last place, relative."""
-ROWS = 2048
-"""Samples that a core takes together: their scores for 128 queries are 1 MB."""
-SCORE_ERROR = 1e-5
-"""Nats: what the scores may get wrong of all moments together, one standard deviation."""
-MOST_CANDIDATES, MOST_IN_ALL = 2**12, 2**16
-"""A query with more candidates is left unanswered: at first, and where all samples that could show are candidates."""
-REPEATED = 16
-"""Queries that are repeated together: their candidates are many."""
-NEAR = 10.0
-"""Standard deviations of a score's error within which the highest is looked for, and by which what is left out is surely too light."""
-LITTLE = 0.1
-"""Nats of rounding up to which what is left out is as heavy as its scores say."""
-EQUAL = 1e-6
-"""Nats within which all scores of a query are taken for equal: then all is noise."""
-SURPRISE = 3.0
-"""How many times as large as expected, or as `SCORE_ERROR`, the errors of the candidates' scores may turn out."""
-LEAST_SPREAD = 0.002
-"""Of the mean square distance from the data's centre: below it float32 would show in the variance of the samples that are no candidates,
-and a query is left unanswered."""
-BLOCK = 2**21
-"""Numbers of the samples that a core takes at once, unless their scores are too many."""
-SLIP = 5e-6
-"""Of the velocity's scale: what may be wrong of the mean by what is not summed, and by float32's sums of the rest."""
-RANDOM = 1e-5
-"""Nats up to which float32's rounding of a query may change scores, beside each other."""
-FEW = 0.2
-"""Share of the weights of a block up to which samples are summed one by one, at three times what a matrix product takes for each."""
-SHARES = 4
-"""Parts of a pass for each core."""
-ROOM = 2**14
-"""Candidates that each core has room for at a time."""
-SMALL = 2**23
-"""Numbers in the samples of a class up to which a core takes queries of its own, and all samples for them: there is nothing to merge."""
-TINY = 2**22
-"""Products of numbers up to which one core does all: to wake another takes longer."""
+from kernels.posterior.cpu.tuning import TUNING, UNIT
 
 
 def dense_posterior(samples: HostSamples, queries: Queries, rows: Int[np.ndarray, " m"], into: Answer) -> None:
@@ -62,24 +23,24 @@ def dense_posterior(samples: HostSamples, queries: Queries, rows: Int[np.ndarray
 
     Queries that a first pass leaves unanswered are repeated, with all samples that could show as candidates.
     """
-    _passes(samples, queries, rows, into, TILE, all_candidates=False)
+    _passes(samples, queries, rows, into, TUNING.tile_queries, all_candidates=False)
     left = rows[~into.answered[rows]]
     if left.size:
-        _passes(samples, queries, left, into, REPEATED, all_candidates=True)
+        _passes(samples, queries, left, into, TUNING.repeated_queries, all_candidates=True)
 
 
 def _passes(samples: HostSamples, queries: Queries, rows: np.ndarray, into: Answer, size: int, *, all_candidates: bool) -> None:
     tiles = tiles_of(samples, queries, rows, size)
     work = sum((part.stop - part.start) * samples.d * len(tile) for part, tile in tiles)
-    alone = all((part.stop - part.start) * samples.d <= SMALL for part, _ in tiles)
-    if alone and work > TINY and len(tiles) < 2 * cores():
+    alone = all((part.stop - part.start) * samples.d <= TUNING.small_class for part, _ in tiles)
+    if alone and work > TUNING.one_core and len(tiles) < 2 * cores():
         tiles = tiles_of(samples, queries, rows, min(size, -(-len(rows) // cores())))
 
     def answer(k: int) -> None:
         part, tile = tiles[k]
         into.put(tile, dense_tile(Task(samples, part, queries.at(tile), alone=alone), all_candidates=all_candidates))
 
-    if alone and work > TINY:
+    if alone and work > TUNING.one_core:
         in_turn(len(tiles), answer)
     else:
         for k in range(len(tiles)):
@@ -112,7 +73,7 @@ class ExpectedScores(NamedTuple):
 
         Args:
           all_candidates: every sample that could show is a candidate; else those are whose errors would not average out: the others make
-            errors that add up to `SCORE_ERROR`.
+            errors that add up to `TUNING.score_error`.
         """
         x, alpha, sigma, _, _, _ = queries
         g, (squares, offset) = np.empty(x.shape, np.float32), np.empty((2, len(x)))
@@ -122,16 +83,16 @@ class ExpectedScores(NamedTuple):
         size = np.abs(offset) + curvature * samples.mean_square + np.maximum(0, squares / (2 * variance) - samples.d / 2)
         size += 2 * rate * np.sqrt(squares * samples.mean_square / samples.d)  # of sums on the way
         size = np.where(alpha > 0, size, 0)  # at α = 0 there is nothing to get wrong
-        equal = rate * np.sqrt(squares) * samples.radius + curvature * samples.radius**2 < EQUAL
+        equal = rate * np.sqrt(squares) * samples.radius + curvature * samples.radius**2 < TUNING.equal_scores
         width = np.maximum(1, 4 * samples.radius**2 / np.maximum(variance * samples.d / 2, 1e-60))  # of the data, beside the noise
         error = error_of_scores(samples.d, size)
-        share = 0 * error if all_candidates else np.minimum(1, (SCORE_ERROR / np.maximum(error, SCORE_ERROR)) ** 2)
-        return cls(g, rate * np.sqrt(squares), curvature, offset, error, equal, share, np.log(samples.n * width / HIDDEN))
+        share = 0 * error if all_candidates else np.minimum(1, (TUNING.score_error / np.maximum(error, TUNING.score_error)) ** 2)
+        return cls(g, rate * np.sqrt(squares), curvature, offset, error, equal, share, np.log(samples.n * width / TUNING.dense_hidden))
 
     @property
     def margin(self) -> Float[np.ndarray, " B"]:
         """Nats that a difference of two scores may surely be wrong by."""
-        return 2 * NEAR * self.error
+        return 2 * TUNING.sure_deviations * self.error
 
 
 def error_of_scores(d: int, size: Float[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
@@ -141,7 +102,7 @@ def error_of_scores(d: int, size: Float[np.ndarray, " B"]) -> Float[np.ndarray, 
 
 def dense_tile(task: Task, *, all_candidates: bool = False) -> Answer:
     """`dense_posterior` for one tile of queries, over the samples that count for them."""
-    samples, queries, most = task.samples, task.queries, MOST_IN_ALL if all_candidates else MOST_CANDIDATES
+    samples, queries, most = task.samples, task.queries, TUNING.most_candidates_of_all if all_candidates else TUNING.most_candidates
     expected = ExpectedScores.of(samples, queries, all_candidates=all_candidates)
     one = _all_of(task, expected, most)
     top = one.top
@@ -157,15 +118,17 @@ def dense_tile(task: Task, *, all_candidates: bool = False) -> Answer:
     found, light = weighed.answer, others.sums
     with np.errstate(over="ignore", invalid="ignore"):
         left_out = one.sums[5] * np.exp(np.minimum(one.peak - expected.offset - pivots.score, 600)) / weighed.total
-        left_out = np.where(expected.margin > LITTLE, samples.n * np.exp(-expected.cut), left_out * np.exp(LITTLE))
+        left_out = np.where(
+            expected.margin > TUNING.light_rounding, samples.n * np.exp(-expected.cut), left_out * np.exp(TUNING.light_rounding)
+        )
         left_out = left_out * 2 * samples.radius
         found.error_bound[:] = np.where(left_out <= UNIT * weighed.size, 0, left_out)  # no more than the mean's own rounding
         size = np.abs(pivots.score) + expected.curvature * samples.square_norms[top]
-        as_expected = error_of_scores(samples.d, size) <= SURPRISE * np.maximum(expected.error, SCORE_ERROR)
+        as_expected = error_of_scores(samples.d, size) <= TUNING.unexpected_error * np.maximum(expected.error, TUNING.score_error)
         light_share = light[0] / weighed.total
         slip = left_out + 4 * UNIT * light_share * samples.radius
-        found.answered[:] = as_expected & (one.counts <= most) & (slip <= SLIP * weighed.moving)
-        found.answered[:] &= found.variance >= LEAST_SPREAD * light[3] / weighed.total
+        found.answered[:] = as_expected & (one.counts <= most) & (slip <= TUNING.velocity_error * weighed.moving)
+        found.answered[:] &= found.variance >= TUNING.least_spread * light[3] / weighed.total
         found.answered[:] &= _steady(samples, expected, found.variance, weighed.moving) | (light_share == 0)
     found.survivors[:] = one.counts
     return found
@@ -180,9 +143,9 @@ def _steady(
     Cov δ. Near-copies have all their rounding in common.
     """
     spread, turn = np.sqrt(variance), UNIT * expected.length
-    steady: Bool[np.ndarray, " B"] = (turn * variance <= SLIP * moving) & (turn * spread <= RANDOM)
-    if samples.has_near_copies:
-        steady &= expected.error * spread <= SLIP * moving
+    steady: Bool[np.ndarray, " B"] = (turn * variance <= TUNING.velocity_error * moving) & (turn * spread <= TUNING.common_rounding)
+    if samples.has_near_copies:  # products round their sums one way too
+        steady &= (expected.error * spread + 256 * UNIT * samples.radius) <= TUNING.velocity_error * moving
     return steady
 
 
@@ -191,7 +154,7 @@ def _all_of(task: Task, expected: ExpectedScores, most: int) -> "RunningSums":
     part = task.part
     if task.alone:
         return RunningSums(task.samples, expected, most).over(part.start, part.stop, part.stop - part.start)
-    count = min(SHARES * cores(), part.stop - part.start)
+    count = min(TUNING.shares_per_core * cores(), part.stop - part.start)
     cuts = [part.start + (part.stop - part.start) * k // count for k in range(count + 1)]
     every = in_turn(count, lambda k: RunningSums(task.samples, expected, most).over(cuts[k], cuts[k + 1]))
     for one in every[1:]:
@@ -205,7 +168,7 @@ class RunningSums:
     def __init__(self, samples: HostSamples, expected: ExpectedScores, most: int):
         b, self._most = len(expected.curvature), most
         self._samples, self._expected, self._curvature = samples, expected, expected.curvature.astype(np.float32)
-        self._near = np.where(expected.equal, np.inf, -np.maximum(NEAR * expected.error, 4 * UNIT))
+        self._near = np.where(expected.equal, np.inf, -np.maximum(TUNING.sure_deviations * expected.error, 4 * UNIT))
         self._own = np.full(b, -np.inf, np.float32)
         self.peak = self._own.astype(np.float64)
         """The highest score."""
@@ -229,7 +192,7 @@ class RunningSums:
     def over(self, start: int, stop: int, size: int | None = None) -> "RunningSums":
         """These rows, so many at a time."""
         samples, b = self._samples, len(self.top)
-        size = size or max(1, min(ROWS, BLOCK // samples.d, stop - start))
+        size = size or max(1, min(TUNING.core_rows, TUNING.block_numbers // samples.d, stop - start))
         plain = samples.rows.dtype == np.float32 and not samples.far
         scores, memory = np.empty((size, b), np.float32), None if plain else np.empty((size, samples.d), np.float32)
         for first in range(start, stop, size):
@@ -266,7 +229,7 @@ class RunningSums:
         with np.errstate(divide="ignore"):
             limit = np.maximum(np.minimum(np.log(self._expected.share) + whole, self._near), negligible)
         count = self._weigh(scores, start, negligible, limit, self.sums)
-        if count <= FEW * scores.size:
+        if count <= TUNING.sparse_weights * scores.size:
             product = np.zeros((scores.shape[1], samples.d), np.float32)
             if count:
                 numba_kernels.add_rows(scores, rows, product)
@@ -281,7 +244,7 @@ class RunningSums:
     def _weigh(self, scores: np.ndarray, start: int, negligible: np.ndarray, limit: np.ndarray, sums: np.ndarray) -> int:
         """Scores to weights; candidates, to the list. How many weights are not 0."""
         first, count = 0, 0
-        bounds, room = (negligible.astype(np.float32), limit.astype(np.float32)), max(ROOM, scores.shape[1])
+        bounds, room = (negligible.astype(np.float32), limit.astype(np.float32)), max(TUNING.dense_room, scores.shape[1])
         while first < len(scores):
             rows, queries = np.empty((2, room), np.int32)
             of_rows = scores, first, start, self._samples.square_norms

@@ -8,16 +8,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.threads import on_every_core, share
+from kernels.posterior.cpu.tuning import TUNING
 from kernels.posterior.samples import Samples
 
 UNCOUNTED = -1e30
 """Log prior of a sample that does not count: finite, so that sums with it are numbers."""
-NEAR_COPY, NEAR_COPIES = 1e-5, 1 / 64
-"""How near two samples lie, as a share of the data's size, whose products round alike; and which share of such is a good part."""
-LOOKED_AT = 4096
-"""Samples among which near-copies are looked for."""
-FAR = 4
-"""Samples are moved to the centre before a product where ‖centre‖² exceeds so many times their mean square distance from it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +74,7 @@ class HostSamples:
     @functools.cached_property
     def far(self) -> bool:
         """Whether the data lie so far from the origin that float32 products of them as they are would lose the differences."""
-        return bool(np.sum(self.center**2) > FAR * self.mean_square)
+        return bool(np.sum(self.center**2) > TUNING.far_center * self.mean_square)
 
     @functools.cached_property
     def has_near_copies(self) -> bool:
@@ -87,13 +82,13 @@ class HostSamples:
 
         By two random projections of some thousand samples, in which near-copies are near; by chance hardly any two are in both.
         """
-        some = self.rows[:: max(1, self.n // LOOKED_AT)]
+        some = self.rows[:: max(1, self.n // TUNING.near_copy_samples)]
         if len(some) < 2:
             return False
         directions = np.random.default_rng(0).standard_normal((self.d, 2))
         along = (some - self.center) @ directions
         gaps = np.abs(np.diff(along[along[:, 0].argsort()], axis=0)).max(axis=1)
-        return bool(np.mean(gaps <= NEAR_COPY * np.abs(along).max()) > NEAR_COPIES)
+        return bool(np.mean(gaps <= TUNING.near_copy * np.abs(along).max()) > TUNING.near_copies)
 
     @functools.cached_property
     def shift(self) -> Float[np.ndarray, " D"]:

@@ -32,21 +32,10 @@ from jaxtyping import Float, Int, Int8, Shaped
 
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.bounds import COARSE, COLUMNS, FINE, GROUPS, LEAF
-from kernels.posterior.cpu.full_pass import UNIT
 from kernels.posterior.cpu.host_samples import UNCOUNTED, HostSamples
 from kernels.posterior.cpu.threads import on_every_core, one_thread_each, share
 from kernels.posterior.cpu.tree import leaves_of
-
-EDGES = (16, 32, 64, 96, 128, 192)
-"""Where groups of coordinates begin, the leading ones first; the last group is what lies outside of the basis."""
-DIRECTIONS = 256
-SAMPLED = 2**23
-"""Numbers of the data from which the directions are found."""
-ROUNDS = 2
-SLICE = 512
-"""Coordinates are summed in float32 over so many numbers, and in float64 from there on."""
-GRID = 1e-6
-"""Of a byte's step: data within this of whole steps are taken to be bytes."""
+from kernels.posterior.cpu.tuning import TUNING, UNIT
 
 
 class Bytes(NamedTuple):
@@ -65,7 +54,7 @@ class Bytes(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What is looked at, leaf by leaf; P places of samples, some of them empty."""
+    """What a search reads, leaf by leaf; P places of samples, some of them empty."""
 
     low: Float[np.ndarray, "leaves C"]
     high: Float[np.ndarray, "leaves C"]
@@ -125,14 +114,14 @@ class Index(HostSamples):
 
 def rounding_of(d: int, k: int) -> float:
     """‖z - exact‖ of k coordinates by `coordinates_of` of a vector of d numbers and length 1: the worst that float32 can do."""
-    return float(np.sqrt(k)) * (min(d, SLICE) + 3) * UNIT
+    return float(np.sqrt(k)) * (min(d, TUNING.float32_slice) + 3) * UNIT
 
 
 def coordinates_of(v: Float[np.ndarray, "m D"], basis: Float[np.ndarray, "D K"]) -> Float[np.ndarray, "m K"]:
     """In float32, slice by slice, summed in float64."""
     found = np.zeros((len(v), basis.shape[1]))
-    for start in range(0, len(basis), SLICE):
-        found += v[:, start : start + SLICE].astype(np.float32) @ basis[start : start + SLICE]
+    for start in range(0, len(basis), TUNING.float32_slice):
+        found += v[:, start : start + TUNING.float32_slice].astype(np.float32) @ basis[start : start + TUNING.float32_slice]
     return found
 
 
@@ -148,7 +137,7 @@ def build_index(samples: HostSamples) -> Index:
     basis, seen = leading_directions(samples.rows, samples.center)
     others = -(-max(basis.shape[1] - FINE, 0) // 2) * 2
     middle_step = np.maximum(np.abs(beyond(seen, others)).max(axis=0, initial=0) / 100, 1e-30)  # what is farther is left
-    edges = [*(edge for edge in EDGES if edge < basis.shape[1]), basis.shape[1]]
+    edges = [*(edge for edge in TUNING.group_edges if edge < basis.shape[1]), basis.shape[1]]
     row, leaves = _places(samples.rows, samples.center, basis, [*samples.classes.values()] or [slice(0, n)])
     own = {field.name: getattr(samples, field.name) for field in dataclasses.fields(HostSamples)}
     index = Index(
@@ -268,9 +257,11 @@ def leading_directions(rows: Shaped[np.ndarray, "N D"], center: Float[np.ndarray
     from sklearn.utils.extmath import randomized_svd
 
     n, d = rows.shape
-    some = (rows[:: max(1, n * d // SAMPLED)] - center).astype(np.float32)
-    k = min(DIRECTIONS, d, len(some))
-    _, _, directions = randomized_svd(some, k, n_oversamples=0, n_iter=ROUNDS, power_iteration_normalizer="LU", random_state=0)
+    some = (rows[:: max(1, n * d // TUNING.direction_numbers)] - center).astype(np.float32)
+    k = min(TUNING.directions, d, len(some))
+    _, _, directions = randomized_svd(
+        some, k, n_oversamples=0, n_iter=TUNING.direction_rounds, power_iteration_normalizer="LU", random_state=0
+    )
     basis = np.linalg.qr(directions.T.astype(np.float64))[0].astype(np.float32)
     return basis, (some @ basis).astype(np.float64)
 
@@ -289,7 +280,7 @@ def _origin_and_step(rows: Shaped[np.ndarray, "N D"]) -> tuple[np.ndarray, np.nd
     low, high = np.min([one[0] for one in every], axis=0), np.max([one[1] for one in every], axis=0)
     step = (high.max() - low.min()) / 255 or 1.0
     some = (rows[:: max(1, len(rows) // 256)].astype(np.float64) - low.min()) / step
-    if np.abs(some - np.rint(some)).max() <= max(GRID, 2 * UNIT * max(np.abs(low).max(), np.abs(high).max()) / step):
+    if np.abs(some - np.rint(some)).max() <= max(TUNING.byte_grid, 2 * UNIT * max(np.abs(low).max(), np.abs(high).max()) / step):
         return np.full(d, low.min() + 128 * step), np.full(d, step)
     steps = np.where(high > low, (high - low) / 255, 1.0)
     return np.where(high > low, low + 128 * steps, low), steps

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from kernels.posterior.cpu.tuning import TUNING
+
 FAST = {"reassoc", "contract", "nsz", "nnan"}
-RUN = 128
-"""Rows whose weights are summed in float32, before the sums go on in float64."""
-TOGETHER = 64
-"""Rows whose sums are made together."""
+RUN, TOGETHER = TUNING.float32_rows, TUNING.rows_together
 
 _WAITING: list[tuple[bool, Callable[..., Any]]] = []
 
@@ -135,7 +134,7 @@ def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
 
     Args:
       norms: of the samples, ‖y - c‖².
-      base: `[B, D]`, a heavy sample of each query, to whose log weight all are relative; `own_prior`, its log prior; `reflected`, 2x - α
+      base: `[B, D]`, the pivot of each query, to whose log weight all are relative; `own_prior`, its log prior; `reflected`, 2x - α
         base.
       cut: `[B]`, how far below the peak a sample is left out.
       logs, sure: of each pair its log weight relative to the peak, where that is sure; where not, it is computed from differences.
@@ -225,7 +224,7 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
             done = i
             break
         weight = scores[i]
-        heavy = np.int32(0)
+        candidates = np.int32(0)
         for q in range(b):
             z[q] = weight[q] - peak[q]
         for q in range(b):
@@ -245,9 +244,9 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
             weight[q] = poly
         for q in range(b):
             weight[q] = weight[q] * two_to[q] if z[q] > np.float32(-87) else np.float32(0)
-            heavy += np.int32(z[q] > limit[q])
+            candidates += np.int32(z[q] > limit[q])
             some[4, q] += weight[q]
-        if heavy:
+        if candidates:
             for q in range(b):
                 if z[q] > limit[q]:
                     counts[q] += 1

@@ -7,9 +7,9 @@ from jaxtyping import Float, Int16
 
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.bounds import COARSE
-from kernels.posterior.cpu.full_pass import UNIT
 from kernels.posterior.cpu.index import Index, beyond, coordinates_of, in_columns
 from kernels.posterior.cpu.threads import on_every_core, share
+from kernels.posterior.cpu.tuning import UNIT
 
 
 class Bits(NamedTuple):

@@ -7,9 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernels.posterior.cpu.host_samples import HostSamples
-
-TILE = 128
-"""Queries that are computed together."""
+from kernels.posterior.cpu.tuning import TUNING
 
 
 class Queries(NamedTuple):
@@ -87,7 +85,7 @@ def by_tiles(
         into.put(tile, compute(part, queries.at(tile), tile))
 
 
-def tiles_of(samples: HostSamples, queries: Queries, rows: np.ndarray, size: int = TILE) -> list[tuple[slice, np.ndarray]]:
+def tiles_of(samples: HostSamples, queries: Queries, rows: np.ndarray, size: int = TUNING.tile_queries) -> list[tuple[slice, np.ndarray]]:
     """The queries `rows` class by class, at most `size` together, each with the samples of the class."""
     found = []
     for label in np.unique(queries.label[rows]):

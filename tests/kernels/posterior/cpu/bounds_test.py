@@ -37,21 +37,25 @@ def test_no_product_of_queries_with_samples_exceeds_32_bits(m):
     np.testing.assert_allclose(scores, -128.0 * bits.bits.astype(np.float64).sum(), rtol=1e-6)
 
 
-def bounds(way: str, own: Index, aim: QueryTables) -> np.ndarray:
+def bounds(way: str, own: Index, query_tables: QueryTables) -> np.ndarray:
     """At least the score of each sample for each query, `[B, places]`; as the code has it, of columns by its formula."""
     table, places = own.table, len(own.row)
     if way == "leaves":
-        of_leaves = np.empty((places // LEAF, len(aim.g)), np.float32)
-        bounds_of_leaves(0, len(of_leaves), table, aim, of_leaves)
-        return np.repeat(of_leaves.T, LEAF, axis=1) + aim.slack[:, None]
+        of_leaves = np.empty((places // LEAF, len(query_tables.g)), np.float32)
+        bounds_of_leaves(0, len(of_leaves), table, query_tables, of_leaves)
+        return np.repeat(of_leaves.T, LEAF, axis=1) + query_tables.slack[:, None]
     if way == "products":
-        scores = np.empty((places, len(aim.g)), np.float32)
-        multiply(scores, table.whole.digits, panels_of(aim.whole.bits), aim.whole.step.astype(np.float32))
-        return scores.T + (aim.offset + aim.slack_of_products + aim.widest(own))[:, None] - np.outer(aim.kappa, table.norms)
+        scores = np.empty((places, len(query_tables.g)), np.float32)
+        multiply(scores, table.whole.digits, panels_of(query_tables.whole.bits), query_tables.whole.step.astype(np.float32))
+        return (
+            scores.T
+            + (query_tables.offset + query_tables.slack_of_products + query_tables.widest(own))[:, None]
+            - np.outer(query_tables.kappa, table.norms)
+        )
     group, last = {"first": (0, MORE), "half": (1, MORE + HALF - COARSE), "all": (2, COLUMNS)}[way]
     used = [*range(NORMS), *range(NORMS + group, MORE), *range(MORE, last)]
     columns = table.columns.transpose(1, 0, 2).reshape(COLUMNS, places)
-    return aim.columns[:, used] @ columns[used] + aim.slack[:, None]
+    return query_tables.columns[:, used] @ columns[used] + query_tables.slack[:, None]
 
 
 @keys
@@ -60,8 +64,8 @@ def bounds(way: str, own: Index, aim: QueryTables) -> np.ndarray:
 @given(seed=st.integers(0, 1000))
 def test_no_sample_weighs_more_than_its_bound(key, way, seed):
     own, tile = index(key), host(*queries(DATA[key], seed))
-    truth, aim = log_weights(own, tile), QueryTables.at(own, tile.x, tile.alpha, tile.sigma)
+    truth, query_tables = log_weights(own, tile), QueryTables.at(own, tile.x, tile.alpha, tile.sigma)
     there = own.row >= 0
-    found = bounds(way, own, aim)[:, there] + aim.constant[:, None]
-    rounding = 1e-9 * (1 + np.abs(truth).max(axis=1)) + 1e-6 * np.abs(aim.constant)
+    found = bounds(way, own, query_tables)[:, there] + query_tables.constant[:, None]
+    rounding = 1e-9 * (1 + np.abs(truth).max(axis=1)) + 1e-6 * np.abs(query_tables.constant)
     assert (found >= truth[:, own.row[there]] - rounding[:, None]).all()

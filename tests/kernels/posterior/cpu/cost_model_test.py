@@ -13,14 +13,14 @@ def test_the_plan_says_why_in_words_and_figures():
     """Early dense, late by bounds; the shares are what was counted on the data."""
     rng = np.random.default_rng(0)
     own = index_of((rng.standard_normal((4000, 200)) * np.geomspace(10, 0.01, 200)).astype(np.float32))
-    standing, costs = count_survivors(own), Costs(start=0.1, bound=1.0, look=50.0, product=5.0, weigh=100.0, dense=10.0)
-    early, late = choose(own.n, costs, standing, 30.0), choose(own.n, costs, standing, 0.05)
+    survivors, costs = count_survivors(own), Costs(start=0.1, bound=1.0, score=50.0, product=5.0, weigh=100.0, dense=10.0)
+    early, late = choose(own.n, costs, survivors, 30.0), choose(own.n, costs, survivors, 0.05)
     assert (early.way, early.cost) == ("dense", 1)
-    assert str(early).startswith("dense: at σ/α = 30 bounds leave 100% of the 4,000 samples")
+    assert str(early).startswith("dense: at σ/α = 30 bounds leave 100% of the 4,000 samples;")
     assert late.way == "bounds"
     assert late.cost < 0.5
     assert "of the 4,000 samples" in str(late)
-    cheap = choose(own.n, dataclasses.replace(costs, product=0.2), standing, 0.3)
+    cheap = choose(own.n, dataclasses.replace(costs, product=0.2), survivors, 0.3)
     assert cheap.way == "products"
     assert "a product with the bytes of all 4,000 samples" in str(cheap)
     oracle = Oracle(DATA["falling spectrum"], implementation="pruned")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flowjax.oracle import Oracle
+from kernels.posterior.cpu.tuning import CpuTuning
 from tests.kernels.posterior.cpu.adversaries import DATA
 
 
@@ -23,14 +24,14 @@ def test_the_default_makes_an_index_when_it_pays(monkeypatch):
     """Small data never; large data once it would have answered enough queries; then the answers are the dense ones, at every t."""
     data = DATA["falling spectrum"]
     oracle = Oracle(data)
-    monkeypatch.setattr("kernels.posterior.cpu.dispatch.INDEX_COST", 200)
+    monkeypatch.setattr("kernels.posterior.cpu.dispatch.TUNING", CpuTuning(index_cost=200))
     times = (0.05, 0.3, 0.9)
     dense = [oracle(data[:8], t) for t in (*times, *times)]
-    oracle(data, 0.9)
+    oracle(0.9 * data, 0.9)
     assert "no index is made" in oracle.plan(0.9)
     assert not oracle._backend.engine.ready
-    monkeypatch.setattr("kernels.posterior.cpu.dispatch.LEAST_NUMBERS", 1000)
-    oracle(data[:1], 0.9)
+    monkeypatch.setattr("kernels.posterior.cpu.dispatch.TUNING", CpuTuning(index_cost=200, least_indexed=1000))
+    oracle(0.9 * data[:1], 0.9)
     assert oracle._backend.engine.ready
     for t, wanted in zip(times, dense, strict=False):
         found = oracle(data[:8], t)

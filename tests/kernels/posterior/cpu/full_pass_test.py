@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from kernels.posterior.cpu.full_pass import dense_posterior
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.results import Answer, Queries
+from kernels.posterior.cpu.tuning import CpuTuning
 from kernels.posterior.samples import by_class, prepare
 from tests import float64_oracle as exact
 
@@ -108,9 +109,8 @@ def test_near_duplicates_late_in_time_are_told_apart():
 
 def test_a_query_with_too_many_candidates_is_left_unanswered(monkeypatch):
     """Of six hundred near-copies late in time each has a share of its own."""
-    data = 100 * (RNG.standard_normal((1, 48)) + 1e-4 * RNG.standard_normal((600, 48))).astype(np.float32)
+    data = 100 * (RNG.standard_normal((1, 48)) + 1e-5 * RNG.standard_normal((600, 48))).astype(np.float32)
     x, t = (0.99 * data[:4] + 0.01 * RNG.standard_normal((4, 48))).astype(np.float32), np.full(4, 0.99, np.float32)
     assert answered(data, x, t).answered.all()
-    for name in ("MOST_CANDIDATES", "MOST_IN_ALL"):
-        monkeypatch.setattr(f"kernels.posterior.cpu.full_pass.{name}", 100)
+    monkeypatch.setattr("kernels.posterior.cpu.full_pass.TUNING", CpuTuning(most_candidates=100, most_candidates_of_all=100))
     assert not answered(data, x, t).answered.any()

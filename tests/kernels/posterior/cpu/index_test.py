@@ -23,12 +23,12 @@ def test_every_sample_has_one_place_in_a_leaf_of_its_class(key):
 def test_bytes_and_what_they_lack_are_the_numbers(key):
     """Samples are their bytes and what is left; so are directions, of 16 bits; coordinates are those of an orthonormal basis."""
     own, tile = index(key), host(*queries(DATA[key], 1))
-    aim, table = QueryTables.at(own, tile.x, tile.alpha, tile.sigma), own.table
+    query_tables, table = QueryTables.at(own, tile.x, tile.alpha, tile.sigma), own.table
     g = (tile.alpha / tile.sigma**2)[:, None] * (tile.x - tile.alpha[:, None] * own.center)
-    np.testing.assert_allclose(aim.g, g, rtol=1e-9, atol=1e-9 * np.abs(g).max())
-    lost = np.linalg.norm(g * own.step - aim.whole.bits * aim.whole.step[:, None], axis=1)
-    assert (lost <= aim.whole.lost * (1 + 1e-6)).all()
-    assert (np.linalg.norm(g, axis=1) <= aim.whole.length).all()
+    np.testing.assert_allclose(query_tables.g, g, rtol=1e-9, atol=1e-9 * np.abs(g).max())
+    lost = np.linalg.norm(g * own.step - query_tables.whole.bits * query_tables.whole.step[:, None], axis=1)
+    assert (lost <= query_tables.whole.lost * (1 + 1e-6)).all()
+    assert (np.linalg.norm(g, axis=1) <= query_tables.whole.length).all()
     there = own.row >= 0
     samples = DATA[key][own.row[there]].astype(np.float64)
     left = np.linalg.norm(samples - (own.origin + own.step * table.whole.digits[there]), axis=1)

@@ -27,16 +27,16 @@ def pruned(own: Index, queries: Queries, tolerance: float = 0.0, by_products: bo
 @pytest.mark.parametrize("by_products", [False, True])
 @settings(max_examples=3)
 @given(seed=st.integers(0, 1000))
-def test_what_stands_is_all_that_lies_within_the_cut_of_a_weight_that_some_sample_has(key, by_products, seed):
+def test_survivors_are_all_samples_within_the_cut_of_a_weight_that_some_sample_has(key, by_products, seed):
     own, tile = index(key), host(*queries(DATA[key], seed))
-    truth, aim = log_weights(own, tile), QueryTables.at(own, tile.x, tile.alpha, tile.sigma)
+    truth, query_tables = log_weights(own, tile), QueryTables.at(own, tile.x, tile.alpha, tile.sigma)
     rounding = 1e-9 * (1 + np.abs(truth).max(axis=1))
-    heavy, cut, pairs = PrunedSearch(own, slice(0, own.n), tile, 0.0).standing(by_products, np.full(len(tile.x), np.inf))
-    assert (np.abs(truth[np.arange(len(truth)), heavy.row] - heavy.log_weight) <= rounding).all()
-    stands = np.zeros(truth.shape, bool)
-    stands[pairs.queries, pairs.rows] = True
-    assert (stands | (truth <= (heavy.log_weight - cut + rounding)[:, None])).all()
-    off = np.abs(pairs.values + aim.constant[pairs.queries] - truth[pairs.queries, pairs.rows])
+    pivots, cut, pairs = PrunedSearch(own, slice(0, own.n), tile, 0.0).survivors(by_products, np.full(len(tile.x), np.inf))
+    assert (np.abs(truth[np.arange(len(truth)), pivots.row] - pivots.log_weight) <= rounding).all()
+    survives = np.zeros(truth.shape, bool)
+    survives[pairs.queries, pairs.rows] = True
+    assert (survives | (truth <= (pivots.log_weight - cut + rounding)[:, None])).all()
+    off = np.abs(pairs.values + query_tables.constant[pairs.queries] - truth[pairs.queries, pairs.rows])
     assert (off <= pairs.widths + rounding[pairs.queries]).all()
 
 
@@ -126,7 +126,7 @@ def test_noise_alone_and_the_end_take_a_dense_pass():
 
 
 def test_where_too_many_stand_the_query_is_given_up():
-    """On a sphere about the query nothing can be skipped; and the planner, which counted on data of the path, does not know."""
+    """On a sphere about the query nothing can be pruned; and the cost model, which counted on data of the path, does not know."""
     data = np.concatenate([DATA["a sphere about the query"], 50 * np.eye(D, dtype=np.float32)])
     x, ones = np.zeros((70, D), np.float32), np.ones(70)
     found = Answer.none(70, D)
