@@ -26,7 +26,7 @@ from kernels.posterior.cpu.results import Queries
 from kernels.posterior.distributed.sharded import Sharded
 from kernels.posterior.out_of_core.engine import posterior_out_of_core
 from kernels.posterior.out_of_core.source import Chunks
-from kernels.posterior.samples import Samples
+from kernels.posterior.types import Samples
 
 Rows = Array | np.ndarray
 """Of queries: NumPy arrays where the host computes."""

@@ -10,51 +10,41 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from flowjax.path import Path
 from kernels.float64 import float64_scope, to32, to64
-from kernels.posterior.api import Moments, covariance_product64, posterior64
+from kernels.posterior.api import covariance_product64, posterior64
 from kernels.posterior.cpu.results import Answer
 from kernels.posterior.distributed.sharded import Sharded, spread
-from kernels.posterior.samples import Samples
 from kernels.posterior.settings import PosteriorSettings
+from kernels.posterior.types import Moments, Samples
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class OracleOutput:
-    """What the posterior over the samples says at `B` points; float32. `moments="velocity"` leaves all but the first two None."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OracleOutput(Moments):
+    """What the posterior over the samples says at `B` points; float32. `moments="velocity"` leaves all but `velocity` and `denoised` None.
 
-    velocity: Float[Array, "B *shape"]
-    """u*(x, t) = E[u_cond | x_t = x] = α' E[x_1 | x_t] + σ' (x - α E[x_1 | x_t]) / σ."""
+    `denoised` is E[x_1 | x_t], `log_density` log p_t(x_t) over the samples of the query's class, `top1_index` the sample in the caller's
+    order (-1 where x is NaN), `variance` tr Cov[x_1 | x_t]; the others are as in `Moments`.
+    """
+
     denoised: Float[Array, "B *shape"]
     """E[x_1 | x_t]."""
-    log_density: Float[Array, " B"] | None = None
-    """log p_t(x_t), nats, over the samples of the query's class."""
-    top1_weight: Float[Array, " B"] | None = None
-    """max_i γ_i."""
-    top1_index: Int[Array, " B"] | None = None
-    """Its sample, in the caller's order; ties go to the lowest index. -1 where x is NaN."""
-    entropy: Float[Array, " B"] | None = None
-    """-Σ γ_i log γ_i, nats."""
-    effective_samples: Float[Array, " B"] | None = None
-    """1 / Σ γ_i²."""
-    variance: Float[Array, " B"] | None = None
-    """tr Cov[x_1 | x_t]."""
+    velocity: Float[Array, "B *shape"]
+    """u*(x, t) = E[u_cond | x_t = x] = α' E[x_1 | x_t] + σ' (x - α E[x_1 | x_t]) / σ."""
     cfm_gap: Float[Array, " B"] | None = None
     """A_t² · variance = E‖u_cond - u*‖² at this point."""
     divergence: Float[Array, " B"] | None = None
     """∇·u* = A_t (α_t/σ_t²) · variance + D · B_t."""
-    error_bound: Float[Array, " B"] | None = None
-    """Bound on ‖denoised - exact‖₂ from samples left out; 0 = none (rounding excluded)."""
 
 
 def empty_output(shape: tuple[int, ...], *, full: bool) -> OracleOutput:
     """The output of no queries."""
     rows, none = jnp.zeros((0, *shape), jnp.float32), jnp.zeros(0, jnp.float32)
     if not full:
-        return OracleOutput(rows, rows)
+        return OracleOutput(velocity=rows, denoised=rows)
     more = {f.name: none for f in dataclasses.fields(OracleOutput)}
     return OracleOutput(**more | {"velocity": rows, "denoised": rows, "top1_index": jnp.zeros(0, jnp.int32)})
 
@@ -87,7 +77,7 @@ def _output(path: Path, d: int, x: Array, time: Array, found: Moments) -> Oracle
     velocity = alpha_dot[:, None] * found.denoised + safe_sigma_dot[:, None] * noise
     velocity = jnp.where(at_end[:, None], _velocity_at_end(path, to64(x), found.denoised), velocity)
     if found.variance is None:
-        return OracleOutput(to32(velocity), to32(found.denoised))
+        return OracleOutput(velocity=to32(velocity), denoised=to32(found.denoised))
     a = alpha_dot - alpha * sigma_dot / sigma
     # Where the variance is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ².
     gap, stretch = (jnp.where(found.variance == 0, found.variance, rate * found.variance) for rate in (a**2, a * alpha / sigma**2))
@@ -137,7 +127,7 @@ def _of_times(path: Path) -> Callable[[Array], Array]:
 def output_of(answer: Answer, of: Coefficients, *, full: bool) -> OracleOutput:
     """From the answer of the CPU engine, in NumPy arrays."""
     if not full:
-        return OracleOutput(answer.velocity, answer.denoised)  # type: ignore[arg-type]  # NumPy arrays, until `by_host` has them all
+        return OracleOutput(velocity=answer.velocity, denoised=answer.denoised)  # type: ignore[arg-type]  # NumPy arrays, until `by_host` has them all
     same: dict[str, Any] = {
         f.name: getattr(answer, f.name) for f in dataclasses.fields(OracleOutput) if f.name not in ("cfm_gap", "divergence")
     }

@@ -21,13 +21,13 @@ from flowjax.oracle.compiled import OracleOutput, Spec, empty_output
 from flowjax.oracle.deduplicate import distinct
 from flowjax.path import Path, RectifiedFlow
 from kernels.posterior.api import Which, as_samples, plan
-from kernels.posterior.blocks import BlockSizes, Precision
 from kernels.posterior.cpu.dispatch import Calibration, CpuEngine
 from kernels.posterior.distributed.sharded import Sharded, check_mesh, shard_samples
 from kernels.posterior.out_of_core.source import prepare_chunks
 from kernels.posterior.pallas.tpu_blocks import TpuBlocks
-from kernels.posterior.samples import by_class, prepare
-from kernels.posterior.settings import PosteriorSettings
+from kernels.posterior.settings import BlockSizes, PosteriorSettings
+from kernels.posterior.types import by_class, prepare
+from kernels.precision import Precision
 
 __all__ = ["Oracle", "OracleOutput"]
 

@@ -23,8 +23,8 @@ from kernels.posterior.cpu.results import Queries
 from kernels.posterior.cpu.tuning import TUNING
 from kernels.posterior.out_of_core.engine import posterior_out_of_core
 from kernels.posterior.out_of_core.source import prepare_chunks
-from kernels.posterior.samples import Samples, prepare
 from kernels.posterior.settings import PosteriorSettings
+from kernels.posterior.types import Samples, prepare
 
 Call = Callable[[np.ndarray, float], np.ndarray]
 Prepare = Callable[[np.ndarray], Call]

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 from kernels.float64 import float64_scope, to32, to64
-from kernels.posterior.blocks import BlockSizes, Precision, check_precision, default_block_sizes
 from kernels.posterior.cpu.dispatch import CpuEngine
 from kernels.posterior.cpu.results import Answer
 from kernels.posterior.cpu.results import Queries as HostQueries
@@ -22,15 +21,15 @@ from kernels.posterior.pallas.gpu import pallas_gpu
 from kernels.posterior.pallas.tpu import pallas_tpu
 from kernels.posterior.pallas.tpu_blocks import TpuBlocks
 from kernels.posterior.partial import Partial
-from kernels.posterior.queries import Queries
-from kernels.posterior.samples import Samples, by_class, prepare
-from kernels.posterior.settings import PosteriorSettings
+from kernels.posterior.settings import BlockSizes, PosteriorSettings, default_block_sizes
+from kernels.posterior.types import Moments, Queries, Samples, by_class, prepare
 from kernels.posterior.xla.batching import in_class_order, in_tiles, repeat
 from kernels.posterior.xla.covariance import covariance_product
 from kernels.posterior.xla.differences import covariance_from_differences, from_differences
 from kernels.posterior.xla.refine import Settled, settle
 from kernels.posterior.xla.streaming import streaming
 from kernels.posterior.xla.zero_noise import nearest
+from kernels.precision import Precision, check_precision
 
 Which = Literal["all", "velocity"]
 
@@ -40,29 +39,6 @@ SETTLED_AT_ONCE = {True: 2**22, False: 2**26}
 
 Rows = TypeVar("Rows")
 Output = TypeVar("Output")
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Moments:
-    """The posterior of one sample index given `B` noisy queries. `moments="velocity"` leaves all but `denoised` None."""
-
-    denoised: Float[Array, "B D"]
-    """E[y | x] = Σ γ_i y_i."""
-    log_density: Float[Array, " B"] | None
-    """log p(x) of the mixture `Σ_i N(x; α y_i, σ² I) / N`, nats; over the samples that count for the query."""
-    top1_weight: Float[Array, " B"] | None
-    """max_i γ_i."""
-    top1_index: Int[Array, " B"] | None
-    """Its sample; the lowest index among equals."""
-    entropy: Float[Array, " B"] | None
-    """-Σ γ_i log γ_i, nats."""
-    effective_samples: Float[Array, " B"] | None
-    """1 / Σ γ_i²."""
-    variance: Float[Array, " B"] | None
-    """tr Cov[y | x] = Σ γ_i ‖y_i - E[y | x]‖²."""
-    error_bound: Float[Array, " B"] | None
-    """Bound on ‖denoised - exact‖₂ from samples left out: their share of the weight times the diameter of the data. 0: none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +176,7 @@ def posterior(
       block_sizes: how the work is cut up, a `BlockSizes`, or for pallas_tpu a `TpuBlocks`; the result depends on it by rounding only.
       tolerance: share of a query's weight whose samples its mean may lack, so that whole blocks are passed over; `error_bound` says what
         that did. 0: no more than float32 rounding hides. `streaming` leaves none out.
-      precision: see `kernels.posterior.blocks.Precision`.
+      precision: see `kernels.precision.Precision`.
       axis_name: inside a caller's own `shard_map(..., check_vma=False)`: the axis whose devices hold the samples between them. `data`,
         `labels` and `counts` are then this device's, as many on each; the queries are the same on all, and so is the result. Indices
         are those of all devices' data, one after the other.

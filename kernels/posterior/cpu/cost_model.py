@@ -159,8 +159,8 @@ def measure_costs(index: Index, survivors: SurvivorFractions) -> Costs:
     dense = _seconds(lambda: dense_tile(Task(index, slice(0, few), noisy(index, there, TUNING.tile_queries, RATIOS[-1]), alone=False))) / (
         TUNING.tile_queries * few
     )
-    # On a busy machine a difference of two times can be anything. But a bound takes some of a product's operations; a score by bytes as many
-    # of the two products, of bytes; and a weight as many, and none of them at a product's rate: several times what that takes.
+    # On a busy machine a difference of two times can be anything. But a bound takes some of a product's operations; a score by bytes as
+    # many as one of the two products, of bytes; and a weight as many, and none of them at a product's rate: several times what that takes.
     bound = max(bound, dense / index.d)
     score = float(np.clip(scored / max(some.scored.sum(), 1), dense / TUNING.score_factor, TUNING.score_factor * dense))
     weigh = float(np.clip(weighed / max(weighed_pairs, 1), TUNING.least_weigh * dense, TUNING.most_weigh * dense))

@@ -21,9 +21,8 @@ from kernels.posterior.cpu.pruned_search import pruned_posterior
 from kernels.posterior.cpu.results import Answer, Queries
 from kernels.posterior.cpu.threads import one_thread_each
 from kernels.posterior.cpu.tuning import TUNING
-from kernels.posterior.queries import LARGEST_SCORE
-from kernels.posterior.samples import Samples
 from kernels.posterior.settings import PosteriorSettings
+from kernels.posterior.types import LARGEST_SCORE, Samples
 
 
 @dataclasses.dataclass(frozen=True)

@@ -140,9 +140,10 @@ def _steady(
     """Whether what does not average out of the scores' rounding is too little to show.
 
     Directions are rounded to float32 once for all samples: by δ, ‖δ‖ ≤ 2⁻²⁴ ‖g‖. That moves scores by δ·(y - mean), and the mean by
-    Cov δ. Near-copies have all their rounding in common.
+    Cov δ. Rounding prefers no direction, so that of δ a part of ‖δ‖ / √D or so lies along any one. Near-copies have all their rounding in
+    common.
     """
-    spread, turn = np.sqrt(variance), UNIT * expected.length
+    spread, turn = np.sqrt(variance), 2 * UNIT * expected.length / samples.d**0.5
     steady: Bool[np.ndarray, " B"] = (turn * variance <= TUNING.velocity_error * moving) & (turn * spread <= TUNING.common_rounding)
     if samples.has_near_copies:  # products round their sums one way too
         steady &= (expected.error * spread + 256 * UNIT * samples.radius) <= TUNING.velocity_error * moving

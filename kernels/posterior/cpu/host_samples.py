@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.threads import on_every_core, share
 from kernels.posterior.cpu.tuning import TUNING
-from kernels.posterior.samples import Samples
+from kernels.posterior.types import Samples
 
 UNCOUNTED = -1e30
 """Log prior of a sample that does not count: finite, so that sums with it are numbers."""

@@ -1,5 +1,6 @@
 """What the CPU engine is asked, and what it answers; how queries are cut into tiles."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,10 +9,11 @@ from jaxtyping import Bool, Float, Int
 
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.tuning import TUNING
+from kernels.posterior.types import Moments
 
 
 class Queries(NamedTuple):
-    """Noisy queries on the host: `Queries` of `kernels.posterior.queries` before any scores are asked for."""
+    """Noisy queries on the host: `Queries` of `kernels.posterior.types` before any scores are asked for."""
 
     x: Float[np.ndarray, "B D"]
     """float32, or float64 where samples are in a unit of their own."""
@@ -31,13 +33,11 @@ class Queries(NamedTuple):
         return Queries(*(np.ascontiguousarray(v[rows]) for v in self))
 
 
-class Answer(NamedTuple):
-    """Moments of a batch, as `kernels.posterior.types.Moments` names them, and the velocity; NaN where a query is not `answered`."""
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Answer(Moments):
+    """Moments of a batch, in NumPy arrays, and the velocity; NaN where a query is not `answered`. `[B, D]` is float32, `[B]` float64."""
 
     denoised: Float[np.ndarray, "B D"]
-    """float32; the scalars are float64."""
-    velocity: Float[np.ndarray, "B D"]
-    """float32: A (E[y | x] - κ x), from float64."""
     log_density: Float[np.ndarray, " B"]
     top1_weight: Float[np.ndarray, " B"]
     top1_index: Int[np.ndarray, " B"]
@@ -45,6 +45,8 @@ class Answer(NamedTuple):
     effective_samples: Float[np.ndarray, " B"]
     variance: Float[np.ndarray, " B"]
     error_bound: Float[np.ndarray, " B"]
+    velocity: Float[np.ndarray, "B D"]
+    """A (E[y | x] - κ x), from float64."""
     answered: Bool[np.ndarray, " B"]
     survivors: Int[np.ndarray, " B"]
     """How many samples were weighed one by one, or would have to be; 0 where none is."""
@@ -55,17 +57,18 @@ class Answer(NamedTuple):
         denoised, velocity = (np.full((b, d), np.nan, np.float32) for _ in range(2))
         vectors = {name: np.full(b, np.nan) for name in _VECTORS}
         top, answered, survivors = np.full(b, -1, np.int32), np.zeros(b, bool), np.zeros(b, np.int64)
-        return cls(denoised, velocity, top1_index=top, answered=answered, survivors=survivors, **vectors)
+        return cls(denoised=denoised, velocity=velocity, top1_index=top, answered=answered, survivors=survivors, **vectors)
 
     def put(self, rows: np.ndarray, other: "Answer") -> None:
         """Take over the rows of another."""
-        for own, new in zip(self, other, strict=True):
-            own[rows] = new
+        for field in dataclasses.fields(self):
+            getattr(self, field.name)[rows] = getattr(other, field.name)
 
     def times(self, unit: float) -> "Answer":
         """The moments of data that are `unit` times as large."""
         with np.errstate(over="ignore", under="ignore"):
-            return self._replace(
+            return dataclasses.replace(
+                self,
                 denoised=self.denoised * np.float32(unit),
                 velocity=self.velocity * np.float32(unit),
                 log_density=self.log_density - self.denoised.shape[1] * np.log(unit),

@@ -15,8 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kernels.float64 import argmax64, to64
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.partial import NO_SAMPLE, Partial
-from kernels.posterior.queries import Queries
-from kernels.posterior.samples import Samples
+from kernels.posterior.types import Queries, Samples
 
 VELOCITY_TOLERANCE = 5e-6
 ENTROPY_TOLERANCE = 1.5e-4

@@ -9,7 +9,7 @@ import pytest
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.index import Index, build_index
 from kernels.posterior.cpu.results import Queries
-from kernels.posterior.samples import by_class, prepare
+from kernels.posterior.types import by_class, prepare
 
 N, D = 500, 70
 

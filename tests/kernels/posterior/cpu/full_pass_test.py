@@ -10,7 +10,7 @@ from kernels.posterior.cpu.full_pass import dense_posterior
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.results import Answer, Queries
 from kernels.posterior.cpu.tuning import CpuTuning
-from kernels.posterior.samples import by_class, prepare
+from kernels.posterior.types import by_class, prepare
 from tests import float64_oracle as exact
 
 RNG = np.random.default_rng(0)

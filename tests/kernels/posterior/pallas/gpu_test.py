@@ -12,7 +12,7 @@ from kernels.float64 import float64_scope
 from kernels.posterior import BlockSizes, posterior, prepare
 from kernels.posterior.pallas.gpu import pallas_gpu
 from kernels.posterior.partial import Partial
-from kernels.posterior.queries import Queries
+from kernels.posterior.types import Queries
 from kernels.posterior.xla.streaming import streaming
 
 

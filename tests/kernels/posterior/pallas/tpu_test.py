@@ -16,8 +16,7 @@ from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.pallas.tpu import pallas_tpu
 from kernels.posterior.pallas.tpu_blocks import GENERATIONS, TpuBlocks
 from kernels.posterior.partial import Partial
-from kernels.posterior.queries import Queries
-from kernels.posterior.samples import Samples, by_class, prepare
+from kernels.posterior.types import Queries, Samples, by_class, prepare
 from kernels.posterior.xla.refine import settle
 from tests import float64_oracle
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kernels.float64 import float64_scope
 from kernels.posterior import BlockSizes, prepare
 from kernels.posterior.partial import Partial
-from kernels.posterior.queries import Queries
+from kernels.posterior.types import Queries
 from kernels.posterior.xla import streaming as streaming_module
 from kernels.posterior.xla.streaming import streaming
 from tests.kernels.posterior.small_problem import ALPHA, DATA, SIGMA, N, X

@@ -1,13 +1,14 @@
-"""A data set, prepared once for many posteriors: its centre, its norms, its prior weights."""
+"""The records of a posterior: samples, prepared once for many queries; queries, rewritten so that a score is one product; moments."""
 
 import dataclasses
 import math
 from functools import partial as bind
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from kernels.float64 import float64_scope, to32, to64
 from kernels.posterior.distributed.collectives import ONE_DEVICE, Shards
@@ -166,3 +167,87 @@ def prepare(
         index=None if shards.axis_name is None else (shards.number * n + jnp.arange(n)).astype(jnp.int32),
         unit=None if unit == 1 else jnp.asarray(unit, jnp.float32),
     )
+
+
+LARGEST_SCORE = 1e30
+"""A score, or a product on the way to it, that float32 surely holds."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Queries:
+    """`B` queries of a posterior, in float64 (made and used inside `float64_scope`), in the unit of the samples.
+
+    The score of sample i, `direction · (y_i - center) - curvature · ‖y_i - center‖² + log prior_i`, is its log weight
+    `-‖x - α y_i‖² / 2σ² + log prior_i` plus `offset`: the query's own norm has dropped out of what float32 must resolve.
+    Rows with σ = 0 have no scores (theirs are all equal); `nearest` answers them.
+    """
+
+    x: Float[Array, "B D"]
+    alpha: Float[Array, " B"]
+    sigma: Float[Array, " B"]
+    label: Int[Array, " B"]
+    """-1: all samples."""
+    velocity_center: Float[Array, " B"]
+    """κ in the velocity `A (E[y | x] - κ x)` that the mean is wanted for, and that says how exact it must be."""
+    direction: Float[Array, "B D"]
+    """(α/σ²)(x - α center)."""
+    curvature: Float[Array, " B"]
+    """α²/2σ²."""
+    offset: Float[Array, " B"]
+    """‖x - α center‖² / 2σ²."""
+
+    @classmethod
+    def of(cls, x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, velocity_center: Array | None = None) -> "Queries":
+        """From the caller's numbers, in float64: at t = 0.999 scores are 10⁶ times the distances. `velocity_center`: 1/α by default."""
+        x, alpha, sigma = to64(x), to64(alpha), to64(sigma)
+        if samples.unit is not None:
+            x, sigma = x / to64(samples.unit), sigma / to64(samples.unit)
+        velocity_center = 1 / jnp.maximum(alpha, 1e-30) if velocity_center is None else to64(velocity_center)
+        variance = jnp.where(sigma > 0, sigma, 1) ** 2
+        rate = jnp.where(sigma > 0, alpha / variance, 0)
+        centred = x - alpha[:, None] * to64(samples.center)
+        return cls(
+            x=x,
+            alpha=alpha,
+            sigma=sigma,
+            label=label,
+            velocity_center=velocity_center,
+            direction=rate[:, None] * centred,
+            curvature=rate * alpha / 2,
+            offset=jnp.sum(centred**2, axis=1) / (2 * variance),
+        )
+
+    def fit_float32(self, samples: Samples) -> Bool[Array, " B"]:
+        """Whether float32 holds the scores, and the sums on the way to them; not for data that are 10¹² times larger than the noise."""
+        reach = jnp.sqrt(to64(samples.largest)) + jnp.sqrt(jnp.sum(to64(samples.center) ** 2))
+        size = jnp.sqrt(jnp.sum(self.direction**2, axis=1)) * jnp.maximum(reach, 1) + self.curvature * jnp.maximum(reach**2, 1)
+        return size < LARGEST_SCORE
+
+    def where(self, keep: Bool[Array, " B"]) -> "Queries":
+        """The same, but with all scores 0 in the other rows."""
+        direction, curvature = jnp.where(keep[:, None], self.direction, 0), jnp.where(keep, self.curvature, 0)
+        return dataclasses.replace(self, direction=direction, curvature=curvature)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """The posterior of one sample index given `B` noisy queries, NumPy or JAX arrays. `moments="velocity"` leaves but `denoised`."""
+
+    denoised: Float[Any, "B D"]
+    """E[y | x] = Σ γ_i y_i."""
+    log_density: Float[Any, " B"] | None = None
+    """log p(x) of the mixture `Σ_i N(x; α y_i, σ² I) / N`, nats; over the samples that count for the query."""
+    top1_weight: Float[Any, " B"] | None = None
+    """max_i γ_i."""
+    top1_index: Int[Any, " B"] | None = None
+    """Its sample; the lowest index among equals."""
+    entropy: Float[Any, " B"] | None = None
+    """-Σ γ_i log γ_i, nats."""
+    effective_samples: Float[Any, " B"] | None = None
+    """1 / Σ γ_i²."""
+    variance: Float[Any, " B"] | None = None
+    """tr Cov[y | x] = Σ γ_i ‖y_i - E[y | x]‖²."""
+    error_bound: Float[Any, " B"] | None = None
+    """Bound on ‖denoised - exact‖₂ from samples left out: their share of the weight times the diameter of the data. 0: none."""
