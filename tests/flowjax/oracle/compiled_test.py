@@ -261,7 +261,7 @@ def test_a_tolerance_is_a_share(tolerance):
     assert (np.asarray(Oracle(DATA, tolerance=0.1)(X, T).error_bound) == 0).all()
 
 
-def test_what_is_not_there_yet_says_so_by_name():
+def test_what_is_not_implemented_is_named():
     """NotImplementedError for an unknown implementation and for vmap over the data."""
     with pytest.raises(NotImplementedError, match="implementation 'magic' is not available here; have: streaming, pruned"):
         Oracle(DATA, implementation="magic")
