@@ -43,7 +43,7 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     return function if function.__name__ == "__init__" else beartype.beartype(function)
 
 
-EXACT = ("tests/kernels/", "tests/flowjax/oracle/oracle_", "tests/flowjax/oracle/compiled_exact_")
+EXACT = ("tests/kernels/", "tests/flowjax/oracle/oracle_test", "tests/flowjax/oracle/compiled_exact_")
 """Where numbers are held to rounding: programs are compiled there as users have them."""
 INTERPRETED = "tests/kernels/posterior/pallas/tpu_test.py"
 

@@ -29,11 +29,12 @@ def test_each_contract_names_tests_that_ci_runs():
 
 
 def test_tests_stand_at_the_path_of_what_they_test():
-    """`X_test.py`, or `X_ASPECT_test.py`, for an `X.py`; `init_test.py` for an `__init__.py`."""
+    """`X_test.py`, or `X_ASPECT_test.py`, for an `X.py` or a document; `init_test.py` for an `__init__.py`."""
     astray = []
     for file in sorted((ROOT / "tests").rglob("*_test.py")):
         folder, name = ROOT / file.parent.relative_to(ROOT / "tests"), file.stem.removesuffix("_test")
-        modules = {"init" if each.stem == "__init__" else each.stem for each in folder.glob("*.py")} if folder != ROOT else OF_THE_WHOLE
+        sources = {each.stem.replace("-", "_") for suffix in ("py", "md") for each in folder.glob(f"*.{suffix}")}
+        modules = OF_THE_WHOLE if folder == ROOT else {"init" if each == "__init__" else each for each in sources}
         if not any(name == each or name.startswith(f"{each}_") for each in modules):
             astray.append(str(file.relative_to(ROOT)))
     assert astray == []

@@ -98,7 +98,7 @@ def test_edges_scales_and_intervals_are_set_without_compiling_again() -> None:
         (lambda: log_likelihood(OracleField(Oracle(np.ones((2, 1)))), jnp.ones((1, 1)), grid(4)), "t ends at 1, where an oracle"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(make: Any, what: str) -> None:
+def test_wrong_settings_are_refused_by_name(make: Any, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         make()
 
@@ -127,7 +127,7 @@ ON_A_GRID = {
 
 @pytest.mark.parametrize("program", ON_A_GRID)
 @pytest.mark.parametrize("kind", NO_GRIDS)
-def test_a_grid_that_is_none_is_told_in_one_line(program: str, kind: str) -> None:
+def test_an_invalid_grid_ends_in_one_line(program: str, kind: str) -> None:
     t, named = NO_GRIDS[kind]
     with pytest.raises(ValueError, match=named) as told:
         ON_A_GRID[program](np.asarray(t))

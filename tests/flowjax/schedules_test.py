@@ -72,7 +72,7 @@ def test_a_distribution_of_times_is_of_finite_numbers(setting: dict[str, float])
 
 
 @pytest.mark.parametrize("bad", [[0.2, float("nan")], [0.2, 1.5], [-0.1, 0.5], []])
-def test_what_looks_at_times_refuses_those_that_are_none(bad: list[float]) -> None:
+def test_functions_of_times_refuse_invalid_times(bad: list[float]) -> None:
     data = np.eye(3, dtype=np.float32)
     oracle, pairs, t = Oracle(data), draw_pairs(data, 2, 0), np.array(bad)
     for look in (
@@ -86,7 +86,7 @@ def test_what_looks_at_times_refuses_those_that_are_none(bad: list[float]) -> No
 
 
 @pytest.mark.parametrize("n", [0, -3])
-def test_no_steps_are_refused(n: int) -> None:
+def test_a_grid_of_no_steps_is_refused(n: int) -> None:
     with pytest.raises(ValueError, match=f"n = {n}"):
         uniform_timesteps(n)
 

@@ -79,7 +79,7 @@ def test_guidance_ends_where_a_quarter_of_the_variance_is_left(path: Path) -> No
     assert np.sum(spectrum / (1 + squared * spectrum)) / spectrum.sum() == pytest.approx(0.25, abs=1e-3)
 
 
-def test_no_turning_point_no_values() -> None:
+def test_without_a_turning_point_advice_has_no_values() -> None:
     found = advice(None, np.ones(3))
     assert (found.shift.value, found.shift.range, found.guidance_interval.value) == (None, None, None)
     assert "never crosses" in found.shift.evidence

@@ -73,7 +73,7 @@ def test_a_mistake_in_a_manifest_is_seen(path: tuple[str | int, ...], value: Any
         ({"command": ("ls",)}, "experiments"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(changed: dict[str, Any], named: str) -> None:
+def test_wrong_settings_are_refused_by_name(changed: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         job(**changed)
 

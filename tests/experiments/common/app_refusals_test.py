@@ -32,7 +32,7 @@ from tests.experiments.trained_models import untrained
         ("latent_comparison", ("--config.spaces=('plain={here}', 'aligned={here}')",), "a folder with none of latents_rank"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(
+def test_wrong_settings_end_in_one_line(
     name: str, arguments: tuple[str, ...], told: str, runs: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "here").mkdir()
@@ -62,7 +62,7 @@ def test_what_cannot_be_is_told_in_one_line(
         ("one_step", ("--config.model.path={here}",), "holds no model.safetensors"),
     ],
 )
-def test_what_samplers_cannot_do_is_told_in_one_line(
+def test_wrong_settings_of_samplers_end_in_one_line(
     name: str, arguments: tuple[str, ...], told: str, run_folder: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:
     np.save(tmp_path / "other.npy", np.zeros((20, 4, 4, 1), np.float32) + np.arange(20, dtype=np.float32)[:, None, None, None])

@@ -31,6 +31,6 @@ def test_the_best_of_many_equal_settings_is_not_taken_for_better(seed: int) -> N
 
 
 @pytest.mark.parametrize("scores", [np.ones((3, 1)), np.zeros((2, 3)), np.full((2, 3), np.nan), np.ones(4)])
-def test_scores_that_are_none_are_refused(scores: np.ndarray) -> None:
+def test_invalid_scores_are_refused(scores: np.ndarray) -> None:
     with pytest.raises(ValueError, match="settings, seeds"):
         PairedScores(scores)

@@ -55,6 +55,6 @@ def test_extrapolation_removes_what_the_number_of_samples_adds() -> None:
         (lambda x: frechet_extrapolated(x[:20], x), "at least 32"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_by_name(call, what: str) -> None:
+def test_samples_that_cannot_be_measured_are_refused_by_name(call, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         call(np.random.default_rng(0).standard_normal((50, 3)))

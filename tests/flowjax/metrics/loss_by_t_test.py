@@ -22,7 +22,7 @@ def test_a_reduction_is_paired_over_queries() -> None:
 
 @pytest.mark.slow
 def test_loss_by_t_of_the_oracle_itself_is_the_posterior_variance(digits: tuple[np.ndarray, np.ndarray]) -> None:
-    oracle = Oracle(digits[0][:200])
+    oracle = Oracle(digits[0][:200], precision="high")  # a small program
     pairs = draw_pairs(digits[0][:200], 64, seed=0)
     meter = LossByTimeMeter(oracle, pairs, np.array([0.2, 0.35]))
     found = meter(jax.jit(lambda x, t, label: oracle(x, t, moments="velocity").velocity))

@@ -186,7 +186,7 @@ def test_wrong_input_is_refused_in_one_line(change, message):
     assert "\n" not in str(error.value)
 
 
-def test_what_the_host_cannot_drive_says_so(oracles, samples):
+def test_an_oracle_from_disk_refuses_tracing_in_one_line(oracles, samples):
     """Under tracing, as an argument or in a closure; and what needs the data."""
     disk, x = oracles[1], queries(samples[0])
     for call in (

@@ -103,7 +103,7 @@ def test_the_loss_is_reconstruction_divergence_and_alignment_as_published() -> N
         (lambda: task(kl_weight=-1.0), "kl_weight = -1.0"),
     ],
 )
-def test_what_cannot_be_is_refused(make, named: str) -> None:
+def test_wrong_settings_are_refused(make, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         make()
 

@@ -146,7 +146,7 @@ def test_each_query_may_see_its_own_samples(seed, owner):
     check(total, seed, members)
 
 
-def test_nothing_merged_with_nothing_is_nothing():
+def test_empty_merged_with_empty_is_empty():
     """No NaN from -inf less -inf: the unit, and blocks in which no sample counts, stay empty."""
     nobody = part(0, np.zeros(N, bool))
     for both in (merge(unit(), unit()), merge(nobody, nobody), merge(unit(), nobody)):

@@ -10,7 +10,7 @@ from kernels.posterior.cpu.tuning import CpuTuning
 from tests.kernels.posterior.cpu.adversaries import DATA
 
 
-def test_it_is_driven_by_the_host():
+def test_pruned_search_refuses_tracing_and_the_default_computes_densely():
     """Asked for by name it refuses to be traced, in one line; the default takes the dense pass there."""
     x = jnp.asarray(DATA["gaussians"][:2])
     for traced in (jax.jit(lambda oracle, x: oracle(x, 0.5).velocity), lambda o, x: jax.grad(lambda x: o(x, 0.5).velocity.sum())(x)):

@@ -46,7 +46,7 @@ def queries(data: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=4)
 @given(seed=st.integers(0, 1000))
-def test_what_it_answers_is_exact(kind, seed):
+def test_answers_of_the_dense_pass_are_exact(kind, seed):
     """Against float64, the promises of the whole: the velocity within 1e-5, and so on; early in time it does answer."""
     data = KINDS[kind]
     x, t = queries(data, seed)

@@ -20,7 +20,7 @@ def test_every_sample_has_one_place_in_a_leaf_of_its_class(key):
 
 
 @keys
-def test_bytes_and_what_they_lack_are_the_numbers(key):
+def test_bytes_and_remainders_add_up_to_the_samples(key):
     """Samples are their bytes and what is left; so are directions, of 16 bits; coordinates are those of an orthonormal basis."""
     own, tile = index(key), host(*queries(DATA[key], 1))
     query_tables, table = QueryTables.at(own, tile.x, tile.alpha, tile.sigma), own.table
@@ -44,7 +44,7 @@ def test_bytes_and_what_they_lack_are_the_numbers(key):
     np.testing.assert_array_equal(own.square_norms[own.row[there]], table.norms[there])
 
 
-def test_of_images_nothing_is_left():
+def test_bytes_hold_images_without_remainder():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 30)).astype(np.uint8)
     for rows, whole in ((images, True), (images / np.float32(127.5) - 1, True), (rng.standard_normal((40, 30)).astype(np.float32), False)):
@@ -52,7 +52,7 @@ def test_of_images_nothing_is_left():
         assert (own.table.whole.left.max() < 1e-5) == whole
 
 
-def test_a_class_is_looked_at_alone():
+def test_each_class_has_its_own_samples():
     data, labels = DATA["falling spectrum"], (np.arange(N) % 5).astype(np.int32)
     own = index_of(data, labels)
     assert {key: part.stop - part.start for key, part in own.classes.items()} == dict.fromkeys(range(5), N // 5)

@@ -27,7 +27,7 @@ def pruned(own: Index, queries: Queries, tolerance: float = 0.0, by_products: bo
 @pytest.mark.parametrize("by_products", [False, True])
 @settings(max_examples=3)
 @given(seed=st.integers(0, 1000))
-def test_survivors_are_all_samples_within_the_cut_of_a_weight_that_some_sample_has(key, by_products, seed):
+def test_survivors_are_all_samples_within_the_cut_of_the_heaviest_weight(key, by_products, seed):
     own, tile = index(key), host(*queries(DATA[key], seed))
     truth, query_tables = log_weights(own, tile), QueryTables.at(own, tile.x, tile.alpha, tile.sigma)
     rounding = 1e-9 * (1 + np.abs(truth).max(axis=1))
@@ -115,7 +115,7 @@ def test_ties_go_to_the_lowest_index_of_the_caller():
     np.testing.assert_allclose(out.top1_weight, 1 / 200, rtol=1e-5)
 
 
-def test_noise_alone_and_the_end_take_a_dense_pass():
+def test_t_0_and_t_1_take_a_dense_pass():
     """At t = 0 an index knows nothing, and at t = 1 the limit is asked for: these rows of a batch come from the dense pass."""
     data = DATA["falling spectrum"]
     t = np.float32([0, 0.5, 1, 0.95])
@@ -125,8 +125,8 @@ def test_noise_alone_and_the_end_take_a_dense_pass():
     np.testing.assert_array_equal(sparse.top1_index, dense.top1_index)
 
 
-def test_where_too_many_stand_the_query_is_given_up():
-    """On a sphere about the query nothing can be pruned; and the cost model, which counted on data of the path, does not know."""
+def test_a_query_with_too_many_survivors_is_left_unanswered():
+    """On a sphere about the query nothing can be skipped; and the planner, which counted on data of the path, does not know."""
     data = np.concatenate([DATA["a sphere about the query"], 50 * np.eye(D, dtype=np.float32)])
     x, ones = np.zeros((70, D), np.float32), np.ones(70)
     found = Answer.none(70, D)
@@ -136,7 +136,7 @@ def test_where_too_many_stand_the_query_is_given_up():
     assert not found.answered.any()
 
 
-def test_a_query_that_float32_cannot_bound_is_given_up():
+def test_a_query_that_float32_cannot_bound_is_left_unanswered():
     """So far off that its scores might become infinite; the others of its tile are answered."""
     own, x = index("falling spectrum"), DATA["falling spectrum"][:3].copy()
     x[1] = 1e32

@@ -132,7 +132,7 @@ def test_jit_and_vmap(clustered):
 
 
 @pytest.mark.slow
-def test_more_devices_than_fit_evenly():
+def test_samples_that_do_not_fill_all_shards():
     """Three samples on two shards: the last place of one is empty, and never counts."""
     data = np.array([[0, 3], [1, -1], [-2, 5]], np.float32)
     sharded, x = Oracle(data, mesh=mesh_of(2), precision="high"), np.ones((3, 2), np.float32)
@@ -144,7 +144,7 @@ def test_more_devices_than_fit_evenly():
     np.testing.assert_array_equal(got.top1_index, wanted.top1_index)
 
 
-def test_the_caller_gets_back_what_he_gave(digits):
+def test_data_labels_and_counts_come_back_in_the_callers_order(digits):
     """Data, labels and counts in the caller's order and dtype; three of the four are sorted on the shards."""
     data = np.round(digits[0][:100] * 8 + 8).astype(np.uint8)
     oracle = Oracle(data, digits[1][:100], counts=np.arange(1, 101), mesh=mesh_of(4, 2))

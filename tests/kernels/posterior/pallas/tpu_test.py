@@ -163,7 +163,7 @@ def test_every_moment_is_that_of_the_definition(options):
 
 
 @cases([{"dtype": "bfloat16", "n": 200}], [], [{"dtype": "uint8", "labels": True, "d": 300}])
-def test_a_d_that_is_split(options):
+def test_dimensions_split_into_chunks(options):
     """D in chunks of 128 columns, the last of them short."""
     p = problem(**options)
     check(kernel(p, SPLIT), p)
@@ -186,7 +186,7 @@ def test_velocity_only():
 
 
 @cases([], [{"dtype": "uint8"}], [])
-def test_settled_it_is_the_oracle(options):
+def test_refined_moments_are_those_of_the_oracle(options):
     """With exact candidates, at a t between the stages: the independent float64 oracle."""
     p = problem(t=0.15, **options)
     partial = kernel(p)
@@ -264,7 +264,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @slow
-def test_an_oracle_made_of_it(interpreted):
+def test_an_oracle_of_the_fused_kernel_is_the_portable_one(interpreted):
     """Every output of `Oracle` by class, and the Jacobian: those of the portable implementation, which are checked against float64."""
     rng = np.random.default_rng(3)
     data, labels = rng.standard_normal((600, 6, 10)).astype(np.float32), rng.integers(0, 5, 600)
@@ -285,7 +285,7 @@ def test_an_oracle_made_of_it(interpreted):
     np.testing.assert_allclose(fused.jvp(x, t, v, label), portable.jvp(x, t, v, label), rtol=1e-3, atol=1e-3)
 
 
-def test_it_is_the_default_on_tpus_alone():
+def test_the_fused_kernel_is_the_default_on_tpus_alone():
     """And says so where it does not run."""
     assert [name for name, one in api.IMPLEMENTATIONS.items() if "tpu" in one.default_on] == ["pallas_tpu"]
     with pytest.raises(NotImplementedError, match=r"'pallas_tpu' does not run on cpu: it is a TPU kernel; have: streaming"):
@@ -295,7 +295,7 @@ def test_it_is_the_default_on_tpus_alone():
 
 
 @slow
-def test_no_races():
+def test_the_fused_kernel_has_no_races():
     """Two tiles by three blocks, every copy and semaphore simulated: no read races a write."""
     p = problem(n=300, d=130, b=70, dtype="bfloat16", labels=True)
     blocks = TpuBlocks(64, 128, score_tile=(128, 128, 128), sum_tile=128)

@@ -13,8 +13,8 @@ from experiments.common.trained_models import all_made, made, own_data
 from experiments.configs.data import data_config
 from experiments.configs.model import model_config
 from tests.binary import Binary, Place
+from tests.docs.your_model_test import blocks
 from tests.experiments.trained_models import summary
-from tests.flowjax.your_model_test import blocks
 
 pytest.importorskip("torch")
 MINE = "tests.experiments.your_models:"

@@ -204,7 +204,7 @@ def test_the_likelihood_of_a_torch_model_is_that_of_its_flow() -> None:
         ({"null_label": True}, "null_label = True"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(told: dict[str, Any], message: str) -> None:
+def test_wrong_settings_end_in_one_line(told: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         external_field(lambda x, time, label: x, **told)
     assert "\n" not in str(error.value)
