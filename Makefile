@@ -4,7 +4,7 @@
 #   make test-slow   the rest
 #   make drill       DRILL_FAULTS faults to jobs of several processes; the last line says what was lost
 #   make launch-dry  render what is submitted to a cloud, and check it; submits nothing
-#   make lint        ruff and mypy
+#   make lint        ruff, mypy, and whether the documents have the numbers of docs/figures
 #   make clean       remove .venv and what the demo wrote
 
 PYTHON ?= python3
@@ -41,6 +41,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python docs/fill_numbers.py --check
 
 clean:
 	rm -rf $(VENV) demo
