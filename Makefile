@@ -5,7 +5,7 @@
 #   make test-long   longer forms of other tests, by hand: CONTRIBUTING.md
 #   make drill       DRILL_FAULTS faults to jobs of several processes; the last line says what was lost
 #   make launch-dry  render what is submitted to a cloud, and check it; submits nothing
-#   make lint        ruff, mypy, and the direction of imports
+#   make lint        ruff, mypy, the direction of imports, and whether the documents have the numbers of docs/figures
 #   make clean       remove .venv and what the demo wrote
 
 PYTHON ?= python3
@@ -46,6 +46,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/fill_numbers.py --check
 
 clean:
 	rm -rf $(VENV) demo

@@ -1,6 +1,6 @@
 """The errors of the oracle, printed as a table and written as JSON.
 
-    python -m tests.exactness --json=docs/figures/exactness.json && python docs/numbers.py      # those of docs/exactness.md and README.md
+    python -m tests.exactness --json=docs/figures/exactness.json && python docs/fill_numbers.py     # those of the documents
     python -m tests.exactness FILE.npy ...                              # of your own samples [N, *shape] too
 
 Every output of the oracle against `tests.float64_oracle`, which shares nothing with it; the largest error over 15 t in [0.001, 0.999] and
@@ -10,7 +10,6 @@ Every output of the oracle against `tests.float64_oracle`, which shares nothing 
 import argparse
 import json
 import pathlib
-import time
 
 import jax
 import numpy as np
@@ -36,10 +35,10 @@ def errors(data: np.ndarray, queries: int = 8) -> dict[str, float]:
     gap = np.abs(np.asarray(found.cfm_gap, np.float64) - true.cfm_gap)
     return {
         "velocity": velocity.max(),
-        "log-density": (np.abs(np.asarray(found.log_density, np.float64) - true.log_density) / np.abs(true.log_density)).max(),
-        "entropy, nats": np.abs(np.asarray(found.entropy, np.float64) - true.entropy).max(),
-        "top-1 weight": np.abs(np.asarray(found.top1_weight, np.float64) - true.top1_weight).max(),
-        "CFM gap, of its tolerance": (gap / np.maximum(1e-4 * true.cfm_gap, 1e-6 * true.conditional_square)).max(),
+        "log_density": (np.abs(np.asarray(found.log_density, np.float64) - true.log_density) / np.abs(true.log_density)).max(),
+        "entropy": np.abs(np.asarray(found.entropy, np.float64) - true.entropy).max(),
+        "top1_weight": np.abs(np.asarray(found.top1_weight, np.float64) - true.top1_weight).max(),
+        "gap_of_tolerance": (gap / np.maximum(1e-4 * true.cfm_gap, 1e-6 * true.conditional_square)).max(),
     }
 
 
@@ -61,7 +60,14 @@ def data_sets() -> dict[str, np.ndarray]:
     return found | {"Fashion-MNIST, 60,000 x 784, in [-1, 1]": runner.load("fashion_mnist", 0, 0)}
 
 
-FORMATS = {"velocity": ".1e", "log-density": ".1e", "entropy, nats": ".1e", "top-1 weight": ".1e", "CFM gap, of its tolerance": ".2f"}
+COLUMNS = {
+    "data": "{data}",
+    "velocity": "{velocity:.1e}",
+    "log-density": "{log_density:.1e}",
+    "entropy, nats": "{entropy:.1e}",
+    "top-1 weight": "{top1_weight:.1e}",
+    "CFM gap, of its tolerance": "{gap_of_tolerance:.2f}",
+}
 """How the table has each column."""
 
 
@@ -71,21 +77,21 @@ def main() -> None:
     arguments.add_argument("files", nargs="*", type=pathlib.Path, help=".npy files of samples [N, *shape]")
     arguments.add_argument("--json", type=pathlib.Path, help="where to write the figures")
     given = arguments.parse_args()
-    started, rows = time.perf_counter(), []
-    print("| data | " + " | ".join(FORMATS) + " |\n" + "|---" * (len(FORMATS) + 1) + "|")
+    rows = {}
+    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
     for name, data in (data_sets() | {file.stem: np.load(file) for file in given.files}).items():
-        rows.append({"data": name} | {key: float(value) for key, value in errors(data.astype(np.float32)).items()})
-        print(f"| {name} | " + " | ".join(f"{rows[-1][key]:{form}}" for key, form in FORMATS.items()) + " |", flush=True)
+        found = {key: float(value) for key, value in errors(data.astype(np.float32)).items()}
+        rows[name] = {"data": name} | found
+        print("| " + " | ".join(form.format_map(rows[name]) for form in COLUMNS.values()) + " |", flush=True)
     if given.json:
-        found = {
+        told = {
             "command": "python -m tests.exactness --json=docs/figures/exactness.json",
             "jax": jax.__version__,
-            "wall_seconds": round(time.perf_counter() - started),
-            "largest": {key: max(row[key] for row in rows) for key in FORMATS},
-            "formats": FORMATS,
-            "table": rows,
+            "largest": {key: max(row[key] for row in rows.values()) for key in found},
+            "columns": COLUMNS,
+            "rows": rows,
         }
-        given.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
