@@ -4,6 +4,7 @@
     python -m experiments.sample --config.model.path=lightningdit-xl.pt --config.num_samples=50000
     python -m experiments.sample --config.model.path=runs/train --config.guidance.scale=2.5 --config.guidance.interval='(0.1, 0.6)'
     python -m experiments.sample --config.model.path=runs/train --config.quality.features=classifier   # and how good they are
+    python -m experiments.sample --config.model.factory=my_model:make                          # a model of your own: docs/your-model.md
     python -m experiments.sample                                                               # trains on digits first
 
 Writes to --workdir (runs/sample): samples.npz with `arr_0`, uint8 `[N, H, W, 3]`, ADM's convention (grey images three times), and
