@@ -29,7 +29,7 @@ from flowjax.data.formats.pixels import to_bytes
 from flowjax.data.normalization import IDENTITY, Normalization
 from flowjax.fields import Field, convert_interval, guided
 from flowjax.models.autoencoder import load_decoder
-from flowjax.models.flow import Flow
+from flowjax.models.flow import ExternalFlow, Flow
 from flowjax.path import Path, RectifiedFlow
 from flowjax.reporting.page import Section
 from flowjax.reporting.samples import sample_grid
@@ -58,7 +58,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     decode = _decoder(config, flow)
     quality = Quality(config.quality, flow, config.data, config.seed) if config.quality.features else None
     edges = edges * jnp.float32(flow.path.t_max)
-    mesh = make_mesh(0, 1) if jax.device_count() > 1 else None
+    from_elsewhere = isinstance(flow, ExternalFlow)  # it runs on one device of its own, whatever JAX has
+    mesh = make_mesh(0, 1) if jax.device_count() > 1 and not from_elsewhere else None
     batch = config.batch_size if mesh is None else mesh.size * math.ceil(config.batch_size / mesh.size)
 
     seeds = itertools.count(config.seed * 1_000_003 % 2**30)  # of the noise that is added: another for each batch
