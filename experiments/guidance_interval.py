@@ -2,6 +2,7 @@
 
     python -m experiments.guidance_interval                                       # digits; trains its model first
     python -m experiments.guidance_interval --config.model.path=runs/train        # a model of experiments.train, on its own data
+    python -m experiments.guidance_interval --config.model.factory=my_model:make --config.data.path=FILE   # of your own: docs/your-model.md
     python -m experiments.guidance_interval --config=experiments/configs/guidance_interval.py:imagenet_vavae \\
         --config.model.path=CHECKPOINT.pt --config.data.path=FOLDER_OF_SHARDS
 

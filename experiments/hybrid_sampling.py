@@ -2,6 +2,7 @@
 
     python -m experiments.hybrid_sampling                                      # digits; trains its model first: some minutes
     python -m experiments.hybrid_sampling --config.model.path=runs/train       # a model of experiments.train, on its own data
+    python -m experiments.hybrid_sampling --config.model.factory=my_model:make --config.data.path=FILE   # of your own: docs/your-model.md
     python -m experiments.hybrid_sampling --config=experiments/configs/hybrid_sampling.py:imagenet_vavae \\
         --config.model.path=CHECKPOINT.pt --config.data.path=FOLDER_OF_SHARDS  # a published LightningDiT
 

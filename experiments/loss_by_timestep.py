@@ -1,6 +1,7 @@
 """On which side of the turning point do capacity and training time pay?
 
     python -m experiments.loss_by_timestep                                     # digits; trains its models first
+    python -m experiments.loss_by_timestep --config.model.factory=my_model:make --config.data.path=FILE   # of your own: docs/your-model.md
     python -m experiments.loss_by_timestep --config=experiments/configs/loss_by_timestep.py:imagenet_vavae \\
         --config.checkpoints="('B-64ep.pt@80000', 'XL-64ep.pt@80000', 'XL-800ep.pt@1000000')" --config.data.path=FOLDER_OF_SHARDS
 

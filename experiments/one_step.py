@@ -2,6 +2,7 @@
 
     python -m experiments.one_step                                      # digits; trains its model first: some minutes
     python -m experiments.one_step --config.model.path=runs/train       # a model of experiments.train, on its own data
+    python -m experiments.one_step --config.model.factory=my_model:make --config.data.path=FILE   # of your own: docs/your-model.md
 
 Finding 4 of arXiv 2512.02826. At every step of a run, one Euler step from t to 1 shows where the field now thinks that the run will end:
 the mean of the class at first, one sample at last. Followed along the model and along the oracle, from the same noise; layout is the low

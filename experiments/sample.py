@@ -4,6 +4,7 @@
     python -m experiments.sample --config.model.path=lightningdit-xl.pt --config.num_samples=50000
     python -m experiments.sample --config.model.path=runs/train --config.guidance.scale=2.5 --config.guidance.interval='(0.1, 0.6)'
     python -m experiments.sample --config.model.path=runs/train --config.quality.features=classifier   # and how good they are
+    python -m experiments.sample --config.model.factory=my_model:make                          # a model of your own: docs/your-model.md
     python -m experiments.sample                                                               # trains on digits first
 
 Writes to --workdir (runs/sample): samples.npz with `arr_0`, uint8 `[N, H, W, 3]`, ADM's convention (grey images three times), and
@@ -11,6 +12,7 @@ Writes to --workdir (runs/sample): samples.npz with `arr_0`, uint8 `[N, H, W, 3]
 config.json, summary.json, samples.csv (a label for each) and report.html.
 """
 
+import itertools
 import math
 import time
 from typing import Any
@@ -27,13 +29,14 @@ from flowjax.data.formats.pixels import to_bytes
 from flowjax.data.normalization import IDENTITY, Normalization
 from flowjax.fields import Field, convert_interval, guided
 from flowjax.models.autoencoder import load_decoder
-from flowjax.models.flow import Flow
+from flowjax.models.flow import ExternalFlow, Flow
 from flowjax.path import Path, RectifiedFlow
 from flowjax.reporting.page import Section
 from flowjax.reporting.samples import sample_grid
 from flowjax.reporting.workdir import WorkDir
 from flowjax.sampling import Solver, draw_labels, in_batches, noise, sample
 from flowjax.schedules import shift, uniform_timesteps
+from flowjax.stochastic_sampling import check_diffusion, sample_stochastic
 from flowjax.training.sharding import make_mesh
 
 LIVE = (MODELS,)
@@ -47,6 +50,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     if config.num_samples < 1 or config.grid < 1:
         raise ValueError(f"num_samples = {config.num_samples}, grid = {config.grid}: expected at least 1")
     solver = Solver(config.solver, config.tolerance)
+    if config.diffusion:
+        check_diffusion(config.diffusion, config.diffusion_scale)
     _guidance_interval(config, RectifiedFlow())  # what can be seen before a model is trained
     edges = jnp.asarray(shift(uniform_timesteps(config.num_steps), config.shift), jnp.float32)
     flow = obtain(config.model, workdir)
@@ -54,11 +59,18 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     decode = _decoder(config, flow)
     quality = Quality(config.quality, flow, config.data, config.seed) if config.quality.features else None
     edges = edges * jnp.float32(flow.path.t_max)
-    mesh = make_mesh(0, 1) if jax.device_count() > 1 else None
+    from_elsewhere = isinstance(flow, ExternalFlow)  # it runs on one device of its own, whatever JAX has
+    mesh = make_mesh(0, 1) if jax.device_count() > 1 and not from_elsewhere else None
     batch = config.batch_size if mesh is None else mesh.size * math.ceil(config.batch_size / mesh.size)
 
+    seeds = itertools.count(config.seed * 1_000_003 % 2**30)  # of the noise that is added: another for each batch
+
     def program(x: Any, y: Any) -> Any:
-        return sample(field, x, edges, y, solver=solver)
+        if not config.diffusion:
+            return sample(field, x, edges, y, solver=solver)
+        return sample_stochastic(
+            field, x, edges, y, diffusion=config.diffusion, scale=config.diffusion_scale, seed=next(seeds), path=flow.path
+        )
 
     x_0 = noise(config.num_samples, flow.image_shape, config.seed)
     batches = in_batches(program, x_0, label, batch, mesh)
@@ -104,7 +116,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             **origin,
         },
     )
-    how = f"{config.num_steps} steps of {config.solver}, shift {config.shift:g}, guidance {config.guidance.scale:g}"
+    solved = f"Euler-Maruyama, diffusion {config.diffusion_scale:g} x {config.diffusion}" if config.diffusion else config.solver
+    how = f"{config.num_steps} steps of {solved}, shift {config.shift:g}, guidance {config.guidance.scale:g}"
     sections = [Section("Samples", f"{how}.", picture, alt="Samples")]
     if measured:
         text = "The Fréchet distance, extrapolated to infinitely many samples, with 95 % interval; precision and recall."

@@ -2,6 +2,7 @@
 
     python -m experiments.timestep_shift                                       # digits; trains its model first
     python -m experiments.timestep_shift --config.model.path=runs/train        # a model of experiments.train, on its own data
+    python -m experiments.timestep_shift --config.model.factory=my_model:make --config.data.path=FILE   # of your own: docs/your-model.md
     python -m experiments.timestep_shift --config=experiments/configs/timestep_shift.py:imagenet_vavae \\
         --config.model.path=CHECKPOINT.pt --config.data.path=FOLDER_OF_SHARDS
 

@@ -54,7 +54,7 @@ EULER, HEUN = Solver("euler"), Solver("heun")
 Program = TypeVar("Program", bound=Callable[..., Any])
 
 
-def _edges(t: ArrayLike) -> Float[Array, " T"]:
+def checked_edges(t: ArrayLike) -> Float[Array, " T"]:
     """The edges of a solver's steps in float32: checked where they are concrete; of traced ones only the number can be known."""
     if isinstance(t, jax.core.Tracer):
         if t.ndim != 1 or len(t) < 2:
@@ -68,7 +68,7 @@ def _on_checked_edges(program: Program) -> Program:
 
     @functools.wraps(program)
     def run(field: Field, x_0: Any, t: Any, label: Any = None, *, solver: Solver = EULER) -> Any:
-        return program(field, x_0, _edges(t), label, solver=solver)
+        return program(field, x_0, checked_edges(t), label, solver=solver)
 
     return run  # type: ignore[return-value]
 
@@ -205,7 +205,7 @@ def log_likelihood(
     if num_probes < 0:
         raise ValueError(f"num_probes = {num_probes}: expected 0, for the exact divergence, or more")
     key = jax.random.key(seed) if num_probes else None
-    edges = _edges(t)
+    edges = checked_edges(t)
     if not isinstance(edges, jax.core.Tracer):
         if edges[0] != 0:
             raise ValueError(f"t begins at {float(edges[0])}: expected 0, where the density of noise is known")

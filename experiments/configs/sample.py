@@ -26,6 +26,9 @@ def get_config(preset: str = "digits") -> ConfigDict:
     config.shift = 1.0  # timestep shift s of the grid; below 1 more of the steps lie near noise
     config.solver = "euler"  # or heun, midpoint; dopri5 chooses its own steps
     config.tolerance = 1e-5  # of dopri5
+    # Noise that is added and removed on the way, by Euler-Maruyama; its diffusion coefficient: constant, sigma, linear, decreasing or
+    # increasing_decreasing, times a scale; "": none.
+    config.diffusion, config.diffusion_scale = "", 1.0
     config.guidance = ConfigDict(
         {
             "scale": 1.0,  # 1: none

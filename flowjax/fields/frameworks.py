@@ -138,8 +138,10 @@ class ForeignFunction:
         if self._framework is not None:
             self._try(self._framework, given)
         else:
-            failed = {}
-            for framework in [name for name in FRAMEWORKS if name != "torch" or "torch" in sys.modules]:
+            failed: dict[str, str] = {}
+            for framework in ("jax", "torch", "numpy", "torch"):  # the last: fn imports PyTorch when it is called
+                if framework in failed or (framework == "torch" and "torch" not in sys.modules):
+                    continue
                 try:
                     self._try(framework, given)
                 except WrongShape:

@@ -77,7 +77,13 @@ def test_a_wrong_direction_of_time_is_told_where_data_are_at_hand(capsys: pytest
 
 
 def test_samples_of_a_torch_model_are_written(binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
-    small = ("--config.num_samples=10", "--config.num_steps=2", "--config.batch_size=8", "--config.guidance.scale=2.0")
+    small = (
+        "--config.num_samples=10",
+        "--config.num_steps=2",
+        "--config.batch_size=8",
+        "--config.guidance.scale=2.0",
+        "--config.diffusion=sigma",
+    )
     done = binary_of("sample")(f"--config.model.factory={MINE}untrained", *small, f"--workdir={tmp_path}")
     assert done.status == 0, done.output
     held = np.load(tmp_path / "samples.npz")
