@@ -64,6 +64,7 @@ class Report:
     busy: dict[str, float]
 
 
+# A little over sixty lines: its arguments, what they mean, and one program for each case, in order.
 def compile_pass(
     topology: str,
     *,

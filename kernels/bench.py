@@ -3,6 +3,7 @@
     python -m kernels.bench                                          # synthetic data, a minute; extra `bench` for PyTorch and tokamax
     python -m kernels.bench --data=fashion_mnist --sweep=50          # apt-get install dataset-fashion-mnist
     python -m kernels.bench --data=latents.npy --t=0.1,0.5,0.9 --growth
+    python -m kernels.bench --workloads=all                          # what people compute, beside PyTorch, each in its own process
 
 Every implementation here, NumPy, PyTorch's dense softmax and attention, tokamax and KeOps compute the velocity of rectified flow for
 queries from the path. Repeats are interleaved, so that a busy machine slows all alike; medians count, after a first call, timed apart.
@@ -10,6 +11,7 @@ Share is of the machine's sgemm rate: the fastest library's time for the two mat
 bench.csv, bench.png and bench.svg to --workdir.
 """
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ from absl import app, flags
 
 from kernels.benchmark.competitors import DEFAULT, PEERS, PYTORCH, ours
 from kernels.benchmark.runner import PairedScores, exponents, figure, growth, load, swept, table, write
+from kernels.benchmark.workloads import SMALL, WORKLOADS, compare
 
 
 def pin(threads: int) -> None:
@@ -46,6 +49,7 @@ _SWEEP = flags.DEFINE_integer("sweep", 0, "also sum over so many evenly spaced t
 _GROWTH = flags.DEFINE_bool("growth", False, "also time synthetic data against N and D, and fit exponents")
 _GROWTH_N = flags.DEFINE_list("growth_n", ["1000", "4000", "16000", "60000"], "sizes for --growth")
 _GROWTH_D = flags.DEFINE_list("growth_d", ["64", "256", "784", "3072"], "sizes for --growth")
+_WORKLOADS = flags.DEFINE_enum("workloads", None, ["all", "small"], "instead: what people compute, beside PyTorch")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/bench", "folder of bench.csv and the figure, which are replaced")
 
 
@@ -63,8 +67,27 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(130)
 
 
+def run_workloads(folder: Path) -> None:
+    """The table of workloads, into workloads.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for row in compare(WORKLOADS if _WORKLOADS.value == "all" else SMALL, max(1, _REPEATS.value // 3), print):
+        rows.append(row)
+        print(
+            f"{row['workload']:36} t = {row['t']:<5} {row['ours_ms']:8.2f} ms  PyTorch {row['pytorch_ms']:8.2f} ms  "
+            f"{row['ratio']:.2f} x  error {row['velocity_error']:.1e}",
+            flush=True,
+        )
+    file = folder / "workloads.json"
+    file.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "rows": rows}, indent=1) + "\n")
+    print(f"\nTable: {file.resolve()}")
+
+
 def run(folder: Path) -> None:
     """All that the flags ask for."""
+    if _WORKLOADS.value:
+        run_workloads(folder)
+        return
     times = [_number(t, "t") for t in _T.value]
     for name, value in (("n", _N.value), ("d", _D.value), ("queries", _QUERIES.value), ("repeats", _REPEATS.value)):
         if value < 1:

@@ -19,9 +19,8 @@ from jaxtyping import Array, Float, Int, Num
 
 from flowjax.oracle.compiled import FORWARD, OracleOutput, Spec, coefficients, finished, output_of, program_of
 from kernels.float64 import float64_scope
-from kernels.posterior.api import by_host
 from kernels.posterior.cpu.cost_model import Choice
-from kernels.posterior.cpu.dispatch import Calibration, CpuEngine
+from kernels.posterior.cpu.dispatch import Calibration, CpuEngine, by_host
 from kernels.posterior.cpu.results import Queries
 from kernels.posterior.distributed.sharded import Sharded
 from kernels.posterior.out_of_core.engine import posterior_out_of_core

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from kernels.float64 import float64_scope, to32, to64
-from kernels.posterior.api import IMPLEMENTATIONS, by_host, plan, posterior64
-from kernels.posterior.cpu.dispatch import CpuEngine
+from kernels.posterior.api import IMPLEMENTATIONS, plan, posterior64
+from kernels.posterior.cpu.dispatch import CpuEngine, by_host
 from kernels.posterior.cpu.results import Queries
 from kernels.posterior.cpu.tuning import TUNING
 from kernels.posterior.out_of_core.engine import posterior_out_of_core

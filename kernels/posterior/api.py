@@ -12,7 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array
 
 from kernels.float64 import float64_scope, to32, to64
-from kernels.posterior.cpu.dispatch import CpuEngine
+from kernels.posterior.cpu.dispatch import CpuEngine, by_host
 from kernels.posterior.cpu.results import Answer
 from kernels.posterior.cpu.results import Queries as HostQueries
 from kernels.posterior.distributed.collectives import Shards
@@ -139,6 +139,7 @@ def choose(implementation: str | None) -> str:
     return implementation
 
 
+# Long for its docstring: it is the door.
 def posterior(
     queries: ArrayLike,
     alpha: ArrayLike,
@@ -236,38 +237,6 @@ def moments_of(answer: Answer, full: bool) -> Moments:
     """The answer of the CPU engine."""
     kept: dict[str, Any] = {f.name: getattr(answer, f.name) if full or f.name == "denoised" else None for f in dataclasses.fields(Moments)}
     return Moments(**kept)
-
-
-def by_host(
-    engine: CpuEngine | None,
-    samples: Samples,
-    queries: HostQueries,
-    how: PosteriorSettings,
-    finish: Callable[[Answer], Output],
-    compiled: Callable[[np.ndarray], Output],
-) -> Output | None:
-    """What the CPU engine answers, and a compiled program for the queries that it leaves; None where there is no engine for these settings,
-    or it answers nothing.
-
-    Args:
-      finish: from its answer to what is wanted, in NumPy arrays.
-      compiled: the same for some of the queries, by their rows.
-    """
-    if engine is None or not engine.possible(how):
-        return None
-    answer = engine(samples, queries, tolerance=how.tolerance)
-    if answer is None:
-        return None
-    found = jax.tree.map(lambda v: v if v.dtype in (np.int32, np.float32) else v.astype(np.float32), finish(answer))
-    left = np.flatnonzero(~answer.answered)
-    if left.size:
-        rest = compiled(np.resize(left, 1 << (len(left) - 1).bit_length()))  # few sizes, and so few programs
-        for whole, more in zip(jax.tree.leaves(found), jax.tree.leaves(rest), strict=True):
-            whole[left] = np.asarray(more)[: len(left)]
-    return _to_device(found)
-
-
-_to_device = jax.jit(lambda found: found)  # for many small arrays six times as fast as `jax.device_put`
 
 
 @bind(jax.jit, static_argnames="how")

@@ -62,14 +62,11 @@ class Pivots(NamedTuple):
     @classmethod
     def at(cls, samples: HostSamples, queries: Queries, rows: Int[np.ndarray, " B"]) -> "Pivots":
         """The sample `rows[q]` for query q."""
-        x, alpha, sigma, velocity_center, _, _ = queries
-        position, reflected = (np.empty(x.shape) for _ in range(2))
-        square, moving, score = np.empty((3, len(x)))
-        numba_kernels.around(
-            x, alpha, sigma, velocity_center, samples.center, samples.rows, rows, position, reflected, square, moving, score
-        )
+        position, reflected = (np.empty(queries.x.shape) for _ in range(2))
+        square, moving, score = found = np.empty((3, len(queries.x)))
+        numba_kernels.around(queries, samples.center, samples.rows, rows, position, reflected, found)
         prior = samples.log_prior[rows]
-        return cls(rows, prior - square / (2 * sigma**2), prior + score, position, reflected, square, moving)
+        return cls(rows, prior - square / (2 * queries.sigma**2), prior + score, position, reflected, square, moving)
 
 
 class ApproximateSums(NamedTuple):
@@ -144,14 +141,10 @@ def moments(
     seconds, shift = np.empty((len(queries.x), 5)), samples.shift if others is not None else np.zeros(samples.d, np.float32)
     total, square, score, away, light, light_square, below = sums.T
 
-    def finish(first: int, last: int) -> None:
-        numba_kernels.finish(
-            first, last, queries.x, queries.velocity_center, queries.velocity_rate, pivots.position, samples.center, shift,
-            mean, weighted, light, total, found.denoised, found.velocity, seconds,
-        )  # fmt: skip
-
+    frame = pivots.position, samples.center, shift
+    of_means, result = (mean, weighted, np.ascontiguousarray(light), np.ascontiguousarray(total)), (found.denoised, found.velocity, seconds)
     with np.errstate(invalid="ignore", divide="ignore"):  # of those that have no pairs
-        task.on_cores(len(queries.x), finish, least=8)
+        task.on_cores(len(queries.x), lambda a, b: numba_kernels.finish(a, b, queries, frame, of_means, result), least=8)
         cross, from_center, apart, moving, size = seconds.T
         # Σ w ‖y - p‖² of the others = Σ w ‖y - c‖² - 2 Σ w (y - p)·(p - c) - Σ w ‖p - c‖², p the pivot
         away = away + np.maximum(light_square - 2 * cross - light * from_center, 0)
@@ -177,17 +170,17 @@ def _weighed(
 ) -> tuple[Pivots, _Heaviest, np.ndarray, np.ndarray, np.ndarray]:
     """The pivots, the heaviest, Σ w (y - pivot) of pairs that are not sure, Σ w y of the others, and the sums of `add_pairs`."""
     samples = task.samples
-    x, alpha, sigma, _, _, _ = task.queries
-    of_rows = samples.rows, samples.square_norms, samples.log_prior, samples.original
-    own_prior = samples.log_prior[pivots.row]
+    x = task.queries.x
+    of_samples = samples.rows, samples.square_norms, samples.log_prior, samples.original
+    of_pivots = pivots.position, pivots.reflected, samples.log_prior[pivots.row], cut
+    of_pairs = pairs.rows, pairs.queries, logs, sure
 
     def work(first: int, last: int) -> tuple[np.ndarray, ...]:
         mean, sums = np.zeros(x.shape), np.zeros((len(x), 7))
         weighted = np.zeros(x.shape, np.float32) if others is None else np.empty((len(x), 0), np.float32)
         highest, whose = np.full(len(x), -np.inf), pivots.row.copy()  # so that all are computed by the same code, and ties are
-        some = pairs.rows, pairs.queries, logs, sure, first, last
-        result = mean, weighted, sums, highest, whose
-        numba_kernels.add_pairs(pivots.reflected, alpha, sigma, *of_rows, pivots.position, own_prior, cut, *some, *result)
+        result = numba_kernels.PairSums(mean, weighted, sums, highest, whose)
+        numba_kernels.add_pairs((task.queries.alpha, task.queries.sigma), of_samples, of_pivots, of_pairs, first, last, result)
         return result
 
     every = task.on_cores(

@@ -9,7 +9,7 @@ CPU can do them; of products of bytes with 16 bits, added up two by two, LLVM fi
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int16
@@ -105,45 +105,43 @@ def raise_floors(bounds, start, first, last, table, query_tables, floor):  # typ
             floor[q] = max(floor[q], value - width)
 
 
+class Search(NamedTuple):
+    """What a search is of, and how far it has come."""
+
+    table: Any
+    query_tables: Any
+    below: Any
+    """`[B]`, how far a sample's bound may lie below the floor for it to survive: the cut, and what float32 hides."""
+    cut: Any
+    """`[B]`, how far below the highest score a sample does not matter."""
+    floor: Any
+    """`[B]`: the highest score does not lie below it; raised to what the bytes say a score is at least."""
+    scored: Any
+    """`[B]`: how many samples have been scored by their bytes, added to."""
+    most: Any
+    """`[B]`: queries for which more are scored are given up."""
+    counts: Any
+    """`[3]`, of leaves bounded for a query by the first columns, by more of them, and by bytes of the other coordinates; added to."""
+
+
+# Long: numba makes one loop of it, whose sums stay in registers from bound to bound.
 @compiled
-def survivors_by_bounds(  # type: ignore[no-untyped-def]  # pragma: no cover
-    bounds,
-    first,
-    last,
-    lowest,
-    highest,
-    everywhere,
-    table,
-    query_tables,
-    below,
-    cut,
-    floor,
-    counts,
-    scored,
-    most,
-    places,
-    queries,
-    values,
-    widths,
-    at,
-):  # fmt: skip
+def survivors_by_bounds(bounds, lowest, highest, everywhere, search, first, last, room):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Pairs of sample and query that may lie within the cut of the query's highest score: of the leaves that may have some by columns, of
-    those that stand by columns and the bytes of coordinates, and of those by all bytes.
+    those that survive columns and the bytes of coordinates, and of those by all bytes.
 
     Args:
       bounds: `[leaves, B]` float32, of each leaf; of leaves `first` to `last`.
       lowest, highest: `[B]` float32: leaves of queries whose bound is not between, the latter not included, are left for another call.
       everywhere: bound the samples of the others too, whatever these bounds say.
-      below: `[B]`, how far a sample's bound may lie below the floor for it to survive: the cut, and what float32 hides.
-      cut, floor: `[B]`: the floor is raised to what the bytes say a score is at least.
-      counts: `[3]`, of leaves bounded for a query by the first columns, by more of them, and by bytes of the other
-        coordinates; added to.
-      scored, most: `[B]`: how many samples have been scored by their bytes, added to; queries that exceed `most` are given up.
-      places, queries, values, widths: result, written from `at` on: a score is within its width of its value.
+      room: places, queries, values and widths of pairs, the result: a score is within its width of its value.
 
     Returns:
       Where to go on (short of `last` where there is no more room), and how many pairs there are.
     """
+    table, query_tables, below, cut, floor, scored, most, counts = search
+    places, queries, values, widths = room
+    at = 0
     b = bounds.shape[1]
     bits, step, lost, length = query_tables.middle
     least, sums, more, bound = np.empty(b, np.float32), np.empty(LEAF, np.float32), np.empty(LEAF, np.float32), np.empty(LEAF, np.float32)
@@ -203,16 +201,16 @@ def survivors_by_bounds(  # type: ignore[no-untyped-def]  # pragma: no cover
 
 
 @compiled
-def survivors_by_scores(  # type: ignore[no-untyped-def]  # pragma: no cover
-    scores, first, start, table, query_tables, least, cut, floor, scored, most, places, queries, values, widths, at
-):
+def survivors_by_scores(scores, least, search, start, first, room):  # type: ignore[no-untyped-def]  # pragma: no cover
     """The same by scores of all.
 
     Args:
       scores: `[n, B]` float32, of the places from `start` on; those from `first` on are still to do.
       least: `[B]` float32: pairs of a lower score do not matter.
     """
-    n, b = scores.shape
+    table, query_tables, cut, floor, scored, most = search.table, search.query_tables, search.cut, search.floor, search.scored, search.most
+    places, queries, values, widths = room
+    (n, b), at = scores.shape, 0
     for i in range(first - start, n):
         if at + b > places.shape[0]:
             return start + i, at

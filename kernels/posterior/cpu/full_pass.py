@@ -245,11 +245,11 @@ class RunningSums:
     def _weigh(self, scores: np.ndarray, start: int, negligible: np.ndarray, limit: np.ndarray, sums: np.ndarray) -> int:
         """Scores to weights; candidates, to the list. How many weights are not 0."""
         first, count = 0, 0
-        bounds, room = (negligible.astype(np.float32), limit.astype(np.float32)), max(TUNING.dense_room, scores.shape[1])
+        limits, room = (self._own, negligible.astype(np.float32), limit.astype(np.float32)), max(TUNING.dense_room, scores.shape[1])
         while first < len(scores):
             rows, queries = np.empty((2, room), np.int32)
-            of_rows = scores, first, start, self._samples.square_norms
-            first, at, more = numba_kernels.weigh(*of_rows, self._own, *bounds, sums, rows, queries, self.counts, self._most)
+            found = rows, queries, self.counts
+            first, at, more = numba_kernels.weigh(scores, first, start, self._samples.square_norms, limits, sums, found, self._most)
             count += more
             if at:
                 self.pairs.append(Pairs.unscored(rows[:at], queries[:at]))

@@ -9,7 +9,7 @@ Scores lie as `[samples, queries]`, so that all that is done for each query is d
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -106,9 +106,10 @@ def directions(x, alpha, sigma, center, away, g, squares, offset):  # type: igno
 
 
 @compiled
-def around(x, alpha, sigma, velocity_center, center, samples, rows, base, reflected, squares, moving, scores):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Of one sample for each query: itself and 2x - α y, as float64, ‖x - α y‖², ‖y - κ x‖², and its score without its prior,
-    (α/σ²)(x - α c)·(y - c) - (α²/2σ²) ‖y - c‖²."""
+def around(queries, center, samples, rows, base, reflected, found):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Of one sample for each query: itself and 2x - α y, as float64; as `found` `[3, B]` ‖x - α y‖², ‖y - κ x‖², and its score without its
+    prior, (α/σ²)(x - α c)·(y - c) - (α²/2σ²) ‖y - c‖²."""
+    x, alpha, sigma, velocity_center = queries.x, queries.alpha, queries.sigma, queries.velocity_center
     for q in range(x.shape[0]):
         y, own, into, mirror, away, along, norm, near = samples[rows[q]], x[q], base[q], reflected[q], 0.0, 0.0, 0.0, 0.0
         for i in range(center.shape[0]):
@@ -120,34 +121,46 @@ def around(x, alpha, sigma, velocity_center, center, samples, rows, base, reflec
             norm += gap * gap
             away += (value - velocity_center[q] * point) ** 2
             near += (point - alpha[q] * value) ** 2
-        squares[q], moving[q] = near, away
         rate = alpha[q] / sigma[q] ** 2
-        scores[q] = rate * along - rate * alpha[q] / 2 * norm
+        found[0, q], found[1, q], found[2, q] = near, away, rate * along - rate * alpha[q] / 2 * norm
+
+
+class PairSums(NamedTuple):
+    """What `add_pairs` adds to, w = exp(log weight - that of the pivot)."""
+
+    mean: Any
+    """`[B, D]` float64, Σ w (y - pivot) of pairs whose log weight is not sure."""
+    light: Any
+    """`[B, D]` float32, Σ w y of those whose is."""
+    sums: Any
+    """`[B, 7]` Σ w, Σ w², Σ w log w; of those from differences Σ w ‖y - pivot‖²; of the others Σ w and Σ w ‖y - c‖²; Σ w of those left
+    out."""
+    highest: Any
+    """`[B]`, the highest log weight from differences, relative to the pivot's, and ..."""
+    whose: Any
+    """... its sample: of equals, the caller's lowest index."""
 
 
 @compiled
-def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
-    reflected, alpha, sigma, samples, norms, prior, index, base, own_prior, cut, rows, queries, logs, sure, first, last,
-    mean, light, sums, highest, whose,
-):  # fmt: skip
+def add_pairs(queries, samples, pivots, pairs, first, last, result):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Weigh pairs `first` to `last`, and add them to the moments of their queries.
 
     Args:
-      norms: of the samples, ‖y - c‖².
-      base: `[B, D]`, the pivot of each query, to whose log weight all are relative; `own_prior`, its log prior; `reflected`, 2x - α
-        base.
-      cut: `[B]`, how far below the peak a sample is left out.
-      logs, sure: of each pair its log weight relative to the peak, where that is sure; where not, it is computed from differences.
-      mean: `[B, D]` float64, Σ w (y - base) of those that are not, w = exp(log weight - peak).
-      light: `[B, D]` float32, Σ w y of those that are.
-      sums: `[B, 7]` Σ w, Σ w², Σ w log w; of those from differences Σ w ‖y - base‖²; of the others Σ w and Σ w ‖y - c‖²; Σ w of those
-        left out.
-      highest, whose: `[B]`, the highest log weight from differences, relative to the base's, and its sample: of equals, the caller's
-        lowest index.
+      queries: their α and σ.
+      samples: the rows, their ‖y - c‖², log prior and the caller's index.
+      pivots: to whose log weights all are relative: `[B, D]` position and 2x - α position, their log prior, and how far below them a sample
+        is left out.
+      pairs: row and query of each, its log weight relative to the pivot's, and whether that is sure: if not, it is computed from
+        differences.
+      result: `PairSums`, added to.
     """
+    (alpha, sigma), (rows_of, norms, prior, index) = queries, samples
+    base, reflected, own_prior, cut = pivots
+    rows, asked, logs, sure = pairs
+    mean, light, sums, highest, whose = result
     for pair in range(first, last):
-        q, j = queries[pair], rows[pair]
-        y, z = samples[j], logs[pair]
+        q, j = asked[pair], rows[pair]
+        y, z = rows_of[j], logs[pair]
         if not sure[pair]:
             z = prior[j] - own_prior[q] + alpha[q] * _nearer(reflected[q], alpha[q], base[q], y) / (2 * sigma[q] ** 2)
             if z > highest[q] or (z == highest[q] and index[j] < index[whose[q]]):
@@ -197,23 +210,24 @@ def highest(scores, start, k, norms, prior, best, where):  # type: ignore[no-unt
             best[q] = max(best[q], value)
 
 
+# Long: numba makes one loop of it, whose weights stay in a first cache.
 @compiled
-def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
-    scores, first, start, norms, peak, negligible, limit, sums, rows, queries, counts, most
-):
+def weigh(scores, first, start, norms, limits, sums, room, most):  # type: ignore[no-untyped-def]  # pragma: no cover  # noqa: PLR0915  # one loop
     """Scores become weights, exp(score - peak), and are summed; those of candidates become 0, and the pairs are named.
 
     Args:
       scores: `[n, B]` float32, of the samples from `start` on; from row `first` on.
-      negligible, limit: `[B]` float32: a sample whose score is so far from the peak or farther below it becomes 0; one above the limit is
-        a candidate.
+      limits: `[B]` float32 peak, and relative to it negligible and limit: a sample whose score is no more than negligible becomes 0, one
+        above the limit is a candidate.
       sums: `[6, B]`, added to: Σ w, Σ w², Σ w (score - peak), Σ w norm of those that are neither, Σ w of all, Σ w of the negligible.
-      rows, queries: result: the candidates.
-      counts: `[B]`, how many candidates each query has, added to; of those beyond `most` nothing is kept.
+      room: rows and queries of the candidates, the result; and `[B]`, how many candidates each query has, added to: of those beyond `most`
+        nothing is kept.
 
     Returns:
       Where to go on (short of n where there is no more room), how many candidates there are, and how many weights are not 0.
     """
+    peak, negligible, limit = limits
+    rows, queries, counts = room
     n, b = scores.shape
     count, at = 0, 0
     some, z, bits = np.zeros((6, b), np.float32), np.empty(b, np.float32), np.empty(b, np.int32)
@@ -306,17 +320,19 @@ def add_scaled(total, scale, more):  # type: ignore[no-untyped-def]  # pragma: n
 
 
 @compiled
-def finish(  # type: ignore[no-untyped-def]  # pragma: no cover
-    first, last, x, velocity_center, rate, base, center, shift, mean, weighted, of_light, total, denoised, velocity, found
-):
+def finish(first, last, queries, frame, sums, result):  # type: ignore[no-untyped-def]  # pragma: no cover
     """The means of queries `first` to `last`, their velocities, and what their second moments need.
 
     Args:
-      mean: `[B, D]` Σ w (y - base) of the samples weighed from differences.
-      weighted: `[B, D]` Σ w (y - shift) of the others; `of_light` their Σ w, and `total` that of all.
-      denoised, velocity: result: base + mean, and the rate times what that lies from κ x.
-      found: `[B, 5]` result: Σ w (y - base)·(base - c) of those others, ‖base - c‖², ‖mean - base‖², ‖mean - κ x‖², ‖mean‖².
+      frame: `[B, D]` positions p of the pivots, the centre c and the shift.
+      sums: `[B, D]` Σ w (y - p) of the samples weighed from differences and Σ w (y - shift) of the others; Σ w of those others, and of all.
+      result: `[B, D]` float32 means, and velocities; `[B, 5]` Σ w (y - p)·(p - c) of those others, ‖p - c‖², ‖mean - p‖², ‖mean - κ x‖²,
+        ‖mean‖².
     """
+    x, velocity_center, rate = queries.x, queries.velocity_center, queries.velocity_rate
+    base, center, shift = frame
+    mean, weighted, of_light, total = sums
+    denoised, velocity, found = result
     for q in range(first, last):
         middle, own, moved, light, point, to_mean, to_velocity = base[q], mean[q], 0.0, weighted[q], x[q], denoised[q], velocity[q]
         cross, away, apart, moving, size, inverse = 0.0, 0.0, 0.0, 0.0, 0.0, 1 / total[q]

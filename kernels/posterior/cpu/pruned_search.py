@@ -16,7 +16,16 @@ from jaxtyping import Bool, Float, Int
 
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.accumulate import Pairs, Pivots, Task, moments
-from kernels.posterior.cpu.bounds import LEAF, bounds_of_leaves, multiply, panels_of, raise_floors, survivors_by_bounds, survivors_by_scores
+from kernels.posterior.cpu.bounds import (
+    LEAF,
+    Search,
+    bounds_of_leaves,
+    multiply,
+    panels_of,
+    raise_floors,
+    survivors_by_bounds,
+    survivors_by_scores,
+)
 from kernels.posterior.cpu.index import Index
 from kernels.posterior.cpu.query_tables import QueryTables
 from kernels.posterior.cpu.results import Answer, Queries, by_tiles
@@ -150,9 +159,9 @@ class PrunedSearch:
             best = np.partition(sampled, k, axis=0)[k]
             rounds = [(best, infinite), (-infinite, best)]
 
-        def some(lowest: np.ndarray, highest: np.ndarray, core: int, start: int, stop: int) -> Step:
-            fixed = everywhere, self.index.table, self._query_tables, below, cut, floor, counts[core]
-            return lambda first, *more: survivors_by_bounds(bounds, first, stop, lowest, highest, *fixed, *more)
+        def some(lowest: np.ndarray, highest: np.ndarray, core: int, start: int, stop: int, scored: np.ndarray) -> Step:
+            search = Search(self.index.table, self._query_tables, below, cut, floor, scored, most, counts[core])
+            return lambda first, room: survivors_by_bounds(bounds, lowest, highest, everywhere, search, first, stop, room)
 
         self.scored[:] = 0
         pairs = [self._through(TUNING.core_rows // LEAF, self._leaves, functools.partial(some, *between), most) for between in rounds]
@@ -165,20 +174,22 @@ class PrunedSearch:
         panels, step, kappa = panels_of(query_tables.whole.bits), query_tables.whole.step.astype(np.float32), query_tables.kappa32
         hidden = query_tables.widest(self.index) + query_tables.slack_of_products
         self.scored[:] = 0
+        unused = np.zeros(3, np.int64)
         memory = [np.empty((TUNING.core_rows, len(cut)), np.float32) for _ in range(cores())]
 
-        def some(core: int, start: int, stop: int) -> Step:
+        def some(core: int, start: int, stop: int, scored: np.ndarray) -> Step:
             scores, best, whose = memory[core][: stop - start], np.full(len(cut), -np.inf, np.float32), np.empty(len(cut), np.int32)
             multiply(scores, table.whole.digits[start:stop], panels, step)
             numba_kernels.highest(scores, start, kappa, table.norms, table.prior, best, whose)
             np.maximum(floor, best + query_tables.offset - hidden, out=floor)
             least = np.nextafter((floor - cut - hidden - query_tables.offset).astype(np.float32), np.float32(-np.inf))
-            return lambda first, *more: survivors_by_scores(scores, first, start, table, query_tables, least, cut, floor, *more)
+            search = Search(table, query_tables, cut, cut, floor, scored, most, unused)
+            return lambda first, room: survivors_by_scores(scores, least, search, start, first, room)
 
         return self._through(TUNING.core_rows, slice(self._leaves.start * LEAF, self._leaves.stop * LEAF), some, most)
 
-    def _through(self, size: int, every: slice, some: Callable[[int, int, int], "Step"], most: np.ndarray) -> Pairs:
-        """All pairs that `some(core, start, stop)` finds, `size` things at a time, with their rows; `scored` is counted."""
+    def _through(self, size: int, every: slice, some: Callable[[int, int, int, np.ndarray], "Step"], most: np.ndarray) -> Pairs:
+        """All pairs that `some(core, start, stop, scored)` finds, `size` things at a time, with their rows; `scored` is counted."""
         found: dict[int, list[Pairs]] = {}
         rooms = [Pairs.none(TUNING.pruned_room) for _ in range(cores())]
         scored = [np.zeros(len(most), np.int64) for _ in range(cores())]
@@ -187,9 +198,9 @@ class PrunedSearch:
         def work(core: int) -> None:
             for start in parts:
                 stop, first, found[start] = min(start + size, every.stop), start, []
-                step = some(core, start, stop)
+                step = some(core, start, stop, scored[core])
                 while first < stop:
-                    first, at = step(first, scored[core], most, *rooms[core], 0)
+                    first, at = step(first, rooms[core])
                     found[start].append(Pairs(*(v[:at].copy() for v in rooms[core])))
 
         on_every_core(work)

@@ -98,6 +98,7 @@ def rows_of_process(n: int, mesh: Mesh) -> np.ndarray:
     return np.sort(np.concatenate([np.arange(shard, n, count) for shard in _own_shards(mesh)]))
 
 
+# A little over sixty lines: half of them say what a caller must know to load his own shard.
 def shard_samples(
     data: ArrayLike, mesh: Mesh, *, labels: ArrayLike | None = None, counts: ArrayLike | None = None, n: int | None = None
 ) -> Sharded:

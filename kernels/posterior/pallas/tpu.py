@@ -18,6 +18,7 @@ from kernels.posterior.types import Queries, Samples
 from kernels.precision import Precision
 
 
+# A little over sixty lines, for its docstring.
 def pallas_tpu(
     queries: Queries,
     samples: Samples,
@@ -154,6 +155,7 @@ def _kernel(ranges: Any, *refs: Any, layout: Layout) -> None:
         work.finish(tile)
 
 
+# Long: a pallas_call is one expression, and each of its specs stands beside the array that it is of.
 @functools.partial(jax.jit, static_argnames=("layout", "vmem_limit", "interpret"))
 def _call(
     direction: Float[Array, "B D"],

@@ -173,6 +173,7 @@ def weighted_sum(weights: Float[Array, "B k"], rows: Float[Array, "B k D"]) -> F
     return jnp.sum(weights[:, :, None] * rows, axis=1)
 
 
+# A little over sixty lines: each sum is taken apart and put together in the order in which the head of this file derives it.
 def settle(partial: Partial, queries: Queries, samples: Samples, shards: Shards, n: int | None = None) -> Settled:
     """Exact moments from a Partial over all samples; `unsettled` marks the queries for which float32 was not enough.
 
