@@ -9,7 +9,7 @@ OF_THE_WHOLE = {"contracts", "untrusted_input"}
 """Of all source files together."""
 
 
-def tests_of(file: pathlib.Path) -> dict[str, str]:
+def functions_of(file: pathlib.Path) -> dict[str, str]:
     """Each test function of a file, and its decorators."""
     module = ast.parse(file.read_text(encoding="utf-8"))
     functions = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
@@ -22,7 +22,7 @@ def test_each_contract_names_tests_that_ci_runs():
     wrong = [line for line in lines if not re.search(r"`tests/\S+::test_\w+`", line)]
     assert len(lines) > 40
     for path, name in re.findall(r"`(tests/\S+?)::(\w+)`", text):
-        found = tests_of(ROOT / path) if (ROOT / path).is_file() else {}
+        found = functions_of(ROOT / path) if (ROOT / path).is_file() else {}
         if name not in found or found[name].startswith("pytest.mark.long"):
             wrong.append(f"{path}::{name}")
     assert wrong == []
