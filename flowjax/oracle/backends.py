@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -18,9 +19,11 @@ from jax.sharding import Mesh as DeviceMesh
 from jaxtyping import Array, Float, Int, Num
 
 from flowjax.oracle.compiled import FORWARD, OracleOutput, Spec, coefficients, finished, output_of, program_of
+from flowjax.runtime.files import write_whole
 from kernels.float64 import float64_scope
 from kernels.posterior.cpu.cost_model import Choice
 from kernels.posterior.cpu.dispatch import Calibration, CpuEngine, by_host
+from kernels.posterior.cpu.index_file import load_index, save_index
 from kernels.posterior.cpu.results import Queries
 from kernels.posterior.distributed.sharded import Sharded
 from kernels.posterior.out_of_core.engine import posterior_out_of_core
@@ -192,7 +195,13 @@ class InMemory(Backend):
         """The index of the CPU engine, where there is one for these settings."""
         if self.engine is None or not self.engine.possible(spec.how):
             return None
-        return self.engine.prepare(self.samples, calibration=calibration, cache=cache).calibration
+        path = None if cache is None else pathlib.Path(cache)
+        index = None if path is None else load_index(self.engine.host_samples(self.samples), path)
+        prepared = self.engine.prepare(self.samples, calibration=calibration, index=index)
+        if path is not None and index is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, lambda partial: save_index(prepared.index, partial))
+        return prepared.calibration
 
     def tree_flatten(self) -> tuple[tuple[Samples], CpuEngine | None]:
         return (self.samples,), self.engine and self.engine.fresh()

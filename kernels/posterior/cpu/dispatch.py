@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import math
-import os
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,7 +15,6 @@ from kernels.posterior.cpu.cost_model import RATIOS, Choice, Costs, SurvivorFrac
 from kernels.posterior.cpu.full_pass import dense_posterior
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.index import Index, build_index
-from kernels.posterior.cpu.index_file import load_index, save_index
 from kernels.posterior.cpu.pruned_search import pruned_posterior
 from kernels.posterior.cpu.results import Answer, Queries
 from kernels.posterior.cpu.threads import one_thread_each
@@ -104,22 +102,19 @@ class CpuEngine:
             return True
         return how.implementation == "streaming" and how.precision == "highest" and jax.default_backend() == "cpu"
 
-    def prepare(self, samples: Samples, *, calibration: Calibration | None = None, cache: str | os.PathLike[str] | None = None) -> Prepared:
+    def prepare(self, samples: Samples, *, calibration: Calibration | None = None, index: Index | None = None) -> Prepared:
         """The index of the samples, and what things cost with it; made at the first call.
 
         Args:
           calibration: measured before; None: it is measured.
-          cache: a file for the index: read if it is of these samples, written if not.
+          index: of these samples, from a file; None: it is made.
         """
         with self._lock:
             if self._prepared is None:
-                host = self._host_samples(samples)
-                index = load_index(host, cache) if cache is not None else None
+                host = self.host_samples(samples)
                 if index is None:
                     logging.getLogger(__name__).info("making the index of %d samples of %d numbers", host.n, host.d)
                     index = build_index(host)
-                    if cache is not None:
-                        save_index(index, cache)
                 self._host, self._prepared = index, Prepared(index, calibration or self._measured(index))
             elif calibration is not None:
                 self._prepared = Prepared(self._prepared.index, calibration)
@@ -145,7 +140,7 @@ class CpuEngine:
         if unit != 1:
             queries = queries._replace(x=queries.x.astype(np.float64) / unit, sigma=queries.sigma / unit)
         with one_thread_each():
-            host = self._host_samples(samples)
+            host = self.host_samples(samples)
             inside = (queries.sigma > 0) & np.isfinite(queries.x).all(axis=1) & fit_float32(host, queries) & host.has_class(queries.label)
             if not inside.any():
                 return None
@@ -161,7 +156,8 @@ class CpuEngine:
             return None
         return found if unit == 1 else found.times(unit)
 
-    def _host_samples(self, samples: Samples) -> HostSamples:
+    def host_samples(self, samples: Samples) -> HostSamples:
+        """The samples as this engine reads them."""
         if self._host is None:
             self._host = HostSamples.of(samples)
         return self._host

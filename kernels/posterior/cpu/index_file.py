@@ -3,8 +3,6 @@
 import dataclasses
 import hashlib
 import os
-import pathlib
-import tempfile
 import zipfile
 from typing import Any
 
@@ -18,7 +16,7 @@ FORMAT = 1
 
 
 def save_index(index: Index, path: str | os.PathLike[str]) -> None:
-    """Write the index; whoever reads meanwhile sees the old file or the new one."""
+    """Write the index."""
     table = index.table
     arrays: dict[str, Any] = {
         "format": FORMAT,
@@ -33,17 +31,14 @@ def save_index(index: Index, path: str | os.PathLike[str]) -> None:
         **{name: getattr(table, name) for name in ("low", "high", "likely", "columns", "norms", "prior")},
         **{f"{name}_{part}": v for name in ("middle", "whole") for part, v in getattr(table, name)._asdict().items()},
     }
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as aside:
-        np.savez(aside, **arrays)
-    os.replace(aside.name, path)
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def load_index(samples: HostSamples, path: str | os.PathLike[str]) -> Index | None:
     """The index of these samples from a file; None if there is no file, or it is of other samples, or of another format."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             if int(file["format"]) != FORMAT or str(file["digest"]) != digest_of(samples):
                 return None
             found = {name: file[name] for name in file.files}

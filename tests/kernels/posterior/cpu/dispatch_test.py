@@ -1,11 +1,15 @@
 """The CPU engine: when it makes an index, and that the host drives it."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flowjax.oracle import Oracle
+from kernels.posterior import posterior
+from kernels.posterior.cpu.dispatch import Calibration
 from kernels.posterior.cpu.tuning import CpuTuning
 from tests.kernels.posterior.cpu.adversaries import DATA
 
@@ -38,3 +42,28 @@ def test_the_default_makes_an_index_when_it_pays(monkeypatch):
         np.testing.assert_allclose(found.velocity, wanted.velocity, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(found.variance, wanted.variance, rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(found.top1_index, wanted.top1_index)
+
+
+def test_prepare_keeps_the_index_and_decides_as_before(tmp_path):
+    """From a calibration that went through JSON and an index from a file, another oracle gives the same bits."""
+    data, file = DATA["falling spectrum"], tmp_path / "folder" / "index.npz"
+    first, second = Oracle(data), Oracle(data)
+    chosen = first.prepare(cache=file)
+    again = Calibration.from_dict(json.loads(json.dumps(chosen.as_dict())))
+    made = file.stat().st_mtime_ns
+    assert second.prepare(calibration=again, cache=file).as_dict() == chosen.as_dict()
+    assert file.stat().st_mtime_ns == made
+    for t in (0.05, 0.9):
+        one, other = first(0.9 * data[:8], t), second(0.9 * data[:8], t)
+        np.testing.assert_array_equal(one.velocity, other.velocity)
+        np.testing.assert_array_equal(one.log_density, other.log_density)
+    assert Oracle(data, implementation="streaming").prepare() is None
+    with pytest.raises(ValueError, match=r"a calibration is what Calibration\.as_dict gave"):
+        Calibration.from_dict({"costs": {}})
+
+
+def test_a_query_of_a_class_without_samples_is_nan():
+    """Also where the host computes; the others of its batch are answered."""
+    data = DATA["gaussians"]
+    found = posterior(data[:3], 0.5, 0.5, data, labels=np.arange(500) % 2, query_labels=np.array([0, 7, 1]))
+    np.testing.assert_array_equal(np.isnan(found.denoised).all(axis=1), [False, True, False])
