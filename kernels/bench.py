@@ -22,7 +22,7 @@ from absl import app, flags
 
 from kernels.benchmark.competitors import DEFAULT, PEERS, PYTORCH, ours
 from kernels.benchmark.runner import PairedScores, exponents, figure, growth, load, swept, table, write
-from kernels.benchmark.workloads import SMALL, WORKLOADS, compare
+from kernels.benchmark.workloads import SMALL, TABLE, WORKLOADS, compare
 
 
 def pin(threads: int) -> None:
@@ -79,7 +79,8 @@ def run_workloads(folder: Path) -> None:
             flush=True,
         )
     file = folder / "workloads.json"
-    file.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "rows": rows}, indent=1) + "\n")
+    by_name = {f"{row['workload']}, t = {row['t']}": row for row in rows}
+    file.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "columns": TABLE, "rows": by_name}, indent=1) + "\n")
     print(f"\nTable: {file.resolve()}")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh as DeviceMesh
 from jaxtyping import Array, Float, Int, Num
 
-from flowjax.oracle.compiled import FORWARD, OracleOutput, Spec, coefficients, finished, output_of, program_of
+from flowjax.oracle.compiled import FORWARD, OracleOutput, Rows, Spec, coefficients, finished, output_of, program_of
 from flowjax.runtime.files import write_whole
 from kernels.float64 import float64_scope
 from kernels.posterior.cpu.cost_model import Choice
@@ -30,8 +30,6 @@ from kernels.posterior.out_of_core.engine import posterior_out_of_core
 from kernels.posterior.out_of_core.source import Chunks
 from kernels.posterior.types import Samples
 
-Rows = Array | np.ndarray
-"""Of queries: NumPy arrays where the host computes."""
 LEAST_TILE = 8
 """Queries that a dense pass takes together at least: fewer make poor matrix products."""
 
@@ -174,7 +172,7 @@ class InMemory(Backend):
         if seen and self.engine is not None and self.engine.possible(spec.how):
             of = coefficients(spec.path, np.asarray(t))
             queries = Queries(np.asarray(x), of.alpha, of.sigma, of.center, of.rate, np.asarray(label))
-            finish = functools.partial(output_of, of=of, full=spec.how.full)
+            finish = functools.partial(output_of, of=of, path=spec.path, x=queries.x, full=spec.how.full)
             out = by_host(self.engine, self.samples, queries, spec.how, finish, compiled)
             if out is not None:
                 return out

@@ -86,6 +86,10 @@ def _output(path: Path, d: int, x: Array, time: Array, found: Moments) -> Oracle
     return OracleOutput(**{name: v if v.dtype == jnp.int32 else to32(v) for name, v in more.items()})
 
 
+Rows = Array | np.ndarray
+"""Of queries: NumPy arrays where the host computes."""
+
+
 class Coefficients(NamedTuple):
     """Of a path at `B` times, on the host, float64: u* = A E[x_1 | x_t] + B x = A (E[x_1 | x_t] - κ x)."""
 
@@ -124,8 +128,12 @@ def _of_times(path: Path) -> Callable[[Array], Array]:
     return jax.jit(found)
 
 
-def output_of(answer: Answer, of: Coefficients, *, full: bool) -> OracleOutput:
+def output_of(answer: Answer, of: Coefficients, path: Path, x: Float[np.ndarray, "B D"], *, full: bool) -> OracleOutput:
     """From the answer of the CPU engine, in NumPy arrays."""
+    at_end = np.flatnonzero(of.sigma == 0)
+    if at_end.size:
+        nearest, own = answer.denoised[at_end].astype(np.float64), x[at_end].astype(np.float64)
+        answer.velocity[at_end] = np.asarray(_velocity_at_end(path, own, nearest))
     if not full:
         return OracleOutput(velocity=answer.velocity, denoised=answer.denoised)  # type: ignore[arg-type]  # NumPy arrays, until `by_host` has them all
     same: dict[str, Any] = {
@@ -153,9 +161,12 @@ def _velocity_center(path: Path, t: Float[Array, " B"]) -> Float[Array, " B"]:
     return -path.B(inside) / path.A(inside)
 
 
-def _velocity_at_end(path: Path, x: Float[Array, "B D"], nearest: Float[Array, "B D"]) -> Float[Array, "B D"]:
-    away = jnp.sum((x - nearest) ** 2, axis=1) > 1e-24 * jnp.sum(nearest**2, axis=1)
-    return jnp.where(away[:, None], jnp.nan, path.velocity_scale_at_sample * x)
+def _velocity_at_end(path: Path, x: Rows, nearest: Rows) -> Rows:
+    """The limit at a sample, and NaN elsewhere; in NumPy or JAX arrays."""
+    some: Any = np if isinstance(x, np.ndarray) else jnp
+    away = some.sum((x - nearest) ** 2, axis=1) > 1e-24 * some.sum(nearest**2, axis=1)
+    found: Rows = some.where(away[:, None], some.nan, path.velocity_scale_at_sample * x)
+    return found
 
 
 def _jacobian_product(spec: Spec, samples: Samples | Sharded, x: Array, t: Array, label: Array, v: Array) -> Float[Array, "B D"]:

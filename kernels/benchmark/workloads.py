@@ -24,6 +24,17 @@ from kernels.posterior.cpu.results import Queries
 from kernels.posterior.cpu.tuning import TUNING
 from kernels.posterior.types import by_class, prepare
 
+TABLE = {
+    "workload": "{workload}",
+    "samples": "{n:,} x {d:,}",
+    "queries": "{queries}",
+    "t": "{t}",
+    "flowjax, ms": "{ours_ms:.1f}",
+    "PyTorch, ms": "{pytorch_ms:.1f}",
+    "x PyTorch": "{ratio:.2f}",
+    "error": "{velocity_error:.0e}",
+}
+"""How a document shows the rows."""
 OURS, PYTORCH = "flowjax", "PyTorch dense"
 CALLS = 15
 """Calls of a process, after two; the median counts."""
@@ -74,7 +85,8 @@ def compare(workloads: dict[str, Workload], rounds: int, say: Callable[[str], No
                         every.append(json.loads(done.stdout.splitlines()[-1]))
                 ours, torch = (float(np.median([one["ms"] for one in found[library]])) for library in (OURS, PYTORCH))
                 error = max(one["error"] for one in found[OURS])
-                yield {"workload": name, "t": t, "ours_ms": ours, "pytorch_ms": torch, "ratio": torch / ours, "velocity_error": error}
+                of = {"n": workload.n, "d": workload.d, "queries": workload.queries}
+                yield {"workload": name, **of, "t": t, "ours_ms": ours, "pytorch_ms": torch, "ratio": torch / ours, "velocity_error": error}
 
 
 def measure(library: str, workload: Workload, t: float, file: str) -> dict[str, float]:

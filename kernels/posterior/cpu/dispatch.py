@@ -19,6 +19,7 @@ from kernels.posterior.cpu.pruned_search import pruned_posterior
 from kernels.posterior.cpu.results import Answer, Queries
 from kernels.posterior.cpu.threads import one_thread_each
 from kernels.posterior.cpu.tuning import TUNING
+from kernels.posterior.cpu.zero_noise import nearest_posterior
 from kernels.posterior.settings import PosteriorSettings
 from kernels.posterior.types import LARGEST_SCORE, Samples
 
@@ -141,12 +142,14 @@ class CpuEngine:
             queries = queries._replace(x=queries.x.astype(np.float64) / unit, sigma=queries.sigma / unit)
         with one_thread_each():
             host = self.host_samples(samples)
-            inside = (queries.sigma > 0) & np.isfinite(queries.x).all(axis=1) & fit_float32(host, queries) & host.has_class(queries.label)
-            if not inside.any():
-                return None
+            sound = np.isfinite(queries.x).all(axis=1) & host.has_class(queries.label)
+            inside = sound & (queries.sigma > 0) & fit_float32(host, queries)
             found = Answer.none(*queries.x.shape)
+            nearest_posterior(host, queries, np.flatnonzero(sound & (queries.sigma == 0)), found)
             due = samples.values.size >= TUNING.least_indexed and self._prunable >= TUNING.index_cost
-            if self.always or self._prepared is not None or due:
+            if not inside.any():
+                pass
+            elif self.always or self._prepared is not None or due:
                 self._by_cost(self.prepare(samples), queries, inside, tolerance, found)
             else:
                 dense_posterior(host, queries, np.flatnonzero(inside), found)
