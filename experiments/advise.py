@@ -141,7 +141,7 @@ def _rows(
             "what": "cost of an oracle sweep on this CPU",
             "value": f"{cost.mean():.0%} of dense passes",
             "range": f"{cost.min():.0%} to 100% by t" if cost.min() < 1 else "",
-            "evidence": f"{samples.n:,} samples; as the planner expects (Oracle.relative_cost); what was timed: docs/performance.md",
+            "evidence": f"{samples.n:,} samples; as the cost model expects (Oracle.relative_cost); what was timed: docs/performance.md",
         },
     ]
 

@@ -126,7 +126,7 @@ def test_t_0_and_t_1_take_a_dense_pass():
 
 
 def test_a_query_with_too_many_survivors_is_left_unanswered():
-    """On a sphere about the query nothing can be skipped; and the planner, which counted on data of the path, does not know."""
+    """On a sphere about the query nothing can be pruned; and the cost model, which counted on data of the path, does not know."""
     data = np.concatenate([DATA["a sphere about the query"], 50 * np.eye(D, dtype=np.float32)])
     x, ones = np.zeros((70, D), np.float32), np.ones(70)
     found = Answer.none(70, D)
