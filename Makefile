@@ -1,10 +1,11 @@
 # Everything runs in .venv, which is made on first use and made anew when setup.cfg changes.
 #   make demo        the oracle sweep on real digits, and where its report lies
-#   make test        every test not marked slow
-#   make test-slow   the rest
+#   make test        every test not marked slow or long
+#   make test-slow   those marked slow
+#   make test-long   longer forms of other tests, by hand: CONTRIBUTING.md
 #   make drill       DRILL_FAULTS faults to jobs of several processes; the last line says what was lost
 #   make launch-dry  render what is submitted to a cloud, and check it; submits nothing
-#   make lint        ruff and mypy
+#   make lint        ruff, mypy, the direction of imports, and whether the documents have the numbers of docs/figures
 #   make clean       remove .venv and what the demo wrote
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo test test-slow drill launch-dry lint clean
+.PHONY: demo test test-slow test-long drill launch-dry lint clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m experiments.oracle_sweep --workdir=demo --overwrite
@@ -22,6 +23,9 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-slow
 	$(BIN)/python -m pytest -m slow
+
+test-long: $(VENV)/.installed-slow
+	$(BIN)/python -m pytest -m long
 
 DRILL_FAULTS ?= 50
 
@@ -41,6 +45,8 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/fill_numbers.py --check
 
 clean:
 	rm -rf $(VENV) demo

@@ -154,11 +154,7 @@ def _takeaway(samples: data.DataSet, found: TurningPoint, predicted: Prediction,
     return (
         f"{samples.name} turns at t = {shown_time(found.measured)} (95 %: {shown_time(found.ci_low)} to {shown_time(found.ci_high)}; "
         f"predicted {shown_time(predicted.t)}{', which is unsure' if predicted.unsure else ''}). "
-        + (
-            f"But {found.remark}."
-            if found.remark
-            else f"PrunedSearch for the timestep shift near s = {settings.shift.value:.3g}; {guidance}."
-        )
+        + (f"But {found.remark}." if found.remark else f"Look for the timestep shift near s = {settings.shift.value:.3g}; {guidance}.")
     )
 
 

@@ -21,13 +21,14 @@ from experiments.common.data import open_data
 from experiments.common.factories import checked_settings, json_settings, named_function
 from flowjax import data
 from flowjax.data.encoder import Encoder, PatchPca
-from flowjax.data.encoding import encode_records
+from flowjax.data.encoding import EncodingSettings, encode_records
 from flowjax.data.sources.latent_stats import STATS, read_stats
 from flowjax.reporting.page import Section
 from flowjax.reporting.strip import rows_figure
 from flowjax.reporting.workdir import WorkDir
 
 
+# It is a little over sixty lines: what is done and what is written of it, in one order.
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """The whole experiment; returns the sentence to take away."""
     started = time.perf_counter()
@@ -37,10 +38,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         config.out or f"latents/{records.name}",
         records,
         encoder,
-        flips=config.flips,
-        dtype=config.dtype,
-        shard_size=config.shard_size,
-        batch_size=config.batch_size,
+        EncodingSettings(config.flips, config.dtype, config.shard_size, config.batch_size),
         process_index=config.process_index,
         process_count=config.process_count,
         progress=app.progress,

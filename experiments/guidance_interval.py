@@ -24,8 +24,7 @@ from ml_collections import ConfigDict
 
 from experiments.common import app
 from experiments.common.frechet_scores import NEAR, Scores, check, turn_and_advice
-from experiments.common.result_store import CELLS
-from experiments.common.trained_models import MODELS, about_data, about_model, obtain, own_data, strength
+from experiments.common.trained_models import CELLS, MODELS, about_data, about_model, obtain, own_data, strength
 from flowjax.analysis.paired_scores import PairedScores, percent
 from flowjax.analysis.verdict import Verdict, judge
 from flowjax.fields import convert_interval, guided
@@ -94,43 +93,16 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "num_seeds": config.num_seeds,
             "frechet": {"none": none._asdict(), "best": contest.score(contest.best)._asdict()},
             "best": best,
-            "own": {
-                name: {
-                    "interval": interval,
-                    "frechet": contest.score(intervals.index(interval))._asdict(),
-                    "against_none": contest.change(intervals.index(interval), 0)._asdict(),
-                    "regret": regret[name]._asdict(),
-                }
-                for name, interval in own.items()
-            },
+            "own": {name: {"interval": interval, **_found(contest, intervals.index(interval))} for name, interval in own.items()},
             "verdict": dataclasses.asdict(verdict),
             "takeaway": takeaway,
             "units": {"frechet": f"squared, in {config.quality.features} features", "t": "0 = noise, 1 = data"},
             **origin,
         },
     )
-    values = np.full((len(edges), len(edges)), np.nan)
-    for a, b in on_map:
-        values[edges.index(a), edges.index(b)] = contest.score(intervals.index((a, b))).value
-    advised = own.get(ADVISED)
-    said: dict[Interval | None, str] = {interval: f"{name}: " for name, interval in own.items()}
-    names = [said.get(interval, "") + _name(interval) for interval in listed]
-    picked = PairedScores(contest.scores[[intervals.index(interval) for interval in listed]])
-    published = {_name(interval): value for interval, value in PUBLISHED.items()}
     sections = [
-        Section(
-            "Where guidance pays",
-            f"The Fréchet distance with guidance of scale {config.scale:g} from one t to another, means over {config.num_seeds} seeds of "
-            f"{config.num_samples:,} samples. Blue is better than no guidance, red worse.",
-            workdir.save_figure("map", analysis_figures.interval_map(np.array(edges), values, none.value, advised, turn.measured)),
-            alt="Fréchet distance over the beginning and the end of the guidance interval",
-        ),
-        Section(
-            "Interval by interval",
-            "The paper's intervals, and those of this data set's own turning point; with 95 % of the difference from none. Dashed: none.",
-            workdir.save_figure("intervals", analysis_figures.intervals_figure(names, picked, 0, published)),
-            alt="Fréchet distance of each interval, here and in the paper",
-        ),
+        _map(config, workdir, edges, {span: contest.score(intervals.index(span)).value for span in on_map}, none.value, turn, own),
+        _listed(workdir, contest, intervals, listed, own),
         Section("Table 3, here and in the paper", "All that were tried are in guidance.csv and map.csv.", table=rows),
         Section(
             "How far from the best the advice lands",
@@ -141,6 +113,49 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     ]
     workdir.write_report("Where in time guidance pays", takeaway, sections, origin)
     return takeaway
+
+
+def _found(contest: PairedScores, i: int) -> dict[str, Any]:
+    """Of one interval: its score, its change from no guidance, and how far it is from the best."""
+    return {"frechet": contest.score(i)._asdict(), "against_none": contest.change(i, 0)._asdict(), "regret": contest.regret(i)._asdict()}
+
+
+def _map(
+    config: ConfigDict,
+    workdir: WorkDir,
+    edges: list[float],
+    scores: dict[Interval, float],
+    none: float,
+    turn: TurningPoint,
+    own: dict[str, Interval],
+) -> Section:
+    """Every interval between two of the edges."""
+    values = np.full((len(edges), len(edges)), np.nan)
+    for (a, b), value in scores.items():
+        values[edges.index(a), edges.index(b)] = value
+    return Section(
+        "Where guidance pays",
+        f"The Fréchet distance with guidance of scale {config.scale:g} from one t to another, means over {config.num_seeds} seeds of "
+        f"{config.num_samples:,} samples. Blue is better than no guidance, red worse.",
+        workdir.save_figure("map", analysis_figures.interval_map(np.array(edges), values, none, own.get(ADVISED), turn.measured)),
+        alt="Fréchet distance over the beginning and the end of the guidance interval",
+    )
+
+
+def _listed(
+    workdir: WorkDir, contest: PairedScores, intervals: list[Interval | None], listed: list[Interval | None], own: dict[str, Interval]
+) -> Section:
+    """The intervals that have a name."""
+    said: dict[Interval | None, str] = {interval: f"{name}: " for name, interval in own.items()}
+    names = [said.get(interval, "") + _name(interval) for interval in listed]
+    picked = PairedScores(contest.scores[[intervals.index(interval) for interval in listed]])
+    published = {_name(interval): value for interval, value in PUBLISHED.items()}
+    return Section(
+        "Interval by interval",
+        "The paper's intervals, and those of this data set's own turning point; with 95 % of the difference from none. Dashed: none.",
+        workdir.save_figure("intervals", analysis_figures.intervals_figure(names, picked, 0, published)),
+        alt="Fréchet distance of each interval, here and in the paper",
+    )
 
 
 ADVISED, NAVIGATION, REFINEMENT = "advised", "navigation alone", "refinement alone"

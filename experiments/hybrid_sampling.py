@@ -22,8 +22,8 @@ from ml_collections import ConfigDict
 
 from experiments.common import app
 from experiments.common.trained_models import MODELS, about_data, about_model, obtain, own_data, own_oracle, own_turning_point, strength
-from flowjax import stages
-from flowjax.analysis.hybrid import Hybrid, Memorized, checked_switches, hybrid_samples, memorized
+from flowjax import data, stages
+from flowjax.analysis.hybrid import Hybrid, Memorized, Steps, checked_switches, hybrid_samples, memorized
 from flowjax.analysis.verdict import Verdict, judge
 from flowjax.fields import OracleField
 from flowjax.reporting import sampling_figures
@@ -51,8 +51,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         OracleField(oracle),
         flow.field,
         noise(config.num_samples, training.shape, config.seed),
-        uniform_timesteps(config.num_steps) * flow.path.t_max,
-        switches,
+        Steps(uniform_timesteps(config.num_steps) * flow.path.t_max, switches),
         label,
         solver=solver,
         batch_size=config.batch_size,
@@ -86,6 +85,19 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         },
     )
     drawn = [
+        *_drawn(workdir, found, seen, training, config.show, target, behaviour),
+        beside_the_paper(_PAPER, verdict),
+        Section("In numbers", "All are in hybrid.csv.", table=rows),
+    ]
+    workdir.write_report("When following the oracle means copying", takeaway, drawn, origin)
+    return takeaway
+
+
+def _drawn(
+    workdir: WorkDir, found: Hybrid, seen: Memorized, training: data.DataSet, show: int, target: TurningPoint, behaviour: TurningPoint
+) -> list[Section]:
+    """The figures."""
+    return [
         Section(
             "How much is copied",
             "The share of copies among the samples, for each t at which the model takes over from the oracle. Held-out data show how often "
@@ -103,14 +115,10 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "What they look like",
             "Each row follows the oracle until another t_switch, each pair of columns begins in the same noise: the sample, and beside it "
             "its nearest training sample.",
-            workdir.save_figure("samples", sampling_figures.switches_figure(found, seen, training, config.show)),
+            workdir.save_figure("samples", sampling_figures.switches_figure(found, seen, training, show)),
             alt="Samples and their nearest training samples",
         ),
-        beside_the_paper(_PAPER, verdict),
-        Section("In numbers", "All are in hybrid.csv.", table=rows),
     ]
-    workdir.write_report("When following the oracle means copying", takeaway, drawn, origin)
-    return takeaway
 
 
 _PAPER = (

@@ -1,4 +1,4 @@
-"""PrunedSearch at data before training on them: ranges, statistics, spectrum, classes, duplicates, and what is likely to be wrong.
+"""Look at data before training on them: ranges, statistics, spectrum, classes, duplicates, and what is likely to be wrong.
 
     python -m experiments.inspect_data                                                # digits, in a few seconds
     python -m experiments.inspect_data --config.data.path=FILE_OR_FOLDER              # yours: docs/data.md
@@ -41,12 +41,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     origin = app.provenance("inspect_data", config, started)
     channels = [{"channel": c, "mean": float(found.mean[c]), "std": float(found.std[c])} for c in range(len(found.mean))]
     workdir.write_csv("channels.csv", channels)
-    workdir.write_csv("spectrum.csv", [{"rank": k + 1, "eigenvalue": float(value)} for k, value in enumerate(found.eigenvalues)])
-    if found.classes is not None and found.class_counts is not None:
-        rows = zip(found.classes.tolist(), found.class_counts.tolist(), strict=True)
-        workdir.write_csv(
-            "classes.csv", [{"label": k, "class": records.class_names[k] if records.class_names else str(k), "samples": n} for k, n in rows]
-        )
+    _write_tables(workdir, records, found)
     workdir.write_json(
         "summary.json",
         {
@@ -86,6 +81,15 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     ]
     workdir.write_report("Your data", takeaway, sections, origin)
     return takeaway
+
+
+def _write_tables(workdir: WorkDir, records: data.Records, found: Inspection) -> None:
+    workdir.write_csv("spectrum.csv", [{"rank": k + 1, "eigenvalue": float(value)} for k, value in enumerate(found.eigenvalues)])
+    if found.classes is not None and found.class_counts is not None:
+        rows = zip(found.classes.tolist(), found.class_counts.tolist(), strict=True)
+        workdir.write_csv(
+            "classes.csv", [{"label": k, "class": records.class_names[k] if records.class_names else str(k), "samples": n} for k, n in rows]
+        )
 
 
 def _facts(records: data.Records, found: Inspection) -> dict[str, Any]:

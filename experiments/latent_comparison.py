@@ -13,8 +13,6 @@ spaces.csv, spaces.md, loss.csv, figures/ and report.html to --workdir (runs/lat
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 import pathlib
 import time
@@ -28,14 +26,14 @@ from safetensors.numpy import save_file
 from experiments.common import app
 from experiments.common.data import load_data, open_data
 from experiments.common.frechet_scores import turn_and_advice
-from experiments.common.result_store import CELLS
 from experiments.common.timestep_errors import Errors
-from experiments.common.trained_models import MODELS, about_model, made, own_data, strength, train_within, training_config
+from experiments.common.trained_models import CELLS, MODELS, about_model, made, own_data, strength, train_within, training_config
 from experiments.configs import train as presets
 from experiments.configs.data import data_config
 from flowjax import stages
 from flowjax.analysis.statistics import Interval
 from flowjax.analysis.verdict import Verdict, judge
+from flowjax.data.cache import cached
 from flowjax.data.encoder import Encoder, PatchPca
 from flowjax.metrics.loss_by_t import ErrorsByTime
 from flowjax.metrics.waviness import Waviness, waviness
@@ -45,7 +43,6 @@ from flowjax.models.trained import load_trained
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
-from flowjax.runtime.storage import write_whole
 from flowjax.stages import TurningPoint
 
 SPACES = "spaces"
@@ -114,9 +111,20 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             **origin,
         },
     )
+    sections = [
+        *_drawn(config.num_queries, workdir, found),
+        Section("In numbers", "Effective dimensions: (Σ λ)² / Σ λ².", table=rows),
+        beside_the_paper(_PAPER, verdict),
+    ]
+    workdir.write_report("Smooth and wavy latent spaces", takeaway, sections, origin)
+    return takeaway
+
+
+def _drawn(num_queries: int, workdir: WorkDir, found: dict[str, Found]) -> list[Section]:
+    """The figures."""
     curves = {name: (one.errors.mean(), _refinement(one), None if one.waves is None else one.waves.fit) for name, one in found.items()}
     waves = {name: one.waves.value for name, one in found.items() if one.waves is not None}
-    sections = [
+    return [
         Section(
             "The loss against t",
             "Against the oracle of the training set, over its mean in refinement: only shapes can be compared. Dotted: the parabola that "
@@ -126,7 +134,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         ),
         Section(
             "Smooth or wavy",
-            f"The residual about that parabola, with 95 % over {config.num_queries} queries; what their number adds is taken off.",
+            f"The residual about that parabola, with 95 % over {num_queries} queries; what their number adds is taken off.",
             workdir.save_figure("waviness", analysis_figures.waviness_figure(waves)),
             alt="Waviness of each latent space",
         ),
@@ -136,11 +144,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             workdir.save_figure("spectrum", analysis_figures.spectra_figure({name: one.eigenvalues for name, one in found.items()})),
             alt="Spectrum of each latent space",
         ),
-        Section("In numbers", "Effective dimensions: (Σ λ)² / Σ λ².", table=rows),
-        beside_the_paper(_PAPER, verdict),
     ]
-    workdir.write_report("Smooth and wavy latent spaces", takeaway, sections, origin)
-    return takeaway
 
 
 _PAPER = (
@@ -231,18 +235,20 @@ def _autoencoder(config: ConfigDict, name: str, workdir: WorkDir) -> pathlib.Pat
 
 def _kept(config: ConfigDict, space: Space, block: ConfigDict, workdir: WorkDir) -> ConfigDict:
     """Samples encoded, each channel standardised, as images, in a file of the workdir's that is made once."""
-    depends_on = [space, block.to_dict(), None if space.path else [config.autoencoder.to_dict(), config.seed]]
-    digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:8]
-    file = workdir.live(SPACES) / f"{space.name}-{digest}.safetensors"
-    if not file.exists():
+
+    def encoded(folder: pathlib.Path) -> None:
         samples, encode = load_data(block), _encoder(config, space, workdir)
         found = np.concatenate([np.asarray(encode(part), np.float32) for part in np.array_split(samples.data, -(-samples.n // 1024))])
         images = found.reshape(samples.n, *as_image(found.shape[1:]))
         mean, std = images.mean((0, 1, 2)), images.std((0, 1, 2))
         arrays = {} if samples.labels is None else {"labels": samples.labels}
         arrays["data"] = (images - mean) / np.where(std > 0, std, 1)
-        file.parent.mkdir(exist_ok=True)
-        write_whole(file, lambda aside: save_file(arrays, aside))
+        save_file(arrays, folder / name)
+
+    made_by = None if space.path else [config.autoencoder.to_dict(), config.seed]
+    key = {"space": space, "data": block.to_dict(), "made by": made_by}
+    name = f"{space.name}.safetensors"
+    file = cached(workdir.live(SPACES), space.name, key, encoded) / name
     return data_config("arrays", path=str(file))
 
 

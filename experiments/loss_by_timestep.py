@@ -22,9 +22,9 @@ from ml_collections import ConfigDict
 
 from experiments.common import app
 from experiments.common.frechet_scores import turn_and_advice
-from experiments.common.result_store import CELLS
 from experiments.common.timestep_errors import Errors
 from experiments.common.trained_models import (
+    CELLS,
     MODELS,
     NOT_MEASURED,
     about_data,
@@ -45,6 +45,7 @@ from flowjax.models.trained import load_trained
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
+from flowjax.stages import TurningPoint
 
 LIVE = (MODELS, CELLS)
 FREE = app.ANY
@@ -110,6 +111,26 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             **origin,
         },
     )
+    drawn = _drawn(config, workdir, models, errors, gains, turn)
+    table = [{"model": m.name, "parameters": m.parameters, "steps": m.steps, "Fréchet ratio": m.flow.frechet_ratio} for m in models]
+    drawn += [
+        Section("In numbers", "Reductions of the mean squared error; relative: as a share of the first model's.", table=rows),
+        Section("The models", "Only the last is measured by its samples.", table=table),
+        beside_the_paper(_PAPER, verdict),
+    ]
+    workdir.write_report("Where capacity and training time pay", takeaway, drawn, origin)
+    return takeaway
+
+
+def _drawn(
+    config: ConfigDict,
+    workdir: WorkDir,
+    models: list[Model],
+    errors: dict[tuple[str, str], ErrorsByTime],
+    gains: list[Gain],
+    turn: TurningPoint,
+) -> list[Section]:
+    """The figures."""
     curves = {kind: {model.name: errors[model.name, kind].mean() for model in models} for kind in ("training", "held-out")}
     drawn = [
         Section(
@@ -131,14 +152,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
                 alt="Reduction of the error in navigation and in refinement",
             )
         )
-    table = [{"model": m.name, "parameters": m.parameters, "steps": m.steps, "Fréchet ratio": m.flow.frechet_ratio} for m in models]
-    drawn += [
-        Section("In numbers", "Reductions of the mean squared error; relative: as a share of the first model's.", table=rows),
-        Section("The models", "Only the last is measured by its samples.", table=table),
-        beside_the_paper(_PAPER, verdict),
-    ]
-    workdir.write_report("Where capacity and training time pay", takeaway, drawn, origin)
-    return takeaway
+    return drawn
 
 
 _PAPER = (

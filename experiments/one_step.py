@@ -23,6 +23,7 @@ from experiments.common import app
 from experiments.common.trained_models import MODELS, about_data, about_model, obtain, own_data, own_oracle, own_turning_point, strength
 from flowjax import data
 from flowjax.analysis.decision_times import Settled, Settling, settled_at, settling, settling_curves
+from flowjax.analysis.statistics import Curve
 from flowjax.analysis.verdict import Verdict, judge
 from flowjax.fields import Field, OracleField
 from flowjax.reporting import sampling_figures
@@ -31,6 +32,7 @@ from flowjax.reporting.strip import strip_figure
 from flowjax.reporting.workdir import WorkDir
 from flowjax.sampling import Solver, Trajectory, draw_labels, in_batches, noise, trajectory
 from flowjax.schedules import uniform_timesteps
+from flowjax.stages import TurningPoint
 
 LIVE = (MODELS,)
 FREE = app.ANY
@@ -41,10 +43,7 @@ MEAN_ENOUGH = 0.05
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """The whole experiment; returns the sentence to take away."""
     started = time.perf_counter()
-    if config.num_samples < 2 or config.show < 1:
-        raise ValueError(f"num_samples = {config.num_samples}, show = {config.show}: expected at least 2 and 1")
-    if not 0 < config.level < 1:
-        raise ValueError(f"level = {config.level}: expected a share in (0, 1)")
+    _check(config)
     solver = Solver(config.solver)
     flow = obtain(config.model, workdir)
     training, _ = own_data(flow, config.data)
@@ -91,6 +90,34 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             **origin,
         },
     )
+    sections = _drawn(config, workdir, runs, curves, settled, turn, training)
+    table = [{"run": name, "part": part, **at._asdict()} for name, parts in settled.items() for part, at in parts.items()]
+    sections += [
+        Section("Settled at", f"The t from which on {config.level:.0%} of the way is done, with 95 % intervals.", table=table),
+        beside_the_paper(_PAPER, verdict),
+    ]
+    workdir.write_report("When layout and details are decided", takeaway, sections, origin)
+    return takeaway
+
+
+def _check(config: ConfigDict) -> None:
+    if config.num_samples < 2 or config.show < 1:
+        raise ValueError(f"num_samples = {config.num_samples}, show = {config.show}: expected at least 2 and 1")
+    if not 0 < config.level < 1:
+        raise ValueError(f"level = {config.level}: expected a share in (0, 1)")
+
+
+def _drawn(
+    config: ConfigDict,
+    workdir: WorkDir,
+    runs: dict[str, Trajectory],
+    curves: dict[str, dict[str, Curve]],
+    settled: dict[str, dict[str, Settled]],
+    turn: TurningPoint,
+    training: data.DataSet,
+) -> list[Section]:
+    """The figures."""
+    t = np.asarray(runs["along the model"].t)
     shown = np.unique(np.linspace(0, len(t) - 1, min(12, len(t))).round().astype(int))
     assert training.value_range is not None
     sections = [
@@ -116,13 +143,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
                 alt=f"One-step predictions {name}",
             )
         )
-    table = [{"run": name, "part": part, **at._asdict()} for name, parts in settled.items() for part, at in parts.items()]
-    sections += [
-        Section("Settled at", f"The t from which on {config.level:.0%} of the way is done, with 95 % intervals.", table=table),
-        beside_the_paper(_PAPER, verdict),
-    ]
-    workdir.write_report("When layout and details are decided", takeaway, sections, origin)
-    return takeaway
+    return sections
 
 
 _PAPER = (

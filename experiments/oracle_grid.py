@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from experiments.common import app
 from flowjax import data, stages
 from flowjax.analysis.statistics import mean_interval
-from flowjax.analysis.verdict import Verdict, judge
+from flowjax.analysis.verdict import PREDICTED_WITHIN, Verdict, judge
 from flowjax.oracle import Oracle
 from flowjax.path import Path, path_by_name
 from flowjax.reporting import figures
@@ -19,8 +19,6 @@ from flowjax.reporting.workdir import WorkDir
 
 OTHER = 10_000
 """From the seed of a draw to that of its queries: of one seed noise and data can be the same numbers."""
-PREDICTED_WITHIN = 0.08
-"""By how much of it a turning point may be missed by its prediction."""
 
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:

@@ -43,6 +43,7 @@ LIVE = (MODELS,)
 FREE = app.ANY
 
 
+# It is a little over sixty lines: what is done and what is written of it, in one order.
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """Sample and write; returns the sentence to take away."""
     started = time.perf_counter()

@@ -22,8 +22,7 @@ from ml_collections import ConfigDict
 
 from experiments.common import app
 from experiments.common.frechet_scores import NEAR, Scores, check, turn_and_advice
-from experiments.common.result_store import CELLS
-from experiments.common.trained_models import MODELS, about_data, about_model, obtain, own_data, strength
+from experiments.common.trained_models import CELLS, MODELS, about_data, about_model, obtain, own_data, strength
 from flowjax.analysis.paired_scores import PairedScores, percent
 from flowjax.analysis.statistics import Interval
 from flowjax.analysis.verdict import Verdict, judge

@@ -47,7 +47,7 @@ from flowjax.runtime.watchdog import Watchdog
 from flowjax.schedules import TimeDistribution
 from flowjax.training.autoencoding import AutoencoderTask
 from flowjax.training.checkpoint import Checkpointer
-from flowjax.training.loop import Schedule, Trained, train
+from flowjax.training.loop import Observers, Schedule, Trained, train
 from flowjax.training.metrics import MetricWriter, NoMetricWriter, NoProgressLine, ProgressLine, read_metrics
 from flowjax.training.sharding import make_mesh, oracle_mesh, own_mesh, replicated
 from flowjax.training.step import Trainer, make_optimizer, parameters_digest
@@ -83,10 +83,12 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         seed=config.seed,
         constants=_constants(config, trainer, parts),
         checkpointer=checkpointer,
-        writer=lambda done: _writer(workdir, done + 1) if first else NoMetricWriter(),
-        progress=lambda done: ProgressLine(config.steps, done) if first else NoProgressLine(),
-        evaluate=evaluation,
-        watchdog=Watchdog(multihost.step_timeout()),
+        observers=Observers(
+            writer=lambda done: _writer(workdir, done + 1) if first else NoMetricWriter(),
+            progress=lambda done: ProgressLine(config.steps, done) if first else NoProgressLine(),
+            evaluate=evaluation,
+            watchdog=Watchdog(multihost.step_timeout()),
+        ),
     )
     if not first:  # which evaluates and reports
         return ""

@@ -335,16 +335,21 @@ def advice(turning_point: float | None, eigenvalues: ArrayLike, *, share: float 
         (odds * (1 - most) / most, odds * (1 - least) / least),
         f"Puts {share:.0%} of uniform steps before the turning point; {_SHARE_BY_TURN if by_turn else _SHARE_ALONE}",
     )
-    low, middle, high = (max(turning_point, _resolution_time(values, left, path or RectifiedFlow())) for left in UNRESOLVED)
+    return Advice(shift, _guidance(turning_point, values, path or RectifiedFlow()))
+
+
+def _guidance(turning_point: float, eigenvalues: Float[np.ndarray, " K"], path: Path) -> Recommendation[tuple[float, float]]:
+    """The guidance interval of `advice`."""
+    low, middle, high = (max(turning_point, _resolution_time(eigenvalues, left, path)) for left in UNRESOLVED)
     if interval_in_words((turning_point, middle)) == EMPTY:
-        early = _resolution_time(values, UNRESOLVED[1], path or RectifiedFlow())
+        early = _resolution_time(eigenvalues, UNRESOLVED[1], path)
         nothing = (
             f"No guidance interval: a linear denoiser has resolved three quarters of the variance at t = {early:.3g}, where the interval "
             f"would end, before the turning point at t = {turning_point:.3g}, where it would begin. Sample without guidance, or "
             "look for an interval by trial."
         )
-        return Advice(shift, Recommendation(None, None, nothing))
-    guidance = Recommendation(
+        return Recommendation(None, None, nothing)
+    return Recommendation(
         (turning_point, middle),
         ((turning_point, low), (turning_point, high)),
         "From the turning point to where a linear denoiser has resolved three quarters of the variance (range: two thirds to four "
@@ -352,7 +357,6 @@ def advice(turning_point: float | None, eigenvalues: ArrayLike, *, share: float 
         "interval on Fashion-MNIST, which is better than none, and begins later (0.4 to 0.6, turning point 0.29); on digits no guidance at "
         "all was best. Before the turning point guidance did harm on both: docs/results.md.",
     )
-    return Advice(shift, guidance)
 
 
 _SHARE_BY_TURN = (

@@ -26,11 +26,11 @@ from jax.sharding import PartitionSpec as P
 
 from kernels.posterior.api import PosteriorSettings, partial_of
 from kernels.posterior.api import run as posterior_program
-from kernels.posterior.blocks import check_precision, default_block_sizes
 from kernels.posterior.distributed.sharded import QUERIES, SAMPLES, abstract_samples
 from kernels.posterior.pallas.tpu_blocks import LANES, Generation, default_blocks, parts_of
-from kernels.posterior.queries import Queries
-from kernels.posterior.samples import Samples
+from kernels.posterior.settings import default_block_sizes
+from kernels.posterior.types import Queries, Samples
+from kernels.precision import check_precision
 from kernels.tpu_tools.compiler import devices_of, generation_of_topology, memory_of, without_tpu
 from kernels.tpu_tools.hlo import collectives
 from kernels.tpu_tools.schedule import DUMP_FLAGS, read_schedule

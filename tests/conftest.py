@@ -18,7 +18,7 @@ import jaxtyping
 # Before the packages are imported: every annotated function is checked at each call (under jit: when it is traced).
 jaxtyping.install_import_hook(["flowjax", "kernels", "experiments"], f"{__name__}.checked")
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import beartype
@@ -43,22 +43,18 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     return function if function.__name__ == "__init__" else beartype.beartype(function)
 
 
-EXACT = ("tests/kernels/", "tests/flowjax/oracle")
+EXACT = ("tests/kernels/", "tests/flowjax/oracle/oracle_test", "tests/flowjax/oracle/compiled_exact_")
 """Where numbers are held to rounding: programs are compiled there as users have them."""
-INTERPRETED = "tests/kernels/pallas_tpu_test.py"
+INTERPRETED = "tests/kernels/posterior/pallas/tpu_test.py"
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _compiled_fast_where_nothing_is_exact(request: pytest.FixtureRequest) -> Iterator[None]:
+def _compiled_fast_where_nothing_is_exact(request: pytest.FixtureRequest) -> None:
     """Elsewhere LLVM's optimisations are left out: most tests compile far longer than they compute."""
-    if request.node.nodeid.startswith(EXACT) and request.node.nodeid != INTERPRETED:
-        yield
-        return
-    for left_out in (True, False):
+    left_out = not request.node.nodeid.startswith(EXACT) or request.node.nodeid == INTERPRETED
+    if jax.config.read("jax_disable_most_optimizations") != left_out:
         jax.config.update("jax_disable_most_optimizations", left_out)
         jax.clear_caches()
-        if left_out:
-            yield
 
 
 @pytest.fixture(scope="session")

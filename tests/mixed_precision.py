@@ -14,7 +14,7 @@ from flowjax.data.pipeline import Batches
 from flowjax.data.sources.digits import records
 from flowjax.models import Architecture
 from flowjax.objective import Objective
-from flowjax.training.loop import Schedule, train
+from flowjax.training.loop import Observers, Schedule, train
 from flowjax.training.metrics import MetricWriter
 from flowjax.training.sharding import make_mesh
 from flowjax.training.step import Trainer, make_optimizer
@@ -42,7 +42,8 @@ def last_tenth(dtype: str, seed: int, steps: int) -> float:
     task = FlowTask(Architecture.named("Mi/4", digits.shape, 10), Objective(), digits.normalization, dtype)
     trainer = Trainer(task, make_optimizer(3e-3, warmup=50, decay_steps=steps), make_mesh(1, 1), ema_decay=0.999)
     kept = Kept()
-    train(trainer, Batches(digits, 128, seed=seed, label_dropout=0.1), Schedule(steps, log_every=1), seed=seed, writer=lambda first: kept)
+    batches = Batches(digits, 128, seed=seed, label_dropout=0.1)
+    train(trainer, batches, Schedule(steps, log_every=1), seed=seed, observers=Observers(lambda first: kept))
     return float(np.mean(kept.losses[-max(1, steps // 10) :]))
 
 

@@ -23,8 +23,9 @@ from flowjax.oracle import Oracle
 from flowjax.path import path_by_name
 from flowjax.reporting.page import Section
 from flowjax.reporting.samples import loss_by_t_figure, sample_grid
-from flowjax.reporting.workdir import WorkDir, plain
+from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime import storage
+from flowjax.runtime.strict_json import plain
 from flowjax.sampling import HEUN, draw_labels, in_batches, noise, sample
 from flowjax.schedules import uniform_timesteps
 from flowjax.training.loop import Schedule, train

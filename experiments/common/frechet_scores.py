@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from experiments.common.result_store import Cells
 from experiments.common.sample_quality import Quality
-from experiments.common.trained_models import own_oracle, own_turning_point, told_classes
+from experiments.common.trained_models import CELLS, own_oracle, own_turning_point, told_classes
 from flowjax import data, stages
 from flowjax.fields import Field
 from flowjax.models.flow import Flow
 from flowjax.reporting.workdir import WorkDir
+from flowjax.runtime.result_store import ResultStore
 from flowjax.sampling import Solver, draw_labels, in_batches, noise, sample
 from flowjax.stages import Advice, TurningPoint
 
@@ -37,7 +37,7 @@ class Scores:
         self._config, self._flow = config, flow
         self._solver = Solver(config.solver)
         self._quality = Quality(config.quality, flow, config.data, config.seed)
-        self._cells = Cells(workdir)
+        self._cells = ResultStore(workdir.live(CELLS))
         self._label = draw_labels(config.num_samples, flow.num_classes, seed=config.seed) if flow.num_classes else None
         shared = ("quality", "data", "num_samples", "solver", "seed")
         self._shared = {key: config.to_dict()[key] for key in shared} | {"reference": flow.digest}
@@ -78,5 +78,7 @@ def turn_and_advice(flow: Flow, training: data.DataSet, workdir: WorkDir, seed: 
     """Where the data that a flow was trained on turn, for the classes that it is told, and what follows; measured once."""
     by_class = told_classes(flow, training)
     depends_on = {"turning point of": training.provenance["sha256"], "by class": by_class, "path": repr(flow.path), "seed": seed}
-    turn = TurningPoint(**Cells(workdir)(depends_on, lambda: dataclasses.asdict(own_turning_point(own_oracle(flow, training), seed))))
+    turn = TurningPoint(
+        **ResultStore(workdir.live(CELLS))(depends_on, lambda: dataclasses.asdict(own_turning_point(own_oracle(flow, training), seed)))
+    )
     return turn, stages.advice(turn.measured, stages.covariance_spectrum(training.data), share=None, path=flow.path)

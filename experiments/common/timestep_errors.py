@@ -7,14 +7,14 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.common.result_store import Cells
-from experiments.common.trained_models import own_oracle, told_classes
+from experiments.common.trained_models import CELLS, own_oracle, told_classes
 from flowjax import data
 from flowjax.analysis.sweep import draw_pairs
 from flowjax.fields import Field
 from flowjax.metrics.loss_by_t import ErrorsByTime, LossByTimeMeter
 from flowjax.models.flow import Flow
 from flowjax.reporting.workdir import WorkDir
+from flowjax.runtime.result_store import ResultStore
 
 
 class Errors:
@@ -36,7 +36,7 @@ class Errors:
         num_queries: int,
         seed: int,
     ):
-        self._cells, self._training, self._queried = Cells(workdir), training, queried
+        self._cells, self._training, self._queried = ResultStore(workdir.live(CELLS)), training, queried
         self._times, self._num_queries, self._seed = times, num_queries, seed
         self._like, self._by_class = like, told_classes(like, training)
         self._depends_on = {

@@ -24,6 +24,8 @@ from flowjax.stages import TurningPoint
 
 MODELS = "models"
 """The live folder of a run in which models are trained once, and kept."""
+CELLS = "cells"
+"""The live folder of a run in which what is measured on models is kept: `flowjax.runtime.result_store`."""
 
 STRONG_ENOUGH = 3.0
 """The largest ratio of Fréchet distances of a model from which anything can be concluded: see `experiments.train`."""

@@ -1,0 +1,1 @@
+"""Presets of the binaries, one file for each."""

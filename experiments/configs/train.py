@@ -56,6 +56,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     return config
 
 
+# A configuration, key by key: it is long for the reasons that stand beside the keys.
 def _base() -> ConfigDict:
     config = ConfigDict()
     config.task = "flow"  # or classifier, autoencoder

@@ -33,12 +33,27 @@ def checked_switches(t_switch: ArrayLike) -> Float[np.ndarray, " S"]:
     return checked_times(np.asarray(t_switch, np.float64), "t_switch")
 
 
+class Steps:
+    """The grid of a solver, and the times at which hybrids switch.
+
+    Args:
+      t: `[T]`, of the solver. Each t_switch should lie on it: a step belongs to the field at its beginning.
+      t_switch: `[S]`, in [0, 1], rising.
+
+    Raises:
+      ValueError: t_switch that is empty, not rising, or outside [0, 1]; t as in `flowjax.sampling.sample`.
+    """
+
+    def __init__(self, t: ArrayLike, t_switch: ArrayLike):
+        self.t_switch: Float[np.ndarray, " S"] = checked_switches(t_switch)
+        self.t: Float[np.ndarray, " T"] = checked_times(np.asarray(t, np.float32), at_least=2)
+
+
 def hybrid_samples(
     oracle: Field,
     model: Field,
     x_0: Float[np.ndarray, "B *shape"],
-    t: ArrayLike,
-    t_switch: ArrayLike,
+    steps: Steps,
     label: Int[np.ndarray, " B"] | None = None,
     *,
     solver: Solver = EULER,
@@ -49,18 +64,10 @@ def hybrid_samples(
 
     The oracle is followed to the end once, and left at each t_switch.
 
-    Args:
-      t: `[T]` the grid of the solver. Each t_switch should lie on it: a step belongs to the field at its beginning.
-      t_switch: `[S]`, in [0, 1], rising.
-
-    Raises:
-      ValueError: t_switch that is empty, not rising, or outside [0, 1]; t as in `flowjax.sampling.sample`.
-
     References:
       arXiv 2512.02826, finding 3.
     """
-    switches = checked_switches(t_switch)
-    grid = checked_times(np.asarray(t, np.float32), at_least=2)
+    switches, grid = steps.t_switch, steps.t
 
     def batched(program: Callable[..., Any], x: np.ndarray) -> np.ndarray:
         return np.concatenate(list(in_batches(program, x, label, min(batch_size, len(x)))))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -175,6 +176,51 @@ def inspect(
     """
     if records.n < 2:
         raise ValueError(f"{records.name}: one sample; expected at least two to compare")
+    read = _read_all(records, progress)
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(records.n, min(records.n, max_compared), replace=False))
+    rows = records.normalization(records.read(chosen)).reshape(len(chosen), -1)
+    eigenvalues = covariance_spectrum(rows)
+    distinct = np.flatnonzero(np.isin(chosen, read.distinct))
+    queries = rng.choice(len(distinct), min(len(distinct), num_queries), replace=False)
+    distances, pairs = _nearest(rows[distinct], queries, 2 * float(eigenvalues.sum()))
+    classes, counts = (None, None) if records.labels is None else np.unique(records.labels, return_counts=True)
+    return Inspection(
+        n=records.n,
+        shape=records.shape,
+        low=read.low,
+        high=read.high,
+        mean=read.mean,
+        std=read.std,
+        stored_dtype=str(records.rows.dtype),
+        as_stored=records.normalization.is_identity,
+        num_classes=records.num_classes,
+        classes=classes,
+        class_counts=counts,
+        classes_chosen=bool(records.provenance.get("classes")),
+        duplicates=read.duplicates,
+        duplicates_across_classes=read.across,
+        eigenvalues=eigenvalues,
+        compared=len(chosen),
+        nearest=distances,
+        nearest_pairs=chosen[distinct[pairs]],
+    )
+
+
+class _Read(NamedTuple):
+    """What one pass over all samples finds: see `Inspection`."""
+
+    low: float
+    high: float
+    mean: np.ndarray
+    std: np.ndarray
+    distinct: list[int]
+    """Each sample that repeats no earlier one."""
+    duplicates: int
+    across: int
+
+
+def _read_all(records: Records, progress: Progress | None) -> _Read:
     channels = records.shape[-1] if len(records.shape) == 3 else 1
     low, high, total, square = np.inf, -np.inf, np.zeros(channels), np.zeros(channels)
     first: dict[bytes, int] = {}
@@ -201,34 +247,7 @@ def inspect(
     count = records.n * records.d // channels
     assert center is not None
     std = np.sqrt(np.maximum(square - total**2 / count, 0) / max(count - 1, 1))
-    rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.choice(records.n, min(records.n, max_compared), replace=False))
-    rows = records.normalization(records.read(chosen)).reshape(len(chosen), -1)
-    eigenvalues = covariance_spectrum(rows)
-    distinct = np.flatnonzero(np.isin(chosen, list(first.values())))
-    queries = rng.choice(len(distinct), min(len(distinct), num_queries), replace=False)
-    distances, pairs = _nearest(rows[distinct], queries, 2 * float(eigenvalues.sum()))
-    classes, counts = (None, None) if records.labels is None else np.unique(records.labels, return_counts=True)
-    return Inspection(
-        n=records.n,
-        shape=records.shape,
-        low=low,
-        high=high,
-        mean=center + total / count,
-        std=std,
-        stored_dtype=str(records.rows.dtype),
-        as_stored=records.normalization.is_identity,
-        num_classes=records.num_classes,
-        classes=classes,
-        class_counts=counts,
-        classes_chosen=bool(records.provenance.get("classes")),
-        duplicates=duplicates,
-        duplicates_across_classes=int(across),
-        eigenvalues=eigenvalues,
-        compared=len(chosen),
-        nearest=distances,
-        nearest_pairs=chosen[distinct[pairs]],
-    )
+    return _Read(low, high, center + total / count, std, list(first.values()), duplicates, int(across))
 
 
 def _nearest(

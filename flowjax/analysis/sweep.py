@@ -10,11 +10,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from flowjax.analysis.partial_sweep import PartialSweep
 from flowjax.data.dataset import Rows
 from flowjax.oracle import Oracle
 from flowjax.runtime import processes
 from flowjax.runtime.preemption import Preemption, Stopped
+from flowjax.runtime.result_store import ResultStore
 from flowjax.runtime.watchdog import Watchdog
 from flowjax.schedules import checked_times
 
@@ -91,7 +91,7 @@ def sweep(
     *,
     keep: int = 0,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
-    partial: PartialSweep | None = None,
+    store: ResultStore | None = None,
     watchdog: Watchdog | None = None,
 ) -> Sweep:
     """Follow every pair through t.
@@ -103,8 +103,8 @@ def sweep(
       t: `[T]` times in [0, 1), in any order.
       keep: K, the number of pairs whose queries and one-step predictions are kept.
       progress: wraps the iterator over the t that are left to do (`tqdm.tqdm`, for one).
-      partial: keeps what is found as it comes, and knows what was found before. With it SIGTERM, to any process, ends the sweep on all of
-        them when the t at work is done.
+      store: of arrays; keeps what is found as it comes, and knows what was found before. With it SIGTERM, to any process, ends the sweep on
+        all of them when the t at work is done.
       watchdog: hears of every call to the oracle.
 
     Raises:
@@ -112,16 +112,18 @@ def sweep(
       Stopped: SIGTERM came, and what was found is kept. It ends the process with the status `Exit.STOPPED`.
     """
     times = checked_times(np.asarray(t, np.float32), one=False, rising=False).tolist()
-    known = [] if partial is None else processes.of_first(lambda: partial.known(times))
-    found = {index: partial.read(index) for index in known} if partial is not None else {}
+    found: dict[int, dict[str, np.ndarray]] = {}
+    if store is not None:
+        known = processes.of_first(lambda: [index for index, time in enumerate(times) if store.find({"t": time}) is not None])
+        found = {index: store.read({"t": times[index]}) for index in known}
     with contextlib.ExitStack() as stack:
         guard = stack.enter_context(watchdog or Watchdog())
-        preemption = stack.enter_context(Preemption(enabled=partial is not None))
+        preemption = stack.enter_context(Preemption(enabled=store is not None))
         guard.beat()
         for index in progress([index for index in range(len(times)) if index not in found]):
             found[index] = _at(oracle, pairs, jnp.float32(times[index]), keep, guard)
-            if partial is not None:
-                processes.together(lambda index=index: partial.write(index, times[index], found[index]))  # type: ignore[misc]
+            if store is not None:
+                processes.together(lambda index=index: store.keep({"t": times[index]}, found[index]))  # type: ignore[misc]
             if preemption.asked(index + 1):
                 raise Stopped(f"t = {times[index]:.4g}")
     in_order = [found[index] for index in range(len(times))]

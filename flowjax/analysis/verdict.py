@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+PREDICTED_WITHIN = 0.08
+"""By how much of it a turning point may be missed by its prediction."""
 Outcome = Literal["reproduced", "partly", "not on this data", "model too weak"]
 
 

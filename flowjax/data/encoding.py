@@ -1,5 +1,6 @@
 """Latents of a data set, written to disk in LightningDiT's layout, shard by shard: an interrupted encoding is resumed."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -11,27 +12,47 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from flowjax.data.cache import locked
 from flowjax.data.encoder import Encoder
 from flowjax.data.formats.safetensors_file import read_safetensors
 from flowjax.data.recognize import ENCODING, SHARDS
 from flowjax.data.records import KEPT_DTYPES, Progress, Records
 from flowjax.data.sources import latents
 from flowjax.data.sources.latent_stats import STATS, compute_stats, save_stats
+from flowjax.runtime.locks import locked
 from flowjax.runtime.storage import write_whole
 
 DTYPES = {**KEPT_DTYPES, "float16": np.dtype("f2")}
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodingSettings:
+    """How latents are made and laid out.
+
+    Attributes:
+      flips: encode each mirror image too.
+      dtype: "float32", "float16" or "bfloat16".
+      shard_size: samples in a file.
+      batch_size: images encoded at once; the latents do not depend on it.
+    """
+
+    flips: bool = True
+    dtype: str = "float32"
+    shard_size: int = 10_000
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype={self.dtype!r}: expected {', '.join(DTYPES)}")
+        if self.shard_size < 1 or self.batch_size < 1:
+            raise ValueError(f"shard_size={self.shard_size}, batch_size={self.batch_size}: expected sizes above 0")
 
 
 def encode_records(
     folder: str | os.PathLike,
     records: Records,
     encoder: Encoder,
+    settings: EncodingSettings = EncodingSettings(),
     *,
-    flips: bool = True,
-    dtype: str = "float32",
-    shard_size: int = 10_000,
-    batch_size: int = 256,
     process_index: int = 0,
     process_count: int = 1,
     progress: Progress | None = None,
@@ -44,47 +65,38 @@ def encode_records(
 
     Args:
       folder: made if need be.
-      flips: encode each mirror image too.
-      dtype: "float32", "float16" or "bfloat16".
-      shard_size: samples in a file.
-      batch_size: images encoded at once.
       process_index, process_count: this process, and how many there are.
 
     Raises:
-      ValueError: a folder that holds other latents, latents that are NaN or infinite, unknown dtype or sizes.
+      ValueError: a folder that holds other latents, latents that are NaN or infinite, a process that is none of `process_count`.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}: expected {', '.join(DTYPES)}")
-    if shard_size < 1 or batch_size < 1 or not 0 <= process_index < process_count:
-        raise ValueError(
-            f"shard_size={shard_size}, batch_size={batch_size}, process {process_index} of {process_count}: expected sizes above 0"
-        )
-    if flips:
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process {process_index} of {process_count}: expected one from 0 to {process_count - 1}")
+    if settings.flips:
         records.check_can_mirror()
     root = pathlib.Path(folder).expanduser()
-    described = {"data": dict(records.provenance), "n": records.n, "encoder": dict(encoder.settings), "flips": flips, "dtype": dtype}
+    made_of = {"data": dict(records.provenance), "n": records.n, "encoder": dict(encoder.settings)}
+    layout = {"flips": settings.flips, "dtype": settings.dtype, "shard_size": settings.shard_size, "processes": process_count}
     try:
-        settings = json.loads(json.dumps(described | {"shard_size": shard_size, "processes": process_count}))
+        described = json.loads(json.dumps(made_of | layout))
     except TypeError as error:
         raise ValueError(f"encoder: its settings are to be plain JSON values ({error})") from error
     root.mkdir(parents=True, exist_ok=True)
     with locked(root / ENCODING):
-        _begin(root, settings)
-    for left in root.glob(f".latents_rank{process_index:02d}_*.partial-*"):  # of this process, when it was killed
-        left.unlink()
+        _begin(root, described)
     bounds = np.linspace(0, records.n, process_count + 1).astype(int)
     begin, end = int(bounds[process_index]), int(bounds[process_index + 1])
-    starts = range(begin, end, shard_size)
+    starts = range(begin, end, settings.shard_size)
     encode = jax.jit(encoder.encode)
     for k, start in enumerate(progress("shards")(starts) if progress else starts):
         file = root / f"latents_rank{process_index:02d}_shard{k:03d}.safetensors"
-        index = np.arange(start, min(start + shard_size, end))
+        index = np.arange(start, min(start + settings.shard_size, end))
         if not _is_whole(file, len(index)):
-            shard = _shard(records, index, encode, flips, DTYPES[dtype], batch_size)
+            shard = _shard(records, index, encode, settings)
             note = {"total_size": str(len(index))}  # one entry: the library writes several in an order that changes from run to run
             write_whole(file, functools.partial(save_file, shard, metadata=note))
     if process_index == 0:
-        _finish(root, settings, records.n, encoder, progress)
+        _finish(root, described, records.n, encoder, progress)
     return root
 
 
@@ -106,8 +118,6 @@ def _finish(root: pathlib.Path, settings: Mapping[str, Any], n: int, encoder: En
     rows = latents.open_shards(sorted(root.glob(SHARDS)))[0]
     if rows.shape[0] != n:
         raise ValueError(f"{root}: holds {rows.shape[0]:,} of {n:,} latents; run process 0 again when the others have ended")
-    for left in root.glob(".*.partial-*"):  # of processes that were killed
-        left.unlink()
     encoder.save(root)
     save_stats(root / f"{STATS}.safetensors", *compute_stats(rows, progress))
     _write(root / ENCODING, {"finished": True, "settings": settings})
@@ -125,18 +135,18 @@ def _is_whole(file: pathlib.Path, n: int) -> bool:
         return False
 
 
-def _shard(records: Records, index: np.ndarray, encode: Any, flips: bool, dtype: np.dtype, batch_size: int) -> dict[str, np.ndarray]:
-    shard = {"latents": _encoded(records, index, False, encode, dtype, batch_size)}
-    if flips:
-        shard["latents_flip"] = _encoded(records, index, True, encode, dtype, batch_size)
+def _shard(records: Records, index: np.ndarray, encode: Any, settings: EncodingSettings) -> dict[str, np.ndarray]:
+    shard = {"latents": _encoded(records, index, False, encode, settings)}
+    if settings.flips:
+        shard["latents_flip"] = _encoded(records, index, True, encode, settings)
     if records.labels is not None:
         shard["labels"] = records.labels[index].astype(np.int64)
     return shard
 
 
-def _encoded(records: Records, index: np.ndarray, mirror: bool, encode: Any, dtype: np.dtype, batch_size: int) -> np.ndarray:
+def _encoded(records: Records, index: np.ndarray, mirror: bool, encode: Any, settings: EncodingSettings) -> np.ndarray:
     """Latents `[n, C, H, W]` of samples or of their mirror images."""
-    parts = []
+    parts, batch_size, dtype = [], settings.batch_size, DTYPES[settings.dtype]
     for start in range(0, len(index), batch_size):
         batch = index[start : start + batch_size]
         padded = np.concatenate([batch, np.repeat(batch[-1:], batch_size - len(batch))])  # one shape, one program

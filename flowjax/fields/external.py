@@ -61,7 +61,7 @@ class ExternalField:
         return jnp.full(n, null) if label is None else jnp.where(label < 0, null, label.astype(jnp.int32))
 
 
-def external_field(
+def external_field(  # noqa: PLR0913  # how a model speaks: each of these a caller may have to say
     fn: Callable[..., Any],
     *,
     prediction: str = "velocity",

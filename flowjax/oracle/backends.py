@@ -6,6 +6,8 @@ Each backend answers flat queries `[B, D]` for `Oracle`, which checks what a cal
 import abc
 import contextlib
 import dataclasses
+import functools
+import os
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -15,22 +17,28 @@ import numpy as np
 from jax.sharding import Mesh as DeviceMesh
 from jaxtyping import Array, Float, Int, Num
 
-from flowjax.oracle.compiled import FORWARD, OracleOutput, Spec, coefficients, finished, program_of
+from flowjax.oracle.compiled import FORWARD, OracleOutput, Spec, coefficients, finished, output_of, program_of
 from kernels.float64 import float64_scope
-from kernels.posterior.api import moments_of, where_left
-from kernels.posterior.cpu.dispatch import Choice, Planner
+from kernels.posterior.api import by_host
+from kernels.posterior.cpu.cost_model import Choice
+from kernels.posterior.cpu.dispatch import Calibration, CpuEngine
 from kernels.posterior.cpu.results import Queries
 from kernels.posterior.distributed.sharded import Sharded
 from kernels.posterior.out_of_core.engine import posterior_out_of_core
 from kernels.posterior.out_of_core.source import Chunks
-from kernels.posterior.samples import Samples
+from kernels.posterior.types import Samples
 
+Rows = Array | np.ndarray
+"""Of queries: NumPy arrays where the host computes."""
 LEAST_TILE = 8
 """Queries that a dense pass takes together at least: fewer make poor matrix products."""
 
 
 class Backend(abc.ABC):
     """What `Oracle` asks of the place where its samples are. `spec.how.full` says whether all moments are wanted."""
+
+    on_host = False
+    """Whether queries are wanted in NumPy arrays where their values are seen."""
 
     @property
     @abc.abstractmethod
@@ -71,22 +79,24 @@ class Backend(abc.ABC):
         """In words, the first label (not -1) that has no samples; None if all have, or if that cannot be seen."""
 
     @abc.abstractmethod
-    def place(self, rows: Array) -> Array:
+    def place(self, rows: Rows) -> Rows:
         """Queries where the backend wants them."""
 
     @abc.abstractmethod
-    def evaluate(self, spec: Spec, x: Float[Array, "B D"], t: Float[Array, " B"], label: Int[Array, " B"]) -> OracleOutput:
+    def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:
         """The oracle's output, flat."""
 
     @abc.abstractmethod
-    def jvp(
-        self, spec: Spec, x: Float[Array, "B D"], t: Float[Array, " B"], label: Int[Array, " B"], v: Float[Array, "B D"]
-    ) -> Float[Array, "B D"]:
+    def jvp(self, spec: Spec, x: Rows, t: Rows, label: Rows, v: Rows) -> Float[Array, "B D"]:
         """The velocity's Jacobian times v."""
 
     @abc.abstractmethod
     def plan(self, spec: Spec, t: np.float32) -> Choice | str:
         """How queries at t are computed, or why there is no choice."""
+
+    def prepare(self, spec: Spec, calibration: Calibration | None, cache: str | os.PathLike[str] | None) -> Calibration | None:
+        """What is made ahead of calls; None: nothing is."""
+        return None
 
 
 @jax.tree_util.register_pytree_node_class
@@ -95,13 +105,18 @@ class InMemory(Backend):
 
     Args:
       samples: prepared.
-      planner: chooses between dense pass and pruned search where the host drives; None: there is no choice.
+      engine: what computes on the host; None: a compiled program does.
     """
 
     mesh = None
 
-    def __init__(self, samples: Samples, planner: Planner | None):
-        self.samples, self.planner = samples, planner
+    def __init__(self, samples: Samples, engine: CpuEngine | None):
+        self.samples, self.engine = samples, engine
+
+    @property
+    def on_host(self) -> bool:  # type: ignore[override]
+        """Where the CPU engine computes."""
+        return self.engine is not None and jax.default_backend() == "cpu" and all_seen(*jax.tree.leaves(self.samples))
 
     @property
     def n(self) -> int:
@@ -139,48 +154,53 @@ class InMemory(Backend):
             return None
         return _unknown(label, np.asarray(labels))
 
-    def place(self, rows: Array) -> Array:
+    def place(self, rows: Rows) -> Rows:
         """As they are."""
         return rows
 
-    def evaluate(self, spec: Spec, x: Array, t: Array, label: Array) -> OracleOutput:
-        """By the host's choice where all values are seen; by one compiled program otherwise, or for what the host leaves."""
+    def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:
+        """By the CPU engine where all values are seen; by a compiled program otherwise, or for what the engine leaves."""
         seen = all_seen(x, t, label, *jax.tree.leaves(self.samples))
         spec = spec_of_call(spec, t, host=seen)
-        if seen and self.samples.by_class and spec.how.implementation == "streaming":
-            spec = _tiled_by_class(spec, np.asarray(label))
-        out = self._by_host(spec, x, t, label) if seen else None
-        return evaluated(spec, self.samples, x, t, label) if out is None else out
 
-    def _by_host(self, spec: Spec, x: Array, t: Array, label: Array) -> OracleOutput | None:
-        """By the CPU engine, where that is cheaper than the compiled program; None where it answers nothing."""
-        if self.planner is None or not self.planner.possible(self.samples, spec.how):
-            return None
-        queries = Queries(np.asarray(x, np.float64), *coefficients(spec.path, np.asarray(t)), np.asarray(label))
-        found = self.planner(self.samples, queries, tolerance=spec.how.tolerance)
-        if found is None:
-            return None
-        with float64_scope():
-            out = finished(spec.path, self.samples.d, x, t, moments_of(found, spec.how.full))
-        return where_left(found, out, lambda rows: evaluated(spec, self.samples, x[rows], t[rows], label[rows]))
+        def compiled(rows: np.ndarray | slice) -> OracleOutput:
+            own = spec
+            if seen and self.samples.by_class and spec.how.implementation == "streaming":
+                own = _tiled_by_class(spec, np.asarray(label[rows]))
+            return evaluated(own, self.samples, *(jnp.asarray(v[rows]) for v in (x, t, label)))
 
-    def jvp(self, spec: Spec, x: Array, t: Array, label: Array, v: Array) -> Array:
+        if seen and self.engine is not None and self.engine.possible(spec.how):
+            of = coefficients(spec.path, np.asarray(t))
+            queries = Queries(np.asarray(x), of.alpha, of.sigma, of.center, of.rate, np.asarray(label))
+            finish = functools.partial(output_of, of=of, full=spec.how.full)
+            out = by_host(self.engine, self.samples, queries, spec.how, finish, compiled)
+            if out is not None:
+                return out
+        return compiled(slice(None))
+
+    def jvp(self, spec: Spec, x: Rows, t: Rows, label: Rows, v: Rows) -> Array:
         """One more pass over the samples."""
-        return program_of(spec_of_call(spec, t, host=all_seen(x))).jvp(self.samples, x, t, label, v)
+        return program_of(spec_of_call(spec, t, host=all_seen(x))).jvp(self.samples, *(jnp.asarray(rows) for rows in (x, t, label, v)))
 
     def plan(self, spec: Spec, t: np.float32) -> Choice | str:
-        """The planner's choice, or the implementation."""
-        if self.planner is None or not self.planner.possible(self.samples, spec.how):
+        """What the CPU engine would choose, or the implementation."""
+        if self.engine is None or not self.engine.possible(spec.how):
             return f"{spec.how.implementation}: as asked for, or the default here"
-        alpha, sigma, _ = coefficients(spec.path, np.full(1, t, np.float32))
-        return self.planner.choice(self.samples, float(alpha[0]), float(sigma[0]))
+        of = coefficients(spec.path, np.full(1, t, np.float32))
+        return self.engine.choice(self.samples, float(of.alpha[0]), float(of.sigma[0]))
 
-    def tree_flatten(self) -> tuple[tuple[Samples], Planner | None]:
-        return (self.samples,), self.planner and self.planner.fresh()
+    def prepare(self, spec: Spec, calibration: Calibration | None, cache: str | os.PathLike[str] | None) -> Calibration | None:
+        """The index of the CPU engine, where there is one for these settings."""
+        if self.engine is None or not self.engine.possible(spec.how):
+            return None
+        return self.engine.prepare(self.samples, calibration=calibration, cache=cache).calibration
+
+    def tree_flatten(self) -> tuple[tuple[Samples], CpuEngine | None]:
+        return (self.samples,), self.engine and self.engine.fresh()
 
     @classmethod
-    def tree_unflatten(cls, planner: Planner | None, children: tuple[Samples]) -> "InMemory":
-        return cls(*children, planner and planner.fresh())
+    def tree_unflatten(cls, engine: CpuEngine | None, children: tuple[Samples]) -> "InMemory":
+        return cls(*children, engine and engine.fresh())
 
 
 @jax.tree_util.register_pytree_node_class
@@ -234,15 +254,15 @@ class Mesh(Backend):
         known = self.sharded.has_class(jnp.asarray(each, jnp.int32))
         return None if known.all() else f"label {each[known.argmin()]} has no samples"
 
-    def place(self, rows: Array) -> Array:
+    def place(self, rows: Rows) -> Rows:
         """On every device of the mesh."""
-        return self.sharded.place(rows)
+        return self.sharded.place(jnp.asarray(rows))
 
-    def evaluate(self, spec: Spec, x: Array, t: Array, label: Array) -> OracleOutput:
+    def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:
         """One program on all devices."""
         return evaluated(spec_of_call(spec, t, host=False), self.sharded, x, t, label)
 
-    def jvp(self, spec: Spec, x: Array, t: Array, label: Array, v: Array) -> Array:
+    def jvp(self, spec: Spec, x: Rows, t: Rows, label: Rows, v: Rows) -> Array:
         """One more pass over the samples."""
         return program_of(spec_of_call(spec, t, host=False)).jvp(self.sharded, x, t, label, v)
 
@@ -295,20 +315,20 @@ class Disk(Backend):
         """With the classes that there are."""
         return None if self.chunks.labels is None else _unknown(label, self.chunks.labels)
 
-    def place(self, rows: Array) -> Array:
+    def place(self, rows: Rows) -> Rows:
         """As they are; not under tracing."""
         if not all_seen(rows):
             _refuse("runs outside of jit, vmap and grad: the host reads the data")
         return rows
 
-    def evaluate(self, spec: Spec, x: Array, t: Array, label: Array) -> OracleOutput:
+    def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:
         """One reading for all queries, and another for those that float32 leaves unsettled."""
-        alpha, sigma, velocity_center = coefficients(spec.path, np.asarray(t))
+        of = coefficients(spec.path, np.asarray(t))
         with float64_scope():
-            found = posterior_out_of_core((x, alpha, sigma, label, velocity_center), self.chunks, spec.how)
+            found = posterior_out_of_core((x, of.alpha, of.sigma, label, of.center), self.chunks, spec.how)
             return finished(spec.path, x.shape[1], x, t, found)
 
-    def jvp(self, spec: Spec, x: Array, t: Array, label: Array, v: Array) -> NoReturn:
+    def jvp(self, spec: Spec, x: Rows, t: Rows, label: Rows, v: Rows) -> NoReturn:
         """Not there: NotImplementedError."""
         _refuse("has no jvp")
 
@@ -324,7 +344,7 @@ class Disk(Backend):
         return cls(*children)
 
 
-def spec_of_call(spec: Spec, t: Array, *, host: bool) -> Spec:
+def spec_of_call(spec: Spec, t: Rows, *, host: bool) -> Spec:
     """What is known of a call before it is compiled: whether some t is 1, and what answers the queries that pruning leaves.
 
     Args:
@@ -335,7 +355,7 @@ def spec_of_call(spec: Spec, t: Array, *, host: bool) -> Spec:
     return dataclasses.replace(spec, how=dataclasses.replace(spec.how, limit=limit, implementation=name))
 
 
-def evaluated(spec: Spec, samples: Samples | Sharded, x: Array, t: Array, label: Array) -> OracleOutput:
+def evaluated(spec: Spec, samples: Samples | Sharded, x: Rows, t: Rows, label: Rows) -> OracleOutput:
     """By the compiled program. JAX refuses the forward mode of what has a reverse rule, and does not know of `Oracle.jvp`."""
     with _pointing_to_jvp():
         return program_of(spec).evaluate(samples, x, t, label)
@@ -344,6 +364,11 @@ def evaluated(spec: Spec, samples: Samples | Sharded, x: Array, t: Array, label:
 def all_seen(*values: Any) -> bool:
     """Whether no value is a tracer."""
     return not any(isinstance(v, jax.core.Tracer) for v in values)
+
+
+def addressable(*values: Any) -> bool:
+    """Whether this process sees all values."""
+    return all(not isinstance(v, jax.core.Tracer) and (not isinstance(v, jax.Array) or v.is_fully_addressable) for v in values)
 
 
 @contextlib.contextmanager

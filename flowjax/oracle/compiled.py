@@ -3,57 +3,48 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from flowjax.path import Path
 from kernels.float64 import float64_scope, to32, to64
-from kernels.posterior.api import Moments, covariance_product64, posterior64
+from kernels.posterior.api import covariance_product64, posterior64
+from kernels.posterior.cpu.results import Answer
 from kernels.posterior.distributed.sharded import Sharded, spread
-from kernels.posterior.samples import Samples
 from kernels.posterior.settings import PosteriorSettings
+from kernels.posterior.types import Moments, Samples
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class OracleOutput:
-    """What the posterior over the samples says at `B` points; float32. `moments="velocity"` leaves all but the first two None."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OracleOutput(Moments):
+    """What the posterior over the samples says at `B` points; float32. `moments="velocity"` leaves all but `velocity` and `denoised` None.
 
-    velocity: Float[Array, "B *shape"]
-    """u*(x, t) = E[u_cond | x_t = x] = α' E[x_1 | x_t] + σ' (x - α E[x_1 | x_t]) / σ."""
+    `denoised` is E[x_1 | x_t], `log_density` log p_t(x_t) over the samples of the query's class, `top1_index` the sample in the caller's
+    order (-1 where x is NaN), `variance` tr Cov[x_1 | x_t]; the others are as in `Moments`.
+    """
+
     denoised: Float[Array, "B *shape"]
     """E[x_1 | x_t]."""
-    log_density: Float[Array, " B"] | None = None
-    """log p_t(x_t), nats, over the samples of the query's class."""
-    top1_weight: Float[Array, " B"] | None = None
-    """max_i γ_i."""
-    top1_index: Int[Array, " B"] | None = None
-    """Its sample, in the caller's order; ties go to the lowest index. -1 where x is NaN."""
-    entropy: Float[Array, " B"] | None = None
-    """-Σ γ_i log γ_i, nats."""
-    effective_samples: Float[Array, " B"] | None = None
-    """1 / Σ γ_i²."""
-    variance: Float[Array, " B"] | None = None
-    """tr Cov[x_1 | x_t]."""
+    velocity: Float[Array, "B *shape"]
+    """u*(x, t) = E[u_cond | x_t = x] = α' E[x_1 | x_t] + σ' (x - α E[x_1 | x_t]) / σ."""
     cfm_gap: Float[Array, " B"] | None = None
     """A_t² · variance = E‖u_cond - u*‖² at this point."""
     divergence: Float[Array, " B"] | None = None
     """∇·u* = A_t (α_t/σ_t²) · variance + D · B_t."""
-    error_bound: Float[Array, " B"] | None = None
-    """Bound on ‖denoised - exact‖₂ from samples left out; 0 = none (rounding excluded)."""
 
 
 def empty_output(shape: tuple[int, ...], *, full: bool) -> OracleOutput:
     """The output of no queries."""
     rows, none = jnp.zeros((0, *shape), jnp.float32), jnp.zeros(0, jnp.float32)
     if not full:
-        return OracleOutput(rows, rows)
+        return OracleOutput(velocity=rows, denoised=rows)
     more = {f.name: none for f in dataclasses.fields(OracleOutput)}
     return OracleOutput(**more | {"velocity": rows, "denoised": rows, "top1_index": jnp.zeros(0, jnp.int32)})
 
@@ -86,7 +77,7 @@ def _output(path: Path, d: int, x: Array, time: Array, found: Moments) -> Oracle
     velocity = alpha_dot[:, None] * found.denoised + safe_sigma_dot[:, None] * noise
     velocity = jnp.where(at_end[:, None], _velocity_at_end(path, to64(x), found.denoised), velocity)
     if found.variance is None:
-        return OracleOutput(to32(velocity), to32(found.denoised))
+        return OracleOutput(velocity=to32(velocity), denoised=to32(found.denoised))
     a = alpha_dot - alpha * sigma_dot / sigma
     # Where the variance is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ².
     gap, stretch = (jnp.where(found.variance == 0, found.variance, rate * found.variance) for rate in (a**2, a * alpha / sigma**2))
@@ -95,16 +86,59 @@ def _output(path: Path, d: int, x: Array, time: Array, found: Moments) -> Oracle
     return OracleOutput(**{name: v if v.dtype == jnp.int32 else to32(v) for name, v in more.items()})
 
 
-@functools.cache
-def _of_times(path: Path) -> Callable[[Array], tuple[Array, Array, Array]]:
-    return jax.jit(lambda t: (path.alpha(to64(t)), path.sigma(to64(t)), _velocity_center(path, to64(t))))
+class Coefficients(NamedTuple):
+    """Of a path at `B` times, on the host, float64: u* = A E[x_1 | x_t] + B x = A (E[x_1 | x_t] - κ x)."""
+
+    alpha: Float[np.ndarray, " B"]
+    sigma: Float[np.ndarray, " B"]
+    center: Float[np.ndarray, " B"]
+    """κ."""
+    rate: Float[np.ndarray, " B"]
+    """A; infinite or NaN at t = 1."""
+    stretch: Float[np.ndarray, " B"]
+    """B; infinite or NaN at t = 1."""
 
 
-def coefficients(path: Path, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """α, σ and κ on the host, float64."""
+def coefficients(path: Path, t: Float[np.ndarray, " B"]) -> Coefficients:
+    """Those of a path at these times."""
+    if (t == t[0]).all():
+        return Coefficients(*np.repeat(_at_one(path, float(t[0])), len(t), axis=1))
+    distinct, own = np.unique(t, return_inverse=True)
+    room = np.resize(distinct, max(8, 1 << (len(distinct) - 1).bit_length()))  # few sizes, and so few programs
     with float64_scope():
-        alpha, sigma, velocity_center = (np.asarray(v) for v in _of_times(path)(jnp.asarray(t)))
-    return alpha, sigma, velocity_center
+        return Coefficients(*np.ascontiguousarray(np.asarray(_of_times(path)(jnp.asarray(room)))[:, own]))
+
+
+@functools.lru_cache(maxsize=4096)
+def _at_one(path: Path, t: float) -> Float[np.ndarray, "5 1"]:
+    with float64_scope():
+        return np.asarray(_of_times(path)(jnp.full(8, t, jnp.float32)))[:, :1]
+
+
+@functools.cache
+def _of_times(path: Path) -> Callable[[Array], Array]:
+    def found(t: Array) -> Array:
+        time = to64(t)
+        return jnp.stack([path.alpha(time), path.sigma(time), _velocity_center(path, time), path.A(time), path.B(time)])
+
+    return jax.jit(found)
+
+
+def output_of(answer: Answer, of: Coefficients, *, full: bool) -> OracleOutput:
+    """From the answer of the CPU engine, in NumPy arrays."""
+    if not full:
+        return OracleOutput(velocity=answer.velocity, denoised=answer.denoised)  # type: ignore[arg-type]  # NumPy arrays, until `by_host` has them all
+    same: dict[str, Any] = {
+        f.name: getattr(answer, f.name) for f in dataclasses.fields(OracleOutput) if f.name not in ("cfm_gap", "divergence")
+    }
+    some = answer.variance > 0  # where it is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ²
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        gap = np.where(some, of.rate**2 * answer.variance, answer.variance)
+        divergence = (
+            np.where(some, of.rate * of.alpha / of.sigma**2 * answer.variance, answer.variance) + answer.denoised.shape[1] * of.stretch
+        )
+    same |= {"cfm_gap": gap, "divergence": divergence}
+    return OracleOutput(**same)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -16,18 +16,18 @@ from flowjax.data import Records, open_records
 from flowjax.data.dataset import checked_labels
 from flowjax.data.formats.file_rows import ArraySource, RecordSource
 from flowjax.data.recognize import recognize
-from flowjax.oracle.backends import Backend, Disk, InMemory, Mesh, all_seen
+from flowjax.oracle.backends import Backend, Disk, InMemory, Mesh, Rows, addressable, all_seen
 from flowjax.oracle.compiled import OracleOutput, Spec, empty_output
 from flowjax.oracle.deduplicate import distinct
 from flowjax.path import Path, RectifiedFlow
 from kernels.posterior.api import Which, as_samples, plan
-from kernels.posterior.blocks import BlockSizes, Precision
-from kernels.posterior.cpu.dispatch import Planner
+from kernels.posterior.cpu.dispatch import Calibration, CpuEngine
 from kernels.posterior.distributed.sharded import Sharded, check_mesh, shard_samples
 from kernels.posterior.out_of_core.source import prepare_chunks
 from kernels.posterior.pallas.tpu_blocks import TpuBlocks
-from kernels.posterior.samples import by_class, prepare
-from kernels.posterior.settings import PosteriorSettings
+from kernels.posterior.settings import BlockSizes, PosteriorSettings
+from kernels.posterior.types import by_class, prepare
+from kernels.precision import Precision
 
 __all__ = ["Oracle", "OracleOutput"]
 
@@ -95,8 +95,8 @@ class Oracle:
         n = values.shape[0]
         flat, classes, weights = values.reshape(n, -1), _labels(labels, n), _counts(counts, n)
         samples = prepare(flat, None, weights) if classes is None else by_class(flat, classes, weights)
-        planner = Planner(always=implementation == "pruned") if implementation in (None, "pruned") else None
-        self._set(values.shape[1:], path, how, InMemory(samples, planner))
+        engine = CpuEngine(always=implementation == "pruned") if implementation in (None, "pruned") else None
+        self._set(values.shape[1:], path, how, InMemory(samples, engine))
 
     def _set(self, shape: tuple[int, ...], path: Any, how: PosteriorSettings, backend: Backend) -> None:
         path = RectifiedFlow() if path is None else path
@@ -233,6 +233,24 @@ class Oracle:
             return v
         return self._backend.jvp(self._spec, x, t, label, self._backend.place(v.reshape(x.shape))).reshape(shape)
 
+    def prepare(self, *, calibration: Calibration | None = None, cache: str | os.PathLike[str] | None = None) -> Calibration | None:
+        """Make now what calls would make once it has paid: on a CPU, the index of the samples by which late queries skip most of them.
+
+            chosen = oracle.prepare(cache="latents.index.npz")      # seconds; read from the file the next time
+            json.dump(chosen.as_dict(), file)                       # and Calibration.from_dict(...) as `calibration`, for equal bits
+
+        Without it the index is made when as many queries have been answered without it as it costs, so that a few calls never pay for it.
+
+        Args:
+          calibration: what an earlier `prepare` returned: which queries are pruned is then decided as there, and results are the same to
+            the bit on as many cores. None: costs are measured now, by the clock.
+          cache: a file for the index, about 1.4 bytes a number for images: read if it is of these samples, else written.
+
+        Returns:
+          What was measured; None where there is nothing to prepare: a mesh, a source on disk, an accelerator, an implementation asked for.
+        """
+        return self._backend.prepare(self._spec, calibration, cache)
+
     def plan(self, t: ArrayLike | Sequence[float]) -> str:
         """How queries at these times are computed, and why, in words and figures: a line for each t. Makes the index if it is needed.
 
@@ -279,37 +297,39 @@ class Oracle:
     @property
     def _asked_for(self) -> str | None:
         """The implementation as the caller gave it; None: he left it to the device."""
-        planner = self._backend.planner if isinstance(self._backend, InMemory) else None
-        return None if planner is not None and not planner.always else self.implementation
+        engine = self._backend.engine if isinstance(self._backend, InMemory) else None
+        return None if engine is not None and not engine.always else self.implementation
 
-    def _arguments(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None) -> tuple[Array, Array, Array]:
-        """x `[B, D]`, t `[B]`, label `[B]`, with every value checked that can be seen."""
-        x = jnp.asarray(x_t, jnp.float32)
+    def _arguments(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None) -> tuple[Rows, Rows, Rows]:
+        """x `[B, D]`, t `[B]`, label `[B]`, with every value checked that can be seen; NumPy arrays where the host computes."""
+        some: Any = np if self._backend.on_host and addressable(x_t, t, label) else jnp
+        x = some.asarray(x_t, dtype=np.float32)
         if x.ndim == 0 or x.shape[1:] != self._spec.shape:
             raise ValueError(f"x_t must have shape {('B', *self._spec.shape)}, a batch of samples; got {x.shape}")
         b = x.shape[0]
-        t = jnp.asarray(t, jnp.float32)
-        if t.shape not in ((), (b,)):
-            raise ValueError(f"t must be a scalar or of shape ({b},), got shape {t.shape}")
-        if all_seen(t) and not (inside := (np.asarray(t) >= 0) & (np.asarray(t) <= 1)).all():
-            raise ValueError(f"t must lie in [0, 1], got {float(np.ravel(t)[inside.argmin()])!r}")
-        if all_seen(x) and not _finite(x):
-            raise ValueError(f"x_t has NaN or infinity in row {int(jnp.argmin(jnp.isfinite(x.reshape(b, -1)).all(axis=1)))}")
-        flat = x.reshape(b, self._backend.d), jnp.broadcast_to(t, (b,)), self._query_labels(label, b)
-        x, t, label = (self._backend.place(v) for v in flat)
-        return x, t, label
+        time: Any = some.asarray(t, dtype=np.float32)
+        if time.shape not in ((), (b,)):
+            raise ValueError(f"t must be a scalar or of shape ({b},), got shape {time.shape}")
+        if all_seen(time) and not (inside := (np.asarray(time) >= 0) & (np.asarray(time) <= 1)).all():
+            raise ValueError(f"t must lie in [0, 1], got {float(np.ravel(time)[inside.argmin()])!r}")
+        if all_seen(x) and not (np.isfinite(x).all() if some is np else _finite(x)):
+            raise ValueError(f"x_t has NaN or infinity in row {int(np.isfinite(np.asarray(x).reshape(b, -1)).all(axis=1).argmin())}")
+        flat = x.reshape(b, self._backend.d), some.broadcast_to(time, (b,)), self._query_labels(label, b, some)
+        x, time, labels = (self._backend.place(v) for v in flat)
+        return x, time, labels
 
-    def _query_labels(self, label: ArrayLike | None, b: int) -> Int[Array, " B"]:
+    def _query_labels(self, label: ArrayLike | None, b: int, some: Any) -> Rows:
         if label is None:
-            return jnp.asarray(np.full(b, -1, np.int32))
+            return np.full(b, -1, np.int32) if some is np else jnp.asarray(np.full(b, -1, np.int32))
         if not self.conditional:
             raise ValueError("label was given, but the oracle has no labels: build it as Oracle(data, labels)")
-        label = jnp.asarray(label)
-        if not jnp.issubdtype(label.dtype, jnp.integer) or label.shape not in ((), (b,)):
-            raise ValueError(f"label must be an integer or integers of shape ({b},), got {label.dtype} of shape {label.shape}")
-        if b and all_seen(label) and (unknown := self._backend.unknown_label(np.atleast_1d(label))):
+        found: Any = some.asarray(label)
+        if not np.issubdtype(found.dtype, np.integer) or found.shape not in ((), (b,)):
+            raise ValueError(f"label must be an integer or integers of shape ({b},), got {found.dtype} of shape {found.shape}")
+        if b and all_seen(found) and (unknown := self._backend.unknown_label(np.atleast_1d(found))):
             raise ValueError(unknown)
-        return jnp.broadcast_to(label.astype(jnp.int32), (b,))
+        rows: Rows = some.broadcast_to(found.astype(np.int32), (b,))
+        return rows
 
     def tree_flatten(self) -> tuple[tuple[Backend], Spec]:
         return (self._backend,), self._spec

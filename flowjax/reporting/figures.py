@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from flowjax.analysis.data_sweep import ClassPoint
 from flowjax.analysis.statistics import Curve
 from flowjax.reporting import style
 from flowjax.reporting.curves import draw_curve, shade_stages, time_axis
@@ -25,15 +26,6 @@ class GridPoint(NamedTuple):
     predicted: float | None
     measured: float | None = None
     interval: Interval = None
-
-
-class ClassPoint(NamedTuple):
-    """The turning point of one class; None where the weight never crosses."""
-
-    name: str
-    measured: float | None
-    interval: Interval = None
-    predicted: float | None = None
 
 
 @style.context()

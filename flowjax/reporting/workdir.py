@@ -6,7 +6,6 @@ The folder may lie in a bucket, gs://BUCKET/FOLDER: what is written aside then s
 """
 
 import json
-import math
 import os
 import pathlib
 import shutil
@@ -15,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from flowjax.reporting import page, style, tables
 from flowjax.runtime import storage
 from flowjax.runtime.storage.lock import NAME as _LOCK
 from flowjax.runtime.storage.lock import Lock
+from flowjax.runtime.strict_json import plain
 
 SUMMARY = "summary.json"
 """What a run has found; where it is the run is finished."""
@@ -213,21 +212,6 @@ class OthersWorkDir(WorkDir):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         pass
-
-
-def plain(value: Any) -> Any:
-    """`value` as strict JSON has it: arrays, tuples and sets as lists, numbers as Python's, NaN and infinities as null, paths as text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(part) for part in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if hasattr(value, "__array__"):
-        return plain(np.asarray(value).tolist())
-    return value
 
 
 def _read_manifest(root: storage.Folder) -> tuple[set[str], set[str]]:

@@ -52,10 +52,27 @@ class Trained:
     """Tracing and compiling the step."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Observers:
+    """What looks on while a run trains; it changes nothing of what is found.
+
+    Attributes:
+      writer, progress: made when the first step is known.
+      evaluate: looks at the state now and then (`Schedule`), and at the end.
+      watchdog: hears of every step; an evaluation counts with the step that follows, and so does what comes before the first one.
+    """
+
+    writer: Callable[[int], MetricWriter] = lambda first_step: NoMetricWriter()
+    progress: Callable[[int], ProgressLine] = lambda first_step: NoProgressLine()
+    evaluate: Evaluate = lambda step, state: {}
+    watchdog: Watchdog | None = None
+
+
 class Diverged(ValueError):
     """A loss or a gradient that is NaN or infinite."""
 
 
+# It is a little over sixty lines, so that the order of a step, a checkpoint and an evaluation is seen in one place.
 def train(
     trainer: Trainer,
     batches: Batches,
@@ -64,22 +81,17 @@ def train(
     seed: int,
     constants: Any = None,
     checkpointer: Checkpointer | None = None,
-    writer: Callable[[int], MetricWriter] = lambda first_step: NoMetricWriter(),
-    progress: Callable[[int], ProgressLine] = lambda first_step: NoProgressLine(),
-    evaluate: Evaluate = lambda step, state: {},
-    watchdog: Watchdog | None = None,
+    observers: Observers = Observers(),
 ) -> Trained:
     """Train from the newest checkpoint, or from the beginning, to the last step of the schedule.
 
     A step is a function of the seed, the step and the configuration: a run that was stopped and goes on ends with the same parameters, on
-    any number of devices and processes but for rounding. Each process reads its own share of the batches, and all save; writer, progress
-    and evaluate are the first one's. With a checkpointer, SIGTERM saves, and raises.
+    any number of devices and processes but for rounding. Each process reads its own share of the batches, and all save; the observers are
+    the first one's, but for the watchdog. With a checkpointer, SIGTERM saves, and raises.
 
     Args:
       seed: of the initial parameters and of all draws.
       constants: arrays that the task's loss needs besides parameters.
-      writer, progress: made when the first step is known.
-      watchdog: hears of every step; an evaluation counts with the step that follows, and so does what comes before the first one.
 
     Raises:
       Diverged: with the step, the seed of its batch and the last good checkpoint.
@@ -91,23 +103,19 @@ def train(
     saver = NoCheckpointer() if checkpointer is None else checkpointer
     with contextlib.ExitStack() as stack:
         stack.push(saver)
-        guard = stack.enter_context(watchdog or Watchdog())
+        guard = stack.enter_context(observers.watchdog or Watchdog())
         guard.beat()  # reading a checkpoint and compiling count as a step
         preemption = stack.enter_context(Preemption(enabled=checkpointer is not None))
-        restored = saver.restore(trainer)
-        state = trainer.init(seed) if restored is None else restored.state
+        state, last_loss = _begin(trainer, saver, schedule, seed)
         first = int(state.step)
         stream = stack.enter_context(contextlib.closing(batches.iterate(first)))
-        if first > schedule.steps:
-            raise ValueError(f"steps = {schedule.steps}, but the newest checkpoint is at step {first}: ask for at least as many")
-        metrics = stack.enter_context(contextlib.closing(writer(first)))
-        line = progress(first)
-        if restored is not None:
+        metrics = stack.enter_context(contextlib.closing(observers.writer(first)))
+        line = observers.progress(first)
+        if last_loss is not None:
             line.say(f"goes on from the checkpoint at step {first}")
 
         program, compile_seconds = _compiled(trainer, state, batches, constants)
-        clock, window = _Clock(), _Window(batches, saver)
-        window.last_loss = math.nan if restored is None else float(restored.data["loss"])
+        clock, window = _Clock(), _Window(batches, saver, last_loss)
         for step in range(first + 1, schedule.steps + 1):
             state, values = program(state, place_batch(next(stream), trainer.mesh), constants)
             window.add(step, values)
@@ -128,10 +136,22 @@ def train(
                     raise Stopped(f"step {step}")
                 if schedule.evaluate_every and step % schedule.evaluate_every == 0 and step < schedule.steps:
                     window.check()
-                    metrics.write(step, evaluate(step, _whole(state)))
+                    metrics.write(step, observers.evaluate(step, _whole(state)))
         state = _whole(state)
-        metrics.write(schedule.steps, evaluate(schedule.steps, state))
+        metrics.write(schedule.steps, observers.evaluate(schedule.steps, state))
         return Trained(state, window.last_loss, clock.rate, compile_seconds)
+
+
+def _begin(trainer: Trainer, saver: Checkpointer, schedule: Schedule, seed: int) -> tuple[State, float | None]:
+    """The state to train from, and the loss that its checkpoint had; None: there is no checkpoint."""
+    restored = saver.restore(trainer)
+    if restored is None:
+        return trainer.init(seed), None
+    if int(restored.state.step) > schedule.steps:
+        raise ValueError(
+            f"steps = {schedule.steps}, but the newest checkpoint is at step {int(restored.state.step)}: ask for at least as many"
+        )
+    return restored.state, float(restored.data["loss"])
 
 
 def _compiled(trainer: Trainer, state: State, batches: Batches, constants: Any) -> tuple[Any, float]:
@@ -149,11 +169,11 @@ def _whole(state: State) -> State:
 class _Window:
     """The metrics of the steps since they were last logged. They are looked at one step late: the device is never waited for."""
 
-    def __init__(self, batches: Batches, saver: Checkpointer):
+    def __init__(self, batches: Batches, saver: Checkpointer, last_loss: float | None):
         self._seed, self._saver = batches.seed, saver
         self._unchecked: list[tuple[int, dict[str, jax.Array]]] = []
         self._checked: list[dict[str, float]] = []
-        self.last_loss = math.nan
+        self.last_loss = math.nan if last_loss is None else last_loss
 
     def add(self, step: int, values: dict[str, jax.Array]) -> None:
         self._unchecked.append((step, values))

@@ -17,13 +17,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from kernels.float64 import float64_scope, to32, to64
-from kernels.posterior.api import IMPLEMENTATIONS, plan, posterior64, where_left
-from kernels.posterior.cpu.dispatch import Planner
+from kernels.posterior.api import IMPLEMENTATIONS, by_host, plan, posterior64
+from kernels.posterior.cpu.dispatch import CpuEngine
 from kernels.posterior.cpu.results import Queries
+from kernels.posterior.cpu.tuning import TUNING
 from kernels.posterior.out_of_core.engine import posterior_out_of_core
 from kernels.posterior.out_of_core.source import prepare_chunks
-from kernels.posterior.samples import Samples, prepare
 from kernels.posterior.settings import PosteriorSettings
+from kernels.posterior.types import Samples, prepare
 
 Call = Callable[[np.ndarray, float], np.ndarray]
 Prepare = Callable[[np.ndarray], Call]
@@ -50,23 +51,21 @@ def _dense(implementation: str | None, data: np.ndarray) -> Call:
 
 def _on_host(always: bool, data: np.ndarray) -> Call:
     """As an `Oracle` does it that was given no implementation, or "pruned"; the index is made beforehand."""
-    samples, how, planner = prepare(jnp.asarray(data)), plan("all", None, None, "highest", limit=False), Planner(always=always)
-    if not planner.possible(samples, how):
+    samples, how, engine = prepare(jnp.asarray(data)), plan("all", None, None, "highest", limit=False), CpuEngine(always=always)
+    if not engine.possible(how):
         return _dense(None, data)
-    planner.prepare(samples)
+    if always or samples.values.size >= TUNING.least_indexed:
+        engine.prepare(samples)
 
     def call(x: np.ndarray, t: float) -> np.ndarray:
-        def dense(x: np.ndarray) -> Array:
-            return _velocity(jnp.asarray(x), jnp.float32(t), samples, how)[0]
+        def dense(rows: np.ndarray) -> Array:
+            return _velocity(jnp.asarray(x[rows]), jnp.float32(t), samples, how)[0]
 
         ones = np.ones(len(x))
         time = float(np.float32(t))
-        queries = Queries(x.astype(np.float64), time * ones, (1 - time) * ones, ones, np.full(len(x), -1))
-        found = planner(samples, queries, tolerance=0.0)
-        if found is None:
-            return np.asarray(dense(x))
-        velocity = jnp.asarray(((found.denoised - x) / (1 - t)).astype(np.float32))
-        return np.asarray(where_left(found, velocity, lambda rows: dense(x[rows])))
+        queries = Queries(x, time * ones, (1 - time) * ones, ones, ones / (1 - time), np.full(len(x), -1))
+        velocity = by_host(engine, samples, queries, how, lambda answer: answer.velocity, dense)
+        return np.asarray(dense(np.arange(len(x))) if velocity is None else velocity)
 
     return call
 

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 from kernels.float64 import float64_scope, to32, to64
-from kernels.posterior.blocks import BlockSizes, Precision, check_precision, default_block_sizes
-from kernels.posterior.cpu.dispatch import Planner
-from kernels.posterior.cpu.results import Found
+from kernels.posterior.cpu.dispatch import CpuEngine
+from kernels.posterior.cpu.results import Answer
 from kernels.posterior.cpu.results import Queries as HostQueries
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.distributed.sharded import Sharded, spread
@@ -22,15 +21,15 @@ from kernels.posterior.pallas.gpu import pallas_gpu
 from kernels.posterior.pallas.tpu import pallas_tpu
 from kernels.posterior.pallas.tpu_blocks import TpuBlocks
 from kernels.posterior.partial import Partial
-from kernels.posterior.queries import Queries
-from kernels.posterior.samples import Samples, by_class, prepare
-from kernels.posterior.settings import PosteriorSettings
+from kernels.posterior.settings import BlockSizes, PosteriorSettings, default_block_sizes
+from kernels.posterior.types import Moments, Queries, Samples, by_class, prepare
 from kernels.posterior.xla.batching import in_class_order, in_tiles, repeat
 from kernels.posterior.xla.covariance import covariance_product
 from kernels.posterior.xla.differences import covariance_from_differences, from_differences
 from kernels.posterior.xla.refine import Settled, settle
 from kernels.posterior.xla.streaming import streaming
 from kernels.posterior.xla.zero_noise import nearest
+from kernels.precision import Precision, check_precision
 
 Which = Literal["all", "velocity"]
 
@@ -40,29 +39,6 @@ SETTLED_AT_ONCE = {True: 2**22, False: 2**26}
 
 Rows = TypeVar("Rows")
 Output = TypeVar("Output")
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Moments:
-    """The posterior of one sample index given `B` noisy queries. `moments="velocity"` leaves all but `denoised` None."""
-
-    denoised: Float[Array, "B D"]
-    """E[y | x] = Σ γ_i y_i."""
-    log_density: Float[Array, " B"] | None
-    """log p(x) of the mixture `Σ_i N(x; α y_i, σ² I) / N`, nats; over the samples that count for the query."""
-    top1_weight: Float[Array, " B"] | None
-    """max_i γ_i."""
-    top1_index: Int[Array, " B"] | None
-    """Its sample; the lowest index among equals."""
-    entropy: Float[Array, " B"] | None
-    """-Σ γ_i log γ_i, nats."""
-    effective_samples: Float[Array, " B"] | None
-    """1 / Σ γ_i²."""
-    variance: Float[Array, " B"] | None
-    """tr Cov[y | x] = Σ γ_i ‖y_i - E[y | x]‖²."""
-    error_bound: Float[Array, " B"] | None
-    """Bound on ‖denoised - exact‖₂ from samples left out: their share of the weight times the diameter of the data. 0: none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +176,7 @@ def posterior(
       block_sizes: how the work is cut up, a `BlockSizes`, or for pallas_tpu a `TpuBlocks`; the result depends on it by rounding only.
       tolerance: share of a query's weight whose samples its mean may lack, so that whole blocks are passed over; `error_bound` says what
         that did. 0: no more than float32 rounding hides. `streaming` leaves none out.
-      precision: see `kernels.posterior.blocks.Precision`.
+      precision: see `kernels.precision.Precision`.
       axis_name: inside a caller's own `shard_map(..., check_vma=False)`: the axis whose devices hold the samples between them. `data`,
         `labels` and `counts` are then this device's, as many on each; the queries are the same on all, and so is the result. Indices
         are those of all devices' data, one after the other.
@@ -224,7 +200,7 @@ def posterior(
     classes = None if labels is None else _vector(labels, values.shape[0], "labels", jnp.int32)
     weights = None if counts is None else _vector(counts, values.shape[0], "counts", jnp.float32)
     pruned = how.implementation == "pruned" and axis_name is None
-    if pruned and classes is not None:
+    if classes is not None and axis_name is None and (pruned or implementation is None):
         samples = by_class(values, classes, weights)
     else:
         samples = prepare(values, classes, weights, shards=Shards(axis_name))
@@ -234,9 +210,20 @@ def posterior(
         return no_moments(x.shape[1], how.full)
     limit = isinstance(s, jax.core.Tracer) or bool((s == 0).any())
     seen = not any(isinstance(v, jax.core.Tracer) for v in (x, a, s, label, *jax.tree.leaves(samples)))
-    if pruned and seen:
-        return _pruned(x, a, s, label, samples, dataclasses.replace(how, implementation="streaming", limit=limit))
-    return run(x, a, s, label, samples, dataclasses.replace(how, limit=limit, shards=Shards(axis_name)))
+
+    def compiled(rows: np.ndarray | slice) -> Moments:
+        settings = dataclasses.replace(how, limit=limit, shards=Shards(axis_name))
+        if seen and pruned:
+            settings = dataclasses.replace(settings, implementation="streaming")
+        return run(x[rows], a[rows], s[rows], label[rows], samples, settings)
+
+    if axis_name is None and seen and (implementation is None or pruned):
+        alphas, sigmas = np.array(a, np.float64), np.array(s, np.float64)
+        asked = HostQueries(np.asarray(x), alphas, sigmas, 1 / np.maximum(alphas, 1e-30), np.ones_like(alphas), np.asarray(label))
+        found = by_host(CpuEngine(always=pruned), samples, asked, how, bind(moments_of, full=how.full), compiled)
+        if found is not None:
+            return found
+    return compiled(slice(None))
 
 
 def no_moments(d: int, full: bool) -> Moments:
@@ -245,35 +232,42 @@ def no_moments(d: int, full: bool) -> Moments:
     return Moments(rows, none, none, jnp.zeros(0, jnp.int32) if full else None, none, none, none, none)
 
 
-def _pruned(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, how: PosteriorSettings) -> Moments:
-    """`run` by an index made for this call; rows without noise or without data, by a dense pass."""
-    x64, a, s, own = np.asarray(x, np.float64), np.asarray(alpha, np.float64), np.asarray(sigma, np.float64), np.asarray(label)
-    found = Planner(always=True)(samples, HostQueries(x64, a, s, 1 / np.maximum(a, 1e-30), own), tolerance=how.tolerance)
-    if found is None:
-        return run(x, alpha, sigma, label, samples, how)
-    moments = jax.tree.map(lambda v: jnp.asarray(v if v.dtype == np.int32 else v.astype(np.float32)), moments_of(found, how.full))
-    return where_left(found, moments, lambda rows: run(x[rows], alpha[rows], sigma[rows], label[rows], samples, how))
-
-
-def moments_of(found: Found, full: bool) -> Moments:
-    """What skipping found, still on the host and in float64."""
-    kept: dict[str, Any] = {f.name: getattr(found, f.name) if full or f.name == "denoised" else None for f in dataclasses.fields(Moments)}
+def moments_of(answer: Answer, full: bool) -> Moments:
+    """The answer of the CPU engine."""
+    kept: dict[str, Any] = {f.name: getattr(answer, f.name) if full or f.name == "denoised" else None for f in dataclasses.fields(Moments)}
     return Moments(**kept)
 
 
-def where_left(found: Found, answer: Output, dense: Callable[[np.ndarray], Output]) -> Output:
-    """The answer, with the rows that skipping left unanswered from a dense pass over those."""
-    left = np.flatnonzero(~found.answered)
-    if not left.size:
-        return answer
-    rest = dense(np.resize(left, 1 << (len(left) - 1).bit_length()))  # few sizes, and so few programs
+def by_host(
+    engine: CpuEngine | None,
+    samples: Samples,
+    queries: HostQueries,
+    how: PosteriorSettings,
+    finish: Callable[[Answer], Output],
+    compiled: Callable[[np.ndarray], Output],
+) -> Output | None:
+    """What the CPU engine answers, and a compiled program for the queries that it leaves; None where there is no engine for these settings,
+    or it answers nothing.
 
-    def put(answer: Array, more: Array) -> Array:
-        whole = np.array(answer)
-        whole[left] = np.asarray(more)[: len(left)]
-        return jnp.asarray(whole)
+    Args:
+      finish: from its answer to what is wanted, in NumPy arrays.
+      compiled: the same for some of the queries, by their rows.
+    """
+    if engine is None or not engine.possible(how):
+        return None
+    answer = engine(samples, queries, tolerance=how.tolerance)
+    if answer is None:
+        return None
+    found = jax.tree.map(lambda v: v if v.dtype in (np.int32, np.float32) else v.astype(np.float32), finish(answer))
+    left = np.flatnonzero(~answer.answered)
+    if left.size:
+        rest = compiled(np.resize(left, 1 << (len(left) - 1).bit_length()))  # few sizes, and so few programs
+        for whole, more in zip(jax.tree.leaves(found), jax.tree.leaves(rest), strict=True):
+            whole[left] = np.asarray(more)[: len(left)]
+    return _to_device(found)
 
-    return jax.tree.map(put, answer, rest)
+
+_to_device = jax.jit(lambda found: found)  # for many small arrays six times as fast as `jax.device_put`
 
 
 @bind(jax.jit, static_argnames="how")

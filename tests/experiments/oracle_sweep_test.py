@@ -11,19 +11,17 @@ from experiments import oracle_sweep
 from experiments.configs import oracle_sweep as presets
 from flowjax.reporting.workdir import open_workdir
 from tests.binary import Binary, Place
+from tests.experiments.in_process import summary_of
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs" / "oracle_sweep.py"
 
 
 def swept(workdir: pathlib.Path, preset: str = "digits", **settings: Any) -> dict[str, Any]:
-    """The experiment in this process, where programs compiled for one test serve the next; its summary."""
+    """The experiment in this process, with few times and queries; its summary."""
     config = presets.get_config(preset)
     if preset != "gaussian_grid":
         config.update(num_t=12, num_queries=64)
-    config.update_from_flattened_dict(settings)
-    with open_workdir(workdir, live=oracle_sweep.LIVE) as opened:
-        oracle_sweep.run(config, opened)
-    return json.loads((workdir / "summary.json").read_text())
+    return summary_of(oracle_sweep, config, workdir, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +111,8 @@ def test_two_processes_find_what_one_finds(binary: Binary, tmp_path: pathlib.Pat
     with binary.job(2, *arguments, f"--workdir={tmp_path / 'two'}", place=Place(devices=2)) as job:
         ended = job.wait()
     assert [finished.status for finished in ended] == [0, 0], [finished.output for finished in ended]
-    for name in ("summary.json", "partial/00003.npz"):  # as if it had been cut off: one process finds the one t that is missing
-        (tmp_path / "two" / name).unlink()
+    (tmp_path / "two" / "summary.json").unlink()  # as if it had been cut off: one process finds the one t that is missing
+    sorted((tmp_path / "two" / "partial").glob("*.npz"))[3].unlink()
     finished = binary(*arguments, f"--workdir={tmp_path / 'two'}", "--resume")
     assert "goes on: 7 of 8 times are done" in finished.output
     assert finished.status == 0, finished.output
@@ -162,7 +160,7 @@ def test_a_turn_before_the_first_t_is_found_and_the_scale_is_named(tmp_path: pat
     assert "scale the data to about 1" in summary["takeaway"]
     assert summary["verdict"] is None
     table = (tmp_path / "run" / "sweep.csv").read_bytes()
-    files = sorted((tmp_path / "run" / "partial").glob("*.npz"))
+    files = sorted((tmp_path / "run" / "partial").glob("*.npz"), key=lambda file: file.stat().st_mtime_ns)
     assert len(files) == len(table.splitlines()) - 1 > 12
     kept = {file.name: file.read_bytes() for file in files}
     (tmp_path / "run" / "summary.json").unlink()

@@ -1,4 +1,4 @@
-"""`reproduce` and `advise` as their user runs them, and the report as a browser shows it."""
+"""`python -m experiments.reproduce` as its user runs it, and the report as a browser shows it."""
 
 import csv
 import json
@@ -116,16 +116,3 @@ def test_the_report_opens_in_a_browser_at_every_link_and_figure(reproduced: path
         figure.get_by_text("Close").click()
         assert figure.bounding_box()["width"] < width
     assert complaints == []
-
-
-@pytest.mark.slow
-def test_advice_comes_from_the_data_alone(tmp_path: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    advise = Binary("advise", tmp_path_factory.mktemp("binary"))
-    done = advise(f"--workdir={tmp_path / 'run'}", "--config.num_queries=64")
-    assert done.status == 0, done.output
-    found = json.loads((tmp_path / "run" / "summary.json").read_text())
-    turn = found["turning_point"]
-    assert turn["predicted"] == pytest.approx(turn["measured"], rel=0.08)
-    assert found["advice"]["guidance_interval"]["value"][0] == turn["measured"]
-    assert max(found["relative_cost"]["of a dense pass"]) <= 1
-    assert "timestep shift s" in done.output

@@ -72,8 +72,14 @@ def test_a_run_leaves_all_that_is_promised(undisturbed: pathlib.Path) -> None:
         assert (undisturbed / name).stat().st_size > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.long),
+    ],
+)
 def test_a_run_that_was_killed_or_stopped_ends_with_the_same_parameters(
     binary: Binary, undisturbed: pathlib.Path, tmp_path: pathlib.Path, how: signal.Signals
 ) -> None:

@@ -1,5 +1,6 @@
 """Folders as `experiments.train` leaves them, of models that were never trained, for what takes a trained one."""
 
+import csv
 import json
 import pathlib
 from typing import Any
@@ -11,7 +12,7 @@ from flax import nnx
 from experiments.configs import train as presets
 from flowjax.models import Architecture, LightningDiT
 from flowjax.models.trained import FILE, save_trained
-from flowjax.reporting.workdir import plain
+from flowjax.runtime.strict_json import plain
 
 
 def untrained(depth: int = 1, shape: tuple[int, int, int] = (8, 8, 1)) -> LightningDiT:
@@ -34,6 +35,14 @@ def leave(folder: pathlib.Path, model: LightningDiT, **known: Any) -> pathlib.Pa
     folder.mkdir(exist_ok=True)
     save_trained(model, folder / FILE, plain(about | known))
     return folder
+
+
+SCORED = ("--config.num_samples=32", "--config.batch_size=32", "--config.quality.classifier_steps=5")
+"""Few samples, scored by features of a classifier that is hardly trained."""
+
+
+def table(file: pathlib.Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(file.read_text().splitlines()))
 
 
 def summary(workdir: pathlib.Path) -> dict[str, Any]:

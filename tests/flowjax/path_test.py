@@ -74,7 +74,7 @@ def test_time_of_log_snr_inverts_log_snr(path, name):
 
 
 @cases
-def test_ends(path, name):
+def test_coefficients_at_both_ends(path, name):
     """t = 1 is data, exactly; t = 0 is noise: σ = 1, and α = 0 but for VP."""
     assert float(path.alpha(1.0)) == 1
     assert float(path.sigma(1.0)) == 0
@@ -128,7 +128,7 @@ def test_rectified_flow_has_the_straight_velocity():
 
 
 @pytest.mark.parametrize("path", [RectifiedFlow(), Cosine(), VariancePreserving()], ids=str)
-def test_dtypes(path):
+def test_coefficients_have_the_dtype_of_t(path):
     """Integers become float32; samples keep their dtype, bfloat16 included, whatever t's."""
     assert as_time(1).dtype == as_time(True).dtype == jnp.float32
     assert path.alpha(0).dtype == jnp.float32

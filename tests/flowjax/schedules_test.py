@@ -12,7 +12,7 @@ from flowjax.analysis.sweep import draw_pairs, sweep
 from flowjax.metrics.loss_by_t import LossByTimeMeter
 from flowjax.metrics.waviness import waviness
 from flowjax.oracle import Oracle
-from flowjax.schedules import TimeDistribution, shift, uniform_timesteps
+from flowjax.schedules import TimeDistribution, shift, shown_time, uniform_timesteps
 
 shifts = st.floats(0.05, 20)
 
@@ -72,7 +72,7 @@ def test_a_distribution_of_times_is_of_finite_numbers(setting: dict[str, float])
 
 
 @pytest.mark.parametrize("bad", [[0.2, float("nan")], [0.2, 1.5], [-0.1, 0.5], []])
-def test_what_looks_at_times_refuses_those_that_are_none(bad: list[float]) -> None:
+def test_functions_of_times_refuse_invalid_times(bad: list[float]) -> None:
     data = np.eye(3, dtype=np.float32)
     oracle, pairs, t = Oracle(data), draw_pairs(data, 2, 0), np.array(bad)
     for look in (
@@ -86,6 +86,14 @@ def test_what_looks_at_times_refuses_those_that_are_none(bad: list[float]) -> No
 
 
 @pytest.mark.parametrize("n", [0, -3])
-def test_no_steps_are_refused(n: int) -> None:
+def test_a_grid_of_no_steps_is_refused(n: int) -> None:
     with pytest.raises(ValueError, match=f"n = {n}"):
         uniform_timesteps(n)
+
+
+@pytest.mark.parametrize("t", [0.0, 1e-18, 1.23e-4, 0.0123, 0.5, 0.9, 0.99991, 1 - 2.0**-16, 1.0])
+def test_a_time_in_words_is_told_from_either_end(t: float) -> None:
+    assert float(shown_time(t)) == pytest.approx(t, rel=0.05)
+    assert 1 - float(shown_time(t)) == pytest.approx(1 - t, rel=0.05, abs=1e-9)
+    assert shown_time(0.31449) == "0.314"
+    assert shown_time(None) == "none"

@@ -216,6 +216,7 @@ def _view(data: np.ndarray, dtype: np.dtype, offset: Any, size: Any, stride: Any
     return np.ndarray(size, dtype, data, offset * dtype.itemsize, [s * dtype.itemsize for s in stride])
 
 
+# It is long, for all that a file may ask of this machine is to be seen in one place: a case for each instruction.
 def _run(program: bytes, storage: Callable[[Any], _Storage]) -> Any:
     """What a pickle program leaves, on a machine that can build dictionaries of tensors and nothing else."""
     stack: list[Any] = []

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -56,15 +57,9 @@ def records(
     path = pathlib.Path(path).expanduser()
     held = _read(path)
     name = _name_of(path, held, array, DATA_NAMES, "array")
-    samples, unread = held[name], set(held) - {name}
-    found, class_names, label_path = None, None, None
-    if label_array != "none" and samples.shape:
-        if labels:
-            label_path = pathlib.Path(labels).expanduser()
-            found, class_names = _labels_in(label_path, name, len(samples), label_array)
-        elif (beside := _beside(held, name, len(samples), label_array, path)) is not None:
-            label_path, unread = path, unread - {beside}
-            found, class_names = _fitting(held[beside], len(samples), f"{path}, array {beside!r}")
+    samples = held[name]
+    found = _labels(path, held, name, labels, label_array)
+    unread = set(held) - {name, found.array}
     if samples.dtype.kind not in "buif" and samples.dtype != ml_dtypes.bfloat16:
         raise ValueError(f"{path}: the values are {samples.dtype}, expected real numbers")
     scaled = normalize == "auto" and samples.dtype == np.uint8
@@ -72,18 +67,40 @@ def records(
     return Records(
         name=path.stem,
         rows=samples,
-        labels=found,
-        class_names=class_names,
+        labels=found.labels,
+        class_names=found.class_names,
         normalization=BYTES if scaled else scale,
         value_range=(-1.0, 1.0) if scaled else None,
         provenance={
             "source": "arrays",
             "path": str(path),
-            "labels": None if label_path is None else str(label_path),
+            "labels": None if found.path is None else str(found.path),
             "dtype": str(samples.dtype),
             **({"not_read": _described(held, sorted(unread))} if unread else {}),
         },
     )
+
+
+class _Labels(NamedTuple):
+    """The labels of samples, and where they were found: in a file, and in an array of the samples' own one."""
+
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
+    path: pathlib.Path | None = None
+    array: str | None = None
+
+
+def _labels(path: pathlib.Path, held: dict[str, np.ndarray], name: str, labels: str | os.PathLike | None, label_array: str) -> _Labels:
+    samples = held[name]
+    if label_array == "none" or not samples.shape:
+        return _Labels()
+    if labels:
+        apart = pathlib.Path(labels).expanduser()
+        return _Labels(*_labels_in(apart, name, len(samples), label_array), apart)
+    beside = _beside(held, name, len(samples), label_array, path)
+    if beside is None:
+        return _Labels()
+    return _Labels(*_fitting(held[beside], len(samples), f"{path}, array {beside!r}"), path, beside)
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ FORMAT = "array_record"  # can be read at random, and without TensorFlow
 _BATCH = 4096  # records that are looked through for labels at once
 
 
+# Its parameters are more than eight: they are the settings of this source as a configuration names them, which open_records looks up.
 def records(
     name: str = "",
     path: str = "",
@@ -67,6 +68,7 @@ def records(
         key = {"tfds": builder.info.full_name, "folder": str(builder.data_path), "split": split, "resolution": resolution}
         images, labels = decoded(rows, cache_dir, builder.info.name, key | {"n": len(source), "checksum": _stamp(builder)}, progress)
     names = None if label_key is None else builder.info.features[label_key].names
+    info = {"source": f"TFDS {builder.info.full_name}", "path": str(builder.data_path), "split": split, "resolution": resolution or None}
     return Records(
         name=builder.info.name,
         rows=images,
@@ -74,12 +76,7 @@ def records(
         class_names=None if names is None else tuple(names),
         normalization=BYTES if normalize == "auto" else IDENTITY,
         value_range=(-1.0, 1.0) if normalize == "auto" else None,
-        provenance={
-            "source": f"TFDS {builder.info.full_name}",
-            "path": str(builder.data_path),
-            "split": split,
-            "resolution": resolution or None,
-        },
+        provenance=info,
     )
 
 

@@ -1,12 +1,11 @@
-"""One writer at a time: of a folder on this machine by a lock of the system's, in a bucket by an object that its holder renews.
+"""One writer at a time: of a folder on this machine by the lock of a file, in a bucket by an object that its holder renews.
 
-The system lets go of a lock when its process ends, however it ends. An object stays: whoever finds it takes it over at once if the process
-that it names ran on this machine and is gone, and otherwise if it has not been renewed for `LAPSE` seconds. A holder that was taken over
-(it had been stopped, or cut off) ends when it next looks.
+The system lets go of a file's lock when its process ends. An object stays: whoever finds it takes it over at once if the process that it
+names ran on this machine and is gone, and otherwise if it has not been renewed for `LAPSE` seconds. A holder that was taken over (it had
+been stopped, or cut off) ends when it next looks.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -18,6 +17,7 @@ import uuid
 from typing import Any, Protocol, runtime_checkable
 
 from flowjax.runtime.exit_codes import Exit
+from flowjax.runtime.locks import FileLock, Held
 from flowjax.runtime.storage import bucket
 from flowjax.runtime.storage.paths import Folder, in_bucket
 
@@ -44,38 +44,16 @@ def hold(root: Folder) -> Lock:
       ValueError: another process holds it; it is named.
       OSError: the folder cannot be written.
     """
-    return _Lease(str(root)) if in_bucket(root) else _FileLock(pathlib.Path(root) / NAME)
+    if in_bucket(root):
+        return _Lease(str(root))
+    try:
+        return FileLock(pathlib.Path(root) / NAME)
+    except Held as held:
+        raise _refused(root, str(held)) from None
 
 
 def _refused(root: object, holder: str) -> ValueError:
-    return ValueError(f"workdir {root} is being written by process {holder or '?'}: wait for it to end, or give another --workdir")
-
-
-class _FileLock:
-    """A file that one process at a time can hold."""
-
-    def __init__(self, path: pathlib.Path):
-        self._path, self._file = path, -1
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._file, 32).decode(errors="replace").strip()
-            os.close(self._file)
-            self._file = -1
-            raise _refused(path.parent, holder) from None
-        os.truncate(self._file, 0)
-        os.write(self._file, str(os.getpid()).encode())
-
-    def release(self) -> None:
-        if self._file >= 0:
-            self._path.unlink(missing_ok=True)
-            self.__del__()
-
-    def __del__(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+    return ValueError(f"workdir {root} is being written by process {holder}: wait for it to end, or give another --workdir")
 
 
 class _Lease:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from etils import epath
 
+from flowjax.runtime.files import write_whole as write_whole_here
 from flowjax.runtime.storage import bucket
 
 Folder: TypeAlias = pathlib.Path | epath.Path
@@ -81,23 +82,15 @@ def names(folder: Folder) -> set[str]:
 
 
 def write_whole(path: Folder, write: Callable[[pathlib.Path], object]) -> None:
-    """Has `write` write a file, and moves it to `path` when it is whole: beside it, or for a bucket in a temporary folder."""
+    """Has `write` write a file, and moves it to `path` when it is whole: `flowjax.runtime.files`. For a bucket it is written in a temporary
+    folder, and uploaded."""
     if in_bucket(path):
         with tempfile.TemporaryDirectory(prefix="flowjax-") as aside:
             local = pathlib.Path(aside) / path.name
             write(local)
             bucket.upload(local, str(path))
-        return
-    partial = pathlib.Path(path).with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.unlink(missing_ok=True)  # a link would lead elsewhere
-        partial.touch()  # with the permissions that the user's new files have: some writers would give their own
-        write(partial)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    else:
+        write_whole_here(pathlib.Path(path), write)
 
 
 def move_in(local: pathlib.Path, path: Folder) -> None:
@@ -140,8 +133,7 @@ def checksums(folder: Folder) -> dict[str, str]:
     """Of each file in a folder and those below it, by its name from there: SHA-256, or in a bucket the CRC32C that it keeps itself."""
     if in_bucket(folder):
         return bucket.checksums(str(folder))
-    files = [file for file in pathlib.Path(folder).rglob("*") if file.is_file()]
-    return {str(file.relative_to(folder)): _sha256(file) for file in files}
+    return {str(file.relative_to(folder)): _sha256(file) for file in pathlib.Path(folder).rglob("*") if file.is_file()}
 
 
 def _sha256(path: pathlib.Path) -> str:

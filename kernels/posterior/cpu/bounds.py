@@ -15,35 +15,26 @@ import numpy as np
 from jaxtyping import Int16
 
 from kernels.posterior.cpu.numba_kernels import compiled, intrinsic
+from kernels.posterior.cpu.tuning import TUNING
 
-LEAF = 64
-"""Samples in a leaf: eight registers of float32."""
-COARSE, HALF, FINE = 16, 32, 64
-"""How many coordinates stand by themselves in a bound, one after the other: it is finer, and costs more, the more do."""
-GROUPS = 8
-"""Groups of coordinates that have norms in the columns, at most; the first from `COARSE` to `HALF`, the second up to `FINE`."""
+LEAF, COARSE, HALF, FINE, GROUPS = TUNING.leaf, TUNING.coarse, TUNING.half, TUNING.fine, TUNING.norm_groups
 NORMS, MORE, COLUMNS = COARSE + 3, COARSE + 3 + GROUPS, FINE + 3 + GROUPS
 """Columns: the leading coordinates; the norm outside of the basis, log prior, ‖y - center‖²; from `NORMS` on those of the groups, and from
 `MORE` on the other coordinates."""
-TALL, WIDE = 4, 16
-"""Samples and queries in a tile of products: eight registers of sums, and as many again for all else."""
-SOME = 64
-"""Samples that are widened to 16 bits at a time: they stay in a core's second cache while all queries pass."""
-SHORT = 4
-"""Leaves in which a good sample is looked for, to begin with."""
+TALL, WIDE, SOME, SHORT = TUNING.tall, TUNING.wide, TUNING.widened, TUNING.first_leaves
 
 
 @compiled
-def bounds_of_leaves(first, last, table, aim, into):  # type: ignore[no-untyped-def]  # pragma: no cover
+def bounds_of_leaves(first, last, table, query_tables, into):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Into rows `first` to `last` of `into` `[leaves, B]` float32: at least the highest score in each box."""
     for leaf in range(first, last):
         low, high, own = table.low[leaf], table.high[leaf], into[leaf]
         own[:] = table.likely[leaf]
         for k in range(COARSE + 1):
-            g, peak, least, most = aim.box[k], aim.peak[k], low[k], high[k]
+            g, peak, least, most = query_tables.box[k], query_tables.peak[k], low[k], high[k]
             for q in range(own.shape[0]):
                 z = min(max(peak[q], least), most)
-                own[q] += z * (g[q] - aim.kappa32[q] * z)
+                own[q] += z * (g[q] - query_tables.kappa32[q] * z)
 
 
 @compiled
@@ -56,12 +47,12 @@ def _product(digits, j, bits, q):  # type: ignore[no-untyped-def]  # pragma: no 
 
 
 @compiled
-def _by_bytes(j, q, table, aim):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _by_bytes(j, q, table, query_tables):  # type: ignore[no-untyped-def]  # pragma: no cover
     """The score of a pair by all bytes, and its width: that far from it the score may lie."""
     digits, lengths, left = table.whole
-    bits, step, lost, length = aim.whole
-    value = step[q] * _product(digits, j, bits, q) + aim.offset[q] - aim.kappa[q] * table.norms[j] + table.prior[j]
-    return value, lost[q] * lengths[j] + length[q] * left[j] + aim.slack_of_bytes[q]
+    bits, step, lost, length = query_tables.whole
+    value = step[q] * _product(digits, j, bits, q) + query_tables.offset[q] - query_tables.kappa[q] * table.norms[j] + table.prior[j]
+    return value, lost[q] * lengths[j] + length[q] * left[j] + query_tables.slack_of_bytes[q]
 
 
 @compiled
@@ -80,7 +71,7 @@ def _any(sums, more, low):  # type: ignore[no-untyped-def]  # pragma: no cover
 
 
 @compiled
-def begin(bounds, start, first, last, table, aim, floor):  # type: ignore[no-untyped-def]  # pragma: no cover
+def raise_floors(bounds, start, first, last, table, query_tables, floor):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Raise the `floor` of queries `first` to `last`, below which their highest score does not lie: in each of the leaves whose bounds are
     highest, by the sample that is best by its coordinates.
 
@@ -98,7 +89,7 @@ def begin(bounds, start, first, last, table, aim, floor):  # type: ignore[no-unt
                 least[q] = high[q].argmin()
                 lowest[q] = high[q, least[q]]
     for q in range(first, last):
-        of_query, mine = aim.columns[q], high[q - first]
+        of_query, mine = query_tables.columns[q], high[q - first]
         highest = mine.argmax()
         for turn in range(SHORT):
             one = (highest + turn) % SHORT
@@ -110,44 +101,62 @@ def begin(bounds, start, first, last, table, aim, floor):  # type: ignore[no-unt
             _add(columns, of_query, 0, COARSE, sums)
             _add(columns, of_query, COARSE + 1, NORMS, sums)
             _add(columns, of_query, MORE, COLUMNS, sums)
-            value, width = _by_bytes(leaf * LEAF + sums.argmax(), q, table, aim)
+            value, width = _by_bytes(leaf * LEAF + sums.argmax(), q, table, query_tables)
             floor[q] = max(floor[q], value - width)
 
 
 @compiled
-def look(  # type: ignore[no-untyped-def]  # pragma: no cover
-    bounds, first, last, lowest, highest, everywhere, table, aim, below, cut, floor, counts, seen, most, places, queries, values, widths, at
-):
+def survivors_by_bounds(  # type: ignore[no-untyped-def]  # pragma: no cover
+    bounds,
+    first,
+    last,
+    lowest,
+    highest,
+    everywhere,
+    table,
+    query_tables,
+    below,
+    cut,
+    floor,
+    counts,
+    scored,
+    most,
+    places,
+    queries,
+    values,
+    widths,
+    at,
+):  # fmt: skip
     """Pairs of sample and query that may lie within the cut of the query's highest score: of the leaves that may have some by columns, of
     those that stand by columns and the bytes of coordinates, and of those by all bytes.
 
     Args:
       bounds: `[leaves, B]` float32, of each leaf; of leaves `first` to `last`.
       lowest, highest: `[B]` float32: leaves of queries whose bound is not between, the latter not included, are left for another call.
-      everywhere: look at the others, whatever these bounds say.
-      below: `[B]`, how far below its bound by columns a score's floor may lie for it to be looked at: the cut, and what float32 hides.
+      everywhere: bound the samples of the others too, whatever these bounds say.
+      below: `[B]`, how far a sample's bound may lie below the floor for it to survive: the cut, and what float32 hides.
       cut, floor: `[B]`: the floor is raised to what the bytes say a score is at least.
-      counts: `[3]`, of leaves that have been looked at, for a query, by the first columns, by more of them, and by bytes of the other
+      counts: `[3]`, of leaves bounded for a query by the first columns, by more of them, and by bytes of the other
         coordinates; added to.
-      seen, most: `[B]`: how many samples have been looked at by bytes, added to; queries that exceed `most` are given up.
+      scored, most: `[B]`: how many samples have been scored by their bytes, added to; queries that exceed `most` are given up.
       places, queries, values, widths: result, written from `at` on: a score is within its width of its value.
 
     Returns:
       Where to go on (short of `last` where there is no more room), and how many pairs there are.
     """
     b = bounds.shape[1]
-    bits, step, lost, length = aim.middle
+    bits, step, lost, length = query_tables.middle
     least, sums, more, bound = np.empty(b, np.float32), np.empty(LEAF, np.float32), np.empty(LEAF, np.float32), np.empty(LEAF, np.float32)
-    products, standing = np.zeros(LEAF, np.int32), np.empty(LEAF + 1, np.int32)
+    products, survivors = np.zeros(LEAF, np.int32), np.empty(LEAF + 1, np.int32)
     for q in range(b):
-        least[q] = np.float32(floor[q] - below[q]) if seen[q] <= most[q] else np.float32(np.inf)
+        least[q] = np.float32(floor[q] - below[q]) if scored[q] <= most[q] else np.float32(np.inf)
     for leaf in range(first, last):
         if at + b * LEAF > places.shape[0]:
             return leaf, at
         columns, of_leaf = table.columns[leaf], bounds[leaf]
         digits, lengths, left = table.middle.digits[leaf], table.middle.lengths[leaf], table.middle.left[leaf]
         for q in range(b):
-            low, of_query = least[q], aim.columns[q]
+            low, of_query = least[q], query_tables.columns[q]
             if not (lowest[q] <= of_leaf[q] < highest[q] and (of_leaf[q] >= low or everywhere)):
                 continue
             # All of a leaf each time: what a processor would guess wrong costs more than what is computed. The groups are in a bound as
@@ -177,25 +186,25 @@ def look(  # type: ignore[no-untyped-def]  # pragma: no cover
                 bound[s] = sums[s] + factor * np.float32(products[s]) + of_lengths * lengths[s] + of_left * left[s]
             count = 0
             for s in range(LEAF):
-                standing[count] = s
+                survivors[count] = s
                 count += int(bound[s] >= low)
             for p in range(count):
-                j = leaf * LEAF + standing[p]
-                if bound[standing[p]] < floor[q] - below[q]:  # which has been raised
+                j = leaf * LEAF + survivors[p]
+                if bound[survivors[p]] < floor[q] - below[q]:  # which has been raised
                     continue
-                value, width = _by_bytes(j, q, table, aim)
+                value, width = _by_bytes(j, q, table, query_tables)
                 floor[q] = max(floor[q], value - width)
                 if value + width >= floor[q] - cut[q]:
                     places[at], queries[at], values[at], widths[at] = j, q, value, width
                     at += 1
-            seen[q] += count
-            least[q] = np.float32(floor[q] - below[q]) if seen[q] <= most[q] else np.float32(np.inf)
+            scored[q] += count
+            least[q] = np.float32(floor[q] - below[q]) if scored[q] <= most[q] else np.float32(np.inf)
     return last, at
 
 
 @compiled
-def sift(  # type: ignore[no-untyped-def]  # pragma: no cover
-    scores, first, start, table, aim, least, cut, floor, seen, most, places, queries, values, widths, at
+def survivors_by_scores(  # type: ignore[no-untyped-def]  # pragma: no cover
+    scores, first, start, table, query_tables, least, cut, floor, scored, most, places, queries, values, widths, at
 ):
     """The same by scores of all.
 
@@ -213,9 +222,9 @@ def sift(  # type: ignore[no-untyped-def]  # pragma: no cover
         if not some:
             continue
         for q in range(b):
-            if own[q] >= least[q] and seen[q] <= most[q]:
-                value, width = _by_bytes(start + i, q, table, aim)
-                seen[q] += 1
+            if own[q] >= least[q] and scored[q] <= most[q]:
+                value, width = _by_bytes(start + i, q, table, query_tables)
+                scored[q] += 1
                 floor[q] = max(floor[q], value - width)
                 if value + width >= floor[q] - cut[q]:
                     places[at], queries[at], values[at], widths[at] = start + i, q, value, width

@@ -1,7 +1,8 @@
 """The posterior over all samples on the host: scores and weighted sums by matrix products, weights between them while they are in a cache.
 
-Scores are float32, and so is what they get wrong: some 1e-5 nats. Of many samples of about equal weight that averages out. Those that have
-a share of their own, by which it would show, are few; they are left out of the sums, weighed from differences, and put back.
+Scores are float32, and so is what they get wrong: some 1e-5 nats early in time. Of many samples of about equal weight that averages out.
+Those that have a share of their own, by which it would show, are few: the candidates. They are left out of the sums, weighed from
+differences, and put back. Late in time scores are wrong by whole nats, and all samples that could be heavy are candidates.
 """
 
 from typing import NamedTuple
@@ -10,69 +11,88 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from kernels.posterior.cpu import numba_kernels
-from kernels.posterior.cpu.accumulate import HIDDEN, Heavy, Light, Pairs, moments
-from kernels.posterior.cpu.index import ROWS, UNIT, Index
-from kernels.posterior.cpu.query_tables import QueryTables
-from kernels.posterior.cpu.results import Found, Queries, by_tiles
+from kernels.posterior.cpu.accumulate import ApproximateSums, Pairs, Pivots, Task, moments
+from kernels.posterior.cpu.host_samples import HostSamples
+from kernels.posterior.cpu.results import Answer, Queries, tiles_of
 from kernels.posterior.cpu.threads import cores, in_turn
-
-SCORE_ERROR = 1e-5
-"""Nats: what the scores may get wrong of all moments together, one standard deviation."""
-LEAST_SHARE = 2.0**-12
-"""Where samples of a lesser share would have to be weighed one by one, the query is left unanswered."""
-NEAR = 10.0
-"""Standard deviations of a score's error within which the highest is looked for."""
-EQUAL = 1e-6
-"""Nats within which all scores of a query are taken for equal: then all is noise."""
-SURPRISE = 3.0
-"""How many times as large as expected, or as `SCORE_ERROR`, the errors of the heavy samples' scores may turn out."""
-LEAST_SPREAD = 0.002
-"""Of the mean square distance from the data's centre: below it float32 would show in the variance of the light samples,
-and a query is left unanswered."""
-FAR = 4
-"""Samples are moved to the centre before the products where ‖centre‖² exceeds so many times their mean square distance from it."""
-BLOCK = 2**21
-"""Numbers of the samples that a core takes at once, unless their scores are too many."""
-SLIP = 5e-6
-"""Of the velocity's scale: what may be wrong of the mean by what is not summed, and by float32's sums of the rest."""
-FEW = 0.2
-"""Share of the weights of a block up to which samples are summed one by one, at three times what a matrix product takes for each."""
-SHARES = 4
-"""Parts of a pass for each core."""
-ROOM = 2**14
-"""Heavy pairs that each core has room for at a time."""
+from kernels.posterior.cpu.tuning import TUNING, UNIT
 
 
-def dense_posterior(index: Index, queries: Queries, rows: Int[np.ndarray, " m"], into: Found) -> None:
-    """Moments of the queries `rows`, all with σ > 0, put into `into`, exact to float32; those for which that cannot be said, not."""
-    by_tiles(index, queries, rows, lambda part, tile, _: dense_tile(index, part, tile), into)
+def dense_posterior(samples: HostSamples, queries: Queries, rows: Int[np.ndarray, " m"], into: Answer) -> None:
+    """Moments of the queries `rows`, all with σ > 0, put into `into`, exact to float32; those for which that cannot be said, not.
+
+    Queries that a first pass leaves unanswered are repeated, with all samples that could show as candidates.
+    """
+    _passes(samples, queries, rows, into, TUNING.tile_queries, all_candidates=False)
+    left = rows[~into.answered[rows]]
+    if left.size:
+        _passes(samples, queries, left, into, TUNING.repeated_queries, all_candidates=True)
 
 
-class Scores(NamedTuple):
-    """What is known of the scores of some queries before they are computed."""
+def _passes(samples: HostSamples, queries: Queries, rows: np.ndarray, into: Answer, size: int, *, all_candidates: bool) -> None:
+    tiles = tiles_of(samples, queries, rows, size)
+    work = sum((part.stop - part.start) * samples.d * len(tile) for part, tile in tiles)
+    alone = all((part.stop - part.start) * samples.d <= TUNING.small_class for part, _ in tiles)
+    if alone and work > TUNING.one_core and len(tiles) < 2 * cores():
+        tiles = tiles_of(samples, queries, rows, min(size, -(-len(rows) // cores())))
 
+    def answer(k: int) -> None:
+        part, tile = tiles[k]
+        into.put(tile, dense_tile(Task(samples, part, queries.at(tile), alone=alone), all_candidates=all_candidates))
+
+    if alone and work > TUNING.one_core:
+        in_turn(len(tiles), answer)
+    else:
+        for k in range(len(tiles)):
+            answer(k)
+
+
+class ExpectedScores(NamedTuple):
+    """Queries as a pass reads them, and what is known of their scores before they are computed."""
+
+    directions: Float[np.ndarray, "B D"]
+    """(α/σ²)(x - α c), float32."""
+    length: Float[np.ndarray, " B"]
+    """‖directions‖."""
+    curvature: Float[np.ndarray, " B"]
+    """α²/2σ²."""
+    offset: Float[np.ndarray, " B"]
+    """directions · (c - shift): what a product with the samples as they are read has too much."""
     error: Float[np.ndarray, " B"]
     """`error_of_scores`."""
     equal: Bool[np.ndarray, " B"]
-    """Whether they are all the same, but for the prior."""
+    """Whether all scores are the same, but for the prior."""
+    share: Float[np.ndarray, " B"]
+    """Which share of a query's weight makes a sample a candidate."""
+    cut: Float[np.ndarray, " B"]
+    """Nats below log Σ w at which all samples together weigh less than float32 shows."""
 
     @classmethod
-    def of(cls, index: Index, queries: Queries) -> "Scores":
-        """Of queries of the path; others are found out later."""
-        x, alpha, sigma, _, _ = queries
-        rate, kappa = alpha / sigma**2, alpha**2 / (2 * sigma**2)
-        along, center = x @ index.center, float(index.center @ index.center)
-        squares = np.maximum(np.einsum("qi,qi->q", x, x) - 2 * alpha * along + alpha**2 * center, 0)  # ‖x - α c‖²
-        size = 0.0 if _far(index) else np.abs(rate * (along - alpha * center))
-        size += kappa * index.mean_square + np.maximum(0, squares / (2 * sigma**2) - index.d / 2)
-        size += 2 * rate * np.sqrt(squares * index.mean_square / index.d)  # of sums on the way
-        equal = rate * np.sqrt(squares) * index.radius + kappa * index.radius**2 < EQUAL
-        return cls(error_of_scores(index.d, size), equal)
+    def of(cls, samples: HostSamples, queries: Queries, *, all_candidates: bool) -> "ExpectedScores":
+        """Of queries of the path; others are found out later.
+
+        Args:
+          all_candidates: every sample that could show is a candidate; else those are whose errors would not average out: the others make
+            errors that add up to `TUNING.score_error`.
+        """
+        x, alpha, sigma, _, _, _ = queries
+        g, (squares, offset) = np.empty(x.shape, np.float32), np.empty((2, len(x)))
+        numba_kernels.directions(x, alpha, sigma, samples.center, samples.center - samples.shift, g, squares, offset)
+        variance = sigma**2
+        rate, curvature = alpha / variance, alpha**2 / (2 * variance)
+        size = np.abs(offset) + curvature * samples.mean_square + np.maximum(0, squares / (2 * variance) - samples.d / 2)
+        size += 2 * rate * np.sqrt(squares * samples.mean_square / samples.d)  # of sums on the way
+        size = np.where(alpha > 0, size, 0)  # at α = 0 there is nothing to get wrong
+        equal = rate * np.sqrt(squares) * samples.radius + curvature * samples.radius**2 < TUNING.equal_scores
+        width = np.maximum(1, 4 * samples.radius**2 / np.maximum(variance * samples.d / 2, 1e-60))  # of the data, beside the noise
+        error = error_of_scores(samples.d, size)
+        share = 0 * error if all_candidates else np.minimum(1, (TUNING.score_error / np.maximum(error, TUNING.score_error)) ** 2)
+        return cls(g, rate * np.sqrt(squares), curvature, offset, error, equal, share, np.log(samples.n * width / TUNING.dense_hidden))
 
     @property
-    def share(self) -> Float[np.ndarray, " B"]:
-        """Which share of a query's weight a sample must have to be weighed by itself: others make errors that add up to `SCORE_ERROR`."""
-        return np.minimum(1, (SCORE_ERROR / np.maximum(self.error, SCORE_ERROR)) ** 2)
+    def margin(self) -> Float[np.ndarray, " B"]:
+        """Nats that a difference of two scores may surely be wrong by."""
+        return 2 * TUNING.sure_deviations * self.error
 
 
 def error_of_scores(d: int, size: Float[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
@@ -80,136 +100,166 @@ def error_of_scores(d: int, size: Float[np.ndarray, " B"]) -> Float[np.ndarray, 
     return UNIT / 3 * d**0.5 * size
 
 
-def exact_enough(index: Index, queries: Queries) -> Bool[np.ndarray, " B"]:
-    """Which queries this pass gets right, as far as that can be told beforehand; σ > 0."""
-    return Scores.of(index, queries).share >= LEAST_SHARE
-
-
-def _far(index: Index) -> bool:
-    return bool(np.sum(index.center**2) > FAR * index.mean_square)
-
-
-def dense_tile(index: Index, part: slice, queries: Queries) -> Found:
-    """`dense_posterior` for one tile of queries, over a part of the samples."""
-    b = len(queries.x)
-    aim = QueryTables.at(index, queries.x, queries.alpha, queries.sigma)
-    expected = Scores.of(index, queries)
-    light, left_out, peak, top, pairs = _pass(index, part, aim, expected)
-    heavy = Heavy.at(index, queries, top)
-    rise = peak - heavy.score  # float32's word on the same sample
-    scale = np.exp(rise)
-    sums = light.sums * np.stack([scale, scale**2, scale, scale])
-    sums[2] += rise * sums[0]
-    every, unknown = np.full(b, np.inf), np.zeros(len(pairs.rows))
-    light = Light(sums, light.weighted * scale[:, None])
-    found, total = moments(index, part, queries, heavy, every, pairs, unknown, unknown > 0, light)
-    found.standing[:] = np.bincount(pairs.queries, minlength=b)
-    found.error_bound[:] = scale * left_out / total * 2 * index.radius
-    size = np.abs(heavy.score) + aim.kappa * index.square_norms[top]
-    as_expected = error_of_scores(index.d, size) <= SURPRISE * np.maximum(expected.error, SCORE_ERROR)
-    slip = found.error_bound + 4 * UNIT * sums[0] / total * index.radius
-    moving = np.linalg.norm(found.denoised - queries.velocity_center[:, None] * queries.x, axis=1)
-    found.answered[:] = as_expected & (expected.share >= LEAST_SHARE) & (found.variance >= LEAST_SPREAD * sums[3] / total)
-    found.answered[:] &= slip <= SLIP * moving
+def dense_tile(task: Task, *, all_candidates: bool = False) -> Answer:
+    """`dense_posterior` for one tile of queries, over the samples that count for them."""
+    samples, queries, most = task.samples, task.queries, TUNING.most_candidates_of_all if all_candidates else TUNING.most_candidates
+    expected = ExpectedScores.of(samples, queries, all_candidates=all_candidates)
+    one = _all_of(task, expected, most)
+    top = one.top
+    if expected.equal.any():
+        first = task.part.start + np.flatnonzero(samples.log_prior[task.part] == samples.log_prior[task.part].max())
+        top = np.where(expected.equal, first[samples.original[first].argmin()], top).astype(np.int32)
+    pivots = Pivots.at(samples, queries, top)
+    # float32's word on the same sample
+    others = ApproximateSums(one.sums[:4], one.weighted_sum).scaled(one.peak - expected.offset - pivots.score)
+    pairs = Pairs.together(one.pairs)
+    unknown = np.zeros(len(pairs.rows))
+    weighed = moments(task, pivots, np.full(len(top), np.inf), pairs, unknown, unknown > 0, others)
+    found, light = weighed.answer, others.sums
+    with np.errstate(over="ignore", invalid="ignore"):
+        left_out = one.sums[5] * np.exp(np.minimum(one.peak - expected.offset - pivots.score, 600)) / weighed.total
+        left_out = np.where(
+            expected.margin > TUNING.light_rounding, samples.n * np.exp(-expected.cut), left_out * np.exp(TUNING.light_rounding)
+        )
+        left_out = left_out * 2 * samples.radius
+        found.error_bound[:] = np.where(left_out <= UNIT * weighed.size, 0, left_out)  # no more than the mean's own rounding
+        size = np.abs(pivots.score) + expected.curvature * samples.square_norms[top]
+        as_expected = error_of_scores(samples.d, size) <= TUNING.unexpected_error * np.maximum(expected.error, TUNING.score_error)
+        light_share = light[0] / weighed.total
+        slip = left_out + 4 * UNIT * light_share * samples.radius
+        found.answered[:] = as_expected & (one.counts <= most) & (slip <= TUNING.velocity_error * weighed.moving)
+        found.answered[:] &= found.variance >= TUNING.least_spread * light[3] / weighed.total
+        found.answered[:] &= _steady(samples, expected, found.variance, weighed.moving) | (light_share == 0)
+    found.survivors[:] = one.counts
     return found
 
 
-def _pass(index: Index, part: slice, aim: QueryTables, expected: Scores) -> tuple[Light, np.ndarray, np.ndarray, np.ndarray, Pairs]:
-    """The sums of the light, relative to the highest score; the weight of what is not summed; that score, about the centre; whose it
-    is; the heavy by name."""
-    b, n = len(aim.kappa), part.stop - part.start
-    count = min(SHARES * cores(), n)
-    cuts = [part.start + n * k // count for k in range(count + 1)]
-    every = in_turn(count, lambda k: _Share(index, aim, expected).over(cuts[k], cuts[k + 1]))
-    peak = np.max([one.peak for one in every], axis=0)
-    sums, weighted = np.zeros((6, b)), np.zeros((b, index.d))
-    top = np.full(b, part.start, np.int32)
-    for one in every:
-        one.lower_to(peak)
-        sums += one.sums
-        weighted += one.weighted
-        top = np.where(one.own == peak, one.top, top)
-    first = part.start + np.flatnonzero(index.log_prior[part] == index.log_prior[part].max())
-    top = np.where(expected.equal, first[index.original[first].argmin()], top).astype(np.int32)
-    about = index.center.astype(np.float32) if _far(index) else np.zeros(index.d, np.float32)
-    weighted += sums[0][:, None] * about
-    return (
-        Light(sums[:4], weighted),
-        sums[5],
-        peak - aim.g @ (index.center - about),
-        top,
-        Pairs.together([pairs for one in every for pairs in one.heavy]),
-    )
+def _steady(
+    samples: HostSamples, expected: ExpectedScores, variance: Float[np.ndarray, " B"], moving: Float[np.ndarray, " B"]
+) -> Bool[np.ndarray, " B"]:
+    """Whether what does not average out of the scores' rounding is too little to show.
+
+    Directions are rounded to float32 once for all samples: by δ, ‖δ‖ ≤ 2⁻²⁴ ‖g‖. That moves scores by δ·(y - mean), and the mean by
+    Cov δ. Rounding prefers no direction, so that of δ a part of ‖δ‖ / √D or so lies along any one. Near-copies have all their rounding in
+    common.
+    """
+    spread, turn = np.sqrt(variance), 2 * UNIT * expected.length / samples.d**0.5
+    steady: Bool[np.ndarray, " B"] = (turn * variance <= TUNING.velocity_error * moving) & (turn * spread <= TUNING.common_rounding)
+    if samples.has_near_copies:  # products round their sums one way too
+        steady &= (expected.error * spread + 256 * UNIT * samples.radius) <= TUNING.velocity_error * moving
+    return steady
 
 
-class _Share:
-    """A pass over some of the samples."""
+def _all_of(task: Task, expected: ExpectedScores, most: int) -> "RunningSums":
+    """The sums over all samples of the task."""
+    part = task.part
+    if task.alone:
+        return RunningSums(task.samples, expected, most).over(part.start, part.stop, part.stop - part.start)
+    count = min(TUNING.shares_per_core * cores(), part.stop - part.start)
+    cuts = [part.start + (part.stop - part.start) * k // count for k in range(count + 1)]
+    every = in_turn(count, lambda k: RunningSums(task.samples, expected, most).over(cuts[k], cuts[k + 1]))
+    for one in every[1:]:
+        every[0].merge(one)
+    return every[0]
 
-    def __init__(self, index: Index, aim: QueryTables, expected: Scores):
-        b = len(aim.kappa)
-        self._index, self._kappa, self._expected = index, aim.kappa.astype(np.float32), expected
-        self._directions = np.ascontiguousarray(aim.g.T, np.float32)
-        self._shift = index.center.astype(np.float32) if _far(index) else None
-        self._near = np.where(expected.equal, np.inf, np.minimum(np.exp(-NEAR * expected.error), 1 - 4 * UNIT))
-        self.own = np.full(b, -np.inf, np.float32)
-        self.peak, self.top = self.own.astype(np.float64), np.zeros(b, np.int32)
-        self.sums, self.weighted = np.zeros((6, b)), np.zeros((b, index.d))
-        self.heavy = [Pairs.none()]
 
-    def over(self, start: int, stop: int) -> "_Share":
-        """These rows."""
-        b, d = self.weighted.shape
-        size = max(1, min(ROWS, BLOCK // d, stop - start))
-        scores, product = np.empty((size, b), np.float32), np.empty((b, d), np.float32)
-        memory = None if self._shift is None and self._index.rows.dtype == np.float32 else np.empty((size, d), np.float32)
+class RunningSums:
+    """What is summed over some of the samples, block by block, with weights relative to the highest score so far."""
+
+    def __init__(self, samples: HostSamples, expected: ExpectedScores, most: int):
+        b, self._most = len(expected.curvature), most
+        self._samples, self._expected, self._curvature = samples, expected, expected.curvature.astype(np.float32)
+        self._near = np.where(expected.equal, np.inf, -np.maximum(TUNING.sure_deviations * expected.error, 4 * UNIT))
+        self._own = np.full(b, -np.inf, np.float32)
+        self.peak = self._own.astype(np.float64)
+        """The highest score."""
+        self.top = np.zeros(b, np.int32)
+        """Its sample."""
+        self.sums = np.zeros((6, b))
+        """Those of `numba_kernels.weigh`."""
+        self.weighted: np.ndarray | None = None
+        """Σ w (y - shift) of the samples that are no candidates; float64 where blocks were added up."""
+        self.counts = np.zeros(b, np.int64)
+        """How many candidates there are of each query."""
+        self.pairs = [Pairs.none()]
+        """The candidates."""
+
+    @property
+    def weighted_sum(self) -> np.ndarray:
+        """`weighted`, once a block is summed."""
+        assert self.weighted is not None
+        return self.weighted
+
+    def over(self, start: int, stop: int, size: int | None = None) -> "RunningSums":
+        """These rows, so many at a time."""
+        samples, b = self._samples, len(self.top)
+        size = size or max(1, min(TUNING.core_rows, TUNING.block_numbers // samples.d, stop - start))
+        plain = samples.rows.dtype == np.float32 and not samples.far
+        scores, memory = np.empty((size, b), np.float32), None if plain else np.empty((size, samples.d), np.float32)
         for first in range(start, stop, size):
-            rows = self._index.rows[first : min(first + size, stop)]
+            rows = samples.rows[first : min(first + size, stop)]
             if memory is not None:
-                own = memory[: len(rows)]
-                rows = np.subtract(rows, 0 if self._shift is None else self._shift, out=own, dtype=np.float32)
-            self._add(first, rows, np.matmul(rows, self._directions, out=scores[: len(rows)]), product)
+                rows = np.subtract(rows, samples.shift, out=memory[: len(rows)], dtype=np.float32)
+            self._add(first, rows, np.matmul(rows, self._expected.directions.T, out=scores[: len(rows)]))
         return self
 
-    def _add(self, start: int, rows: np.ndarray, scores: np.ndarray, product: np.ndarray) -> None:
+    def merge(self, other: "RunningSums") -> None:
+        """Add those of other rows, that come after these."""
+        self.top = np.where(other.peak > self.peak, other.top, self.top)
+        peak = np.maximum(self.peak, other.peak)
+        own, scale = self._lower_to(peak), other._lower_to(peak)
+        self.sums += other.sums
+        self.weighted = own[:, None] * self.weighted_sum + scale[:, None] * other.weighted_sum
+        self.counts += other.counts
+        self.pairs += other.pairs
+
+    def _add(self, start: int, rows: np.ndarray, scores: np.ndarray) -> None:
         """One block."""
-        index = self._index
-        numba_kernels.highest(scores, start, self._kappa, index.square_norms, index.log_prior, self.own, self.top)
-        scale = np.exp(self.peak - self.own)
-        self.lower_to(self.own, weighted=False)
+        samples = self._samples
+        numba_kernels.highest(scores, start, self._curvature, samples.square_norms, samples.log_prior, self._own, self.top)
+        scale = self._lower_to(self._own)
         total = self.sums[4]
-        if not total.any():  # nothing is known yet of what a sample's share will be
+        averaged = (self._expected.share > 0) & (self._expected.share < 1)
+        if averaged.any() and not total.any():  # nothing is known yet of what a sample's share will be
             first = np.zeros_like(self.sums)
-            self._weigh(scores.copy(), start, 0 * total, np.full(len(total), np.inf), first)
+            nothing = np.full(len(total), -np.inf), np.full(len(total), np.inf)
+            self._weigh(scores.copy(), start, *nothing, first)
             total = first[4]
-        limit = np.minimum(self._expected.share * total, self._near)
-        count = self._weigh(scores, start, HIDDEN / index.n * total, limit, self.sums)
-        if count <= FEW * scores.size:
-            product[:] = 0
-            numba_kernels.add_rows(scores, rows, product)
+        whole = np.log(np.maximum(total, 1))  # the highest score of this block may be the first of weight
+        negligible = whole - self._expected.cut - self._expected.margin
+        with np.errstate(divide="ignore"):
+            limit = np.maximum(np.minimum(np.log(self._expected.share) + whole, self._near), negligible)
+        count = self._weigh(scores, start, negligible, limit, self.sums)
+        if count <= TUNING.sparse_weights * scores.size:
+            product = np.zeros((scores.shape[1], samples.d), np.float32)
+            if count:
+                numba_kernels.add_rows(scores, rows, product)
         else:
-            np.matmul(scores.T, rows, out=product)
+            product = np.matmul(scores.T, rows)
+        if self.weighted is None:
+            self.weighted = product
+            return
+        self.weighted = self.weighted.astype(np.float64, copy=False)
         numba_kernels.add_scaled(self.weighted, scale, product)
 
     def _weigh(self, scores: np.ndarray, start: int, negligible: np.ndarray, limit: np.ndarray, sums: np.ndarray) -> int:
-        """Scores to weights; what is heavy, to the list. How many are not 0."""
+        """Scores to weights; candidates, to the list. How many weights are not 0."""
         first, count = 0, 0
-        bounds = negligible.astype(np.float32), limit.astype(np.float32)
+        bounds, room = (negligible.astype(np.float32), limit.astype(np.float32)), max(TUNING.dense_room, scores.shape[1])
         while first < len(scores):
-            rows, queries = np.empty(ROOM, np.int32), np.empty(ROOM, np.int32)
-            of_rows = scores, first, start, self._index.square_norms
-            first, at, more = numba_kernels.weigh(*of_rows, self.own, *bounds, sums, rows, queries, 0)
+            rows, queries = np.empty((2, room), np.int32)
+            of_rows = scores, first, start, self._samples.square_norms
+            first, at, more = numba_kernels.weigh(*of_rows, self._own, *bounds, sums, rows, queries, self.counts, self._most)
             count += more
             if at:
-                self.heavy.append(Pairs(rows[:at], queries[:at], np.zeros(at), np.full(at, np.inf)))
+                self.pairs.append(Pairs.unscored(rows[:at], queries[:at]))
         return count
 
-    def lower_to(self, peak: np.ndarray, *, weighted: bool = True) -> None:
-        """Weights relative to another peak."""
-        with np.errstate(invalid="ignore"):
-            fall = np.where(np.isneginf(self.peak), 0, self.peak - peak)
+    def _lower_to(self, peak: np.ndarray) -> Float[np.ndarray, " B"]:
+        """Sums relative to another peak; what is left to scale `weighted` by."""
+        fall = np.where(np.isneginf(self.peak), 0, self.peak - peak)
         scale = np.exp(fall)
         self.sums[2] += fall * self.sums[0]
         self.sums *= np.stack([scale, scale**2, scale, scale, scale, scale])
-        if weighted:
-            self.weighted *= scale[:, None]
-        self.peak = np.asarray(peak, np.float64)
+        self.peak = np.asarray(peak, np.float64).copy()
+        return scale

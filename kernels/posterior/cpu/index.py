@@ -32,25 +32,10 @@ from jaxtyping import Float, Int, Int8, Shaped
 
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.bounds import COARSE, COLUMNS, FINE, GROUPS, LEAF
+from kernels.posterior.cpu.host_samples import UNCOUNTED, HostSamples
 from kernels.posterior.cpu.threads import on_every_core, one_thread_each, share
 from kernels.posterior.cpu.tree import leaves_of
-
-UNIT = 2.0**-24
-"""Half of a float32's last place, relative."""
-EDGES = (16, 32, 64, 96, 128, 192)
-"""Where groups of coordinates begin, the leading ones first; the last group is what lies outside of the basis."""
-DIRECTIONS = 256
-SAMPLED = 2**25
-"""Numbers of the data from which the directions are found."""
-ROUNDS = 3
-SLICE = 512
-"""Coordinates are summed in float32 over so many numbers, and in float64 from there on."""
-ROWS = 2048
-"""Samples that a core takes together: their scores for 128 queries are 1 MB."""
-NOBODY = -1e30
-"""Log prior of what does not count, or is not there."""
-GRID = 1e-6
-"""Of a byte's step: data within this of whole steps are taken to be bytes."""
+from kernels.posterior.cpu.tuning import TUNING, UNIT
 
 
 class Bytes(NamedTuple):
@@ -69,7 +54,7 @@ class Bytes(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What is looked at, leaf by leaf; P places of samples, some of them empty."""
+    """What a search reads, leaf by leaf; P places of samples, some of them empty."""
 
     low: Float[np.ndarray, "leaves C"]
     high: Float[np.ndarray, "leaves C"]
@@ -89,13 +74,9 @@ class Table(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Index:
-    """The index of `N` samples on the host. `build_index` makes it."""
+class Index(HostSamples):
+    """Samples on the host, and what is made to prune them. `build_index` makes it."""
 
-    rows: Shaped[np.ndarray, "N D"]
-    """The samples, float32 or uint8."""
-    center: Float[np.ndarray, " D"]
-    """Their mean, float64: scores are about it."""
     basis: Float[np.ndarray, "D K"]
     """Orthonormal, float32, the leading directions first."""
     groups: tuple[tuple[int, int], ...]
@@ -105,37 +86,11 @@ class Index:
     """Which row each place of the table is of; -1: it is empty."""
     leaves: dict[tuple[int, int], slice]
     """Of all rows, and of those of each class, from and to: their leaves."""
-    square_norms: Float[np.ndarray, " N"]
-    """‖y - center‖², float64, of the rows; ..."""
-    log_prior: Float[np.ndarray, " N"]
-    """... and their log prior; 0 without counts."""
     origin: Float[np.ndarray, " D"]
     step: Float[np.ndarray, " D"]
     """Of the bytes of all numbers; ..."""
     middle_step: Float[np.ndarray, " M"]
     """... of those of coordinates, whose origin is 0."""
-    original: Int[np.ndarray, " N"]
-    """The caller's index of each row."""
-    classes: dict[int, slice]
-    """The rows of each class; none for data without labels."""
-
-    @property
-    def n(self) -> int:
-        return self.rows.shape[0]
-
-    @property
-    def d(self) -> int:
-        return self.rows.shape[1]
-
-    @functools.cached_property
-    def mean_square(self) -> float:
-        """Mean of ‖y - center‖²."""
-        return float(self.square_norms.mean())
-
-    @functools.cached_property
-    def radius(self) -> float:
-        """max ‖y - center‖."""
-        return float(np.sqrt(self.square_norms.max()))
 
     @functools.cached_property
     def longest(self) -> tuple[float, float]:
@@ -147,139 +102,106 @@ class Index:
         """The largest norm of the bytes of coordinates."""
         return float(self.table.middle.lengths.max())
 
-    @functools.cached_property
-    def largest_prior(self) -> float:
-        """max |log prior| of the samples that count."""
-        return float(np.abs(self.log_prior[self.log_prior > NOBODY]).max(initial=0.0))
-
     @property
     def rounding(self) -> float:
         """‖coordinates - exact ones‖ at most, of a vector of length 1."""
         return rounding_of(self.d, self.basis.shape[1])
 
-    def part(self, label: int) -> slice:
-        """The rows of a class; -1: all."""
-        return slice(0, self.n) if label < 0 else self.classes[label]
-
     def leaves_of(self, part: slice) -> slice:
         """Those of such rows; for other ranges of rows so many leaves, of whatever rows."""
         return self.leaves.get((part.start, part.stop), slice(0, -(-(part.stop - part.start) // LEAF)))
 
-    @functools.cached_property
-    def _masses(self) -> dict[tuple[int, int], float]:
-        return {}
-
-    def log_mass(self, part: slice) -> float:
-        """log Σ prior of these rows."""
-        key = (part.start, part.stop)
-        if key not in self._masses:
-            self._masses[key] = float(np.log(np.exp(self.log_prior[part]).sum()))
-        return self._masses[key]
-
 
 def rounding_of(d: int, k: int) -> float:
     """‖z - exact‖ of k coordinates by `coordinates_of` of a vector of d numbers and length 1: the worst that float32 can do."""
-    return float(np.sqrt(k)) * (min(d, SLICE) + 3) * UNIT
+    return float(np.sqrt(k)) * (min(d, TUNING.float32_slice) + 3) * UNIT
 
 
 def coordinates_of(v: Float[np.ndarray, "m D"], basis: Float[np.ndarray, "D K"]) -> Float[np.ndarray, "m K"]:
     """In float32, slice by slice, summed in float64."""
     found = np.zeros((len(v), basis.shape[1]))
-    for start in range(0, len(basis), SLICE):
-        found += v[:, start : start + SLICE].astype(np.float32) @ basis[start : start + SLICE]
+    for start in range(0, len(basis), TUNING.float32_slice):
+        found += v[:, start : start + TUNING.float32_slice].astype(np.float32) @ basis[start : start + TUNING.float32_slice]
     return found
 
 
-def build_index(
-    rows: Shaped[np.ndarray, "N D"],
-    *,
-    log_prior: Float[np.ndarray, " N"] | None = None,
-    labels: Int[np.ndarray, " N"] | None = None,
-    original: Int[np.ndarray, " N"] | None = None,
-) -> Index:
-    """The index of a data set: three passes over it, and a few over a part.
+def build_index(samples: HostSamples) -> Index:
+    """The index of a data set: two passes over it, and a few over a part.
 
-    Memory: a byte for each number, and 75 float32 and up to 192 bytes for each sample; other dtypes than float32 and uint8 are copied to
-    float32.
-
-    Args:
-      rows: sorted by class where there are labels.
+    Memory: a byte for each number, and 75 float32 and up to 192 bytes for each sample.
     """
     started = time.perf_counter()
-    if rows.dtype not in (np.float32, np.uint8):
-        rows = rows.astype(np.float32)
-    n, d = rows.shape
-    center, origin, step = _center_and_bytes(rows)
-    basis, seen = leading_directions(rows, center)
+    n, d = samples.rows.shape
+    with one_thread_each():
+        origin, step = _origin_and_step(samples.rows)
+    basis, seen = leading_directions(samples.rows, samples.center)
     others = -(-max(basis.shape[1] - FINE, 0) // 2) * 2
     middle_step = np.maximum(np.abs(beyond(seen, others)).max(axis=0, initial=0) / 100, 1e-30)  # what is farther is left
-    edges = [*(edge for edge in EDGES if edge < basis.shape[1]), basis.shape[1]]
-    groups = tuple(itertools.pairwise(edges))
-    classes = {} if labels is None else _classes(labels)
-    row, leaves = _places(rows, center, basis, [*classes.values()] or [slice(0, n)])
-    places, most = len(row), 3 * rounding_of(d, basis.shape[1])
-    prior = np.zeros(n) if log_prior is None else np.maximum(log_prior, NOBODY)
-    count, places, most = len(row), row.size, 3 * rounding_of(d, basis.shape[1])
-    prior = np.zeros(n) if log_prior is None else np.maximum(log_prior, NOBODY)
-    table = Table(
+    edges = [*(edge for edge in TUNING.group_edges if edge < basis.shape[1]), basis.shape[1]]
+    row, leaves = _places(samples.rows, samples.center, basis, [*samples.classes.values()] or [slice(0, n)])
+    own = {field.name: getattr(samples, field.name) for field in dataclasses.fields(HostSamples)}
+    index = Index(
+        **own,
+        basis=basis,
+        groups=tuple(itertools.pairwise(edges)),
+        table=_empty_table(row, samples, others),
+        row=row.ravel(),
+        leaves=leaves,
+        origin=origin,
+        step=step,
+        middle_step=middle_step,
+    )
+
+    def work(core: int) -> None:
+        for a, b in _some_rows(*share(len(row), core), LEAF * d):
+            _fill_leaves(index, a, b)
+
+    with one_thread_each():
+        on_every_core(work)
+    logging.getLogger(__name__).info("indexed %d samples of %d numbers in %.1f s", n, d, time.perf_counter() - started)
+    return index
+
+
+def _empty_table(row: Int[np.ndarray, "leaves LEAF"], samples: HostSamples, others: int) -> Table:
+    """To be filled, leaf by leaf."""
+    count = len(row)
+    lengths = (np.empty((count, LEAF), np.float32) for _ in range(2))
+    return Table(
         low=np.empty((count, COARSE + 1), np.float32),
         high=np.empty((count, COARSE + 1), np.float32),
         likely=np.empty(count, np.float32),
         columns=np.empty((count, COLUMNS, LEAF), np.float32),
-        middle=Bytes(
-            np.empty((count, others // 2, LEAF, 2), np.int8), np.empty((count, LEAF), np.float32), np.empty((count, LEAF), np.float32)
-        ),
-        whole=Bytes.room(places, d),
-        norms=np.empty(places),
-        prior=np.where(row < 0, NOBODY, prior[row]).ravel(),
+        middle=Bytes(np.empty((count, others // 2, LEAF, 2), np.int8), *lengths),
+        whole=Bytes.room(row.size, samples.d),
+        norms=np.empty(row.size),
+        prior=np.where(row < 0, UNCOUNTED, samples.log_prior[row]).ravel(),
     )
 
-    def work(core: int) -> None:
-        for a, b in _some_rows(*share(count, core), LEAF * d):
-            own = slice(a * LEAF, b * LEAF)
-            some = rows[np.where(row[a:b] < 0, row[a:b, :1], row[a:b]).ravel()]
-            numba_kernels.to_bytes(some, origin, step, *(v[own] for v in table.whole))
-            y = some - center
-            z = coordinates_of(y, basis)
-            middle = Bytes.room(len(some), others)
-            numba_kernels.to_bytes(beyond(z, others), np.zeros(others), middle_step, *middle)
-            table.middle.digits[a:b] = middle.digits.reshape(b - a, LEAF, -1, 2).transpose(0, 2, 1, 3)
-            for of_leaves, of_rows in zip(table.middle[1:], middle[1:], strict=True):
-                of_leaves[a:b] = of_rows.reshape(b - a, LEAF)
-            norms = table.norms[own] = np.einsum("ni,ni->n", y, y)
-            outside, *rest = (
-                np.sqrt(np.maximum(norms - np.sum(z[:, :k] ** 2, axis=1) + sign * most * norms, 0))[:, None]
-                for k, sign in ((len(z[0]), 1), (COARSE, -1), (COARSE, 1))
-            )
-            columns = in_columns(z, outside, table.prior[own, None], norms[:, None], groups)
-            by_leaf = columns.reshape(b - a, LEAF, -1)
-            table.columns[a:b] = by_leaf.transpose(0, 2, 1)
-            for side, box, away in ((np.min, table.low, rest[0]), (np.max, table.high, rest[1])):
-                box[a:b, :COARSE] = side(by_leaf[:, :, :COARSE], axis=1)
-                box[a:b, COARSE] = side(away.reshape(b - a, LEAF), axis=1)
-            table.likely[a:b] = by_leaf[:, :, COARSE + 1].max(axis=1)
 
-    with one_thread_each():
-        on_every_core(work)
-    square_norms, there = np.empty(n), row.ravel() >= 0
-    square_norms[row.ravel()[there]] = table.norms[there]
-    logging.getLogger(__name__).info("indexed %d samples of %d numbers in %.1f s", n, d, time.perf_counter() - started)
-    return Index(
-        rows=rows,
-        center=center,
-        basis=basis,
-        groups=groups,
-        table=table,
-        row=row.ravel(),
-        leaves=leaves,
-        square_norms=square_norms,
-        log_prior=prior,
-        origin=origin,
-        step=step,
-        middle_step=middle_step,
-        original=np.arange(n, dtype=np.int32) if original is None else original,
-        classes=classes,
+def _fill_leaves(index: Index, a: int, b: int) -> None:
+    """The table's leaves from `a` to `b`."""
+    table, own, others = index.table, slice(a * LEAF, b * LEAF), len(index.middle_step)
+    row = index.row.reshape(-1, LEAF)[a:b]
+    some = index.rows[np.where(row < 0, row[:, :1], row).ravel()]
+    numba_kernels.to_bytes(some, index.origin, index.step, *(v[own] for v in table.whole))
+    y = some - index.center
+    z = coordinates_of(y, index.basis)
+    middle = Bytes.room(len(some), others)
+    numba_kernels.to_bytes(beyond(z, others), np.zeros(others), index.middle_step, *middle)
+    table.middle.digits[a:b] = middle.digits.reshape(b - a, LEAF, -1, 2).transpose(0, 2, 1, 3)
+    for of_leaves, of_rows in zip(table.middle[1:], middle[1:], strict=True):
+        of_leaves[a:b] = of_rows.reshape(b - a, LEAF)
+    norms = table.norms[own] = index.square_norms[np.where(row < 0, row[:, :1], row).ravel()]
+    outside, *rest = (
+        np.sqrt(np.maximum(norms - np.sum(z[:, :k] ** 2, axis=1) + sign * 3 * index.rounding * norms, 0))[:, None]
+        for k, sign in ((len(z[0]), 1), (COARSE, -1), (COARSE, 1))
     )
+    by_leaf = in_columns(z, outside, table.prior[own, None], norms[:, None], index.groups).reshape(b - a, LEAF, -1)
+    table.columns[a:b] = by_leaf.transpose(0, 2, 1)
+    for side, box, away in ((np.min, table.low, rest[0]), (np.max, table.high, rest[1])):
+        box[a:b, :COARSE] = side(by_leaf[:, :, :COARSE], axis=1)
+        box[a:b, COARSE] = side(away.reshape(b - a, LEAF), axis=1)
+    table.likely[a:b] = by_leaf[:, :, COARSE + 1].max(axis=1)
 
 
 def _places(
@@ -328,61 +250,40 @@ def beyond(z: Float[np.ndarray, "m K"], count: int) -> Float[np.ndarray, "m M"]:
 
 def leading_directions(rows: Shaped[np.ndarray, "N D"], center: Float[np.ndarray, " D"]) -> tuple[np.ndarray, np.ndarray]:
     """An orthonormal basis `[D, K]` of about the leading principal directions, and the coordinates of a part of the samples, on which it
-    was found by a few rounds of subspace iteration.
+    was found.
 
-    Source: Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), algorithm 4.4.
+    Source: Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), as scikit-learn has it.
     """
+    from sklearn.utils.extmath import randomized_svd
+
     n, d = rows.shape
-    k = min(DIRECTIONS, d, n)
-    some = (rows[:: max(1, n * d // SAMPLED)] - center).astype(np.float32)
-    if k == d:
-        basis = np.eye(d)
-    else:
-        basis = np.random.default_rng(0).standard_normal((d, k))
-        for _ in range(ROUNDS):
-            basis = _orthonormal((some.T @ (some @ basis.astype(np.float32))).astype(np.float64))
-    seen = some @ basis.astype(np.float32)
-    turn = np.linalg.eigh((seen.T @ seen).astype(np.float64))[1][:, ::-1]
-    return (basis @ turn).astype(np.float32), seen @ turn
+    some = (rows[:: max(1, n * d // TUNING.direction_numbers)] - center).astype(np.float32)
+    k = min(TUNING.directions, d, len(some))
+    _, _, directions = randomized_svd(
+        some, k, n_oversamples=0, n_iter=TUNING.direction_rounds, power_iteration_normalizer="LU", random_state=0
+    )
+    basis = np.linalg.qr(directions.T.astype(np.float64))[0].astype(np.float32)
+    return basis, (some @ basis).astype(np.float64)
 
 
-def _orthonormal(columns: Float[np.ndarray, "D K"]) -> Float[np.ndarray, "D k"]:
-    """A basis of what the columns span, but for what is below rounding; twice, since once leaves the rounding of their condition."""
-    for _ in range(2):
-        size, turn = np.linalg.eigh(columns.T @ columns)
-        if size[-1] <= 0:
-            return np.eye(len(columns), 1)
-        kept = size > 1e-12 * size[-1]
-        columns = columns @ (turn[:, kept] / np.sqrt(size[kept]))
-    return columns
-
-
-def _center_and_bytes(rows: Shaped[np.ndarray, "N D"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mean, and origin and step of the bytes: one of all numbers where that says all, as it does of images, or of each coordinate."""
+def _origin_and_step(rows: Shaped[np.ndarray, "N D"]) -> tuple[np.ndarray, np.ndarray]:
+    """Of the bytes: one of all numbers where that says all, as it does of images, or of each coordinate."""
     d = rows.shape[1]
 
-    def work(core: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        total, low, high = np.zeros(d), np.full(d, np.inf), np.full(d, -np.inf)
+    def work(core: int) -> tuple[np.ndarray, np.ndarray]:
+        low, high = np.full(d, np.inf), np.full(d, -np.inf)
         for a, b in _some_rows(*share(len(rows), core), d):
-            total += rows[a:b].sum(axis=0, dtype=np.float64)
             low, high = np.minimum(low, rows[a:b].min(axis=0)), np.maximum(high, rows[a:b].max(axis=0))
-        return total, low, high
+        return low, high
 
     every = on_every_core(work)
-    center: np.ndarray = np.sum([one[0] for one in every], axis=0) / len(rows)
-    low, high = np.min([one[1] for one in every], axis=0), np.max([one[2] for one in every], axis=0)
+    low, high = np.min([one[0] for one in every], axis=0), np.max([one[1] for one in every], axis=0)
     step = (high.max() - low.min()) / 255 or 1.0
     some = (rows[:: max(1, len(rows) // 256)].astype(np.float64) - low.min()) / step
-    if np.abs(some - np.rint(some)).max() <= max(GRID, 2 * UNIT * max(np.abs(low).max(), np.abs(high).max()) / step):
-        return center, np.full(d, low.min() + 128 * step), np.full(d, step)
+    if np.abs(some - np.rint(some)).max() <= max(TUNING.byte_grid, 2 * UNIT * max(np.abs(low).max(), np.abs(high).max()) / step):
+        return np.full(d, low.min() + 128 * step), np.full(d, step)
     steps = np.where(high > low, (high - low) / 255, 1.0)
-    return center, np.where(high > low, low + 128 * steps, low), steps
-
-
-def _classes(labels: Int[np.ndarray, " N"]) -> dict[int, slice]:
-    known, first = np.unique(labels, return_index=True)
-    ends = [*first[1:], len(labels)]
-    return {int(label): slice(int(a), int(b)) for label, a, b in zip(known, first, ends, strict=True)}
+    return np.where(high > low, low + 128 * steps, low), steps
 
 
 def _some_rows(start: int, stop: int, d: int) -> Iterator[tuple[int, int]]:

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from kernels.posterior.cpu.tuning import TUNING
+
 FAST = {"reassoc", "contract", "nsz", "nnan"}
-RUN = 128
-"""Rows whose weights are summed in float32, before the sums go on in float64."""
-TOGETHER = 64
-"""Rows whose sums are made together."""
+RUN, TOGETHER = TUNING.float32_rows, TUNING.rows_together
 
 _WAITING: list[tuple[bool, Callable[..., Any]]] = []
 
@@ -33,7 +32,9 @@ def compiled(f: Callable[..., Any]) -> Any:
         from numba.extending import intrinsic
 
         for inside, each in _WAITING:  # all at once, for they call each other
-            each.__globals__[each.__name__] = intrinsic(each) if inside else njit(nogil=True, cache=True, fastmath=FAST)(each)
+            each.__globals__[each.__name__] = (
+                intrinsic(each) if inside else njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")(each)
+            )
         _WAITING.clear()
         return own.__globals__[own.__name__](*arguments)
 
@@ -81,32 +82,45 @@ def to_bits(g, unit, most, bits, step, lost, length):  # type: ignore[no-untyped
 
 
 @compiled
+def square_distances(rows, center, first, last, into):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """‖y - c‖² of rows `first` to `last`, float64."""
+    for i in range(first, last):
+        row, total = rows[i], 0.0
+        for k in range(center.shape[0]):
+            gap = np.float64(row[k]) - center[k]
+            total += gap * gap
+        into[i] = total
+
+
+@compiled
 def directions(x, alpha, sigma, center, away, g, squares, offset):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Of each query `g` = (α/σ²)(x - α c), ‖x - α c‖², and as `offset` g·away."""
+    """Of each query `g` = (α/σ²)(x - α c) in its own dtype, ‖x - α c‖², and as `offset` g·away."""
     for q in range(x.shape[0]):
-        rate, total, along = alpha[q] / sigma[q] ** 2, 0.0, 0.0
-        for i in range(x.shape[1]):
-            gap = x[q, i] - alpha[q] * center[i]
-            g[q, i] = rate * gap
+        rate, total, along, own, into = alpha[q] / sigma[q] ** 2, 0.0, 0.0, x[q], g[q]
+        for i in range(center.shape[0]):
+            gap = np.float64(own[i]) - alpha[q] * center[i]
+            into[i] = rate * gap
             total += gap * gap
             along += rate * gap * away[i]
         squares[q], offset[q] = total, along
 
 
 @compiled
-def around(x, alpha, sigma, velocity_center, center, samples, rows, base, squares, moving, scores):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Of one sample for each query: itself, as float64, ‖x - α y‖², ‖y - κ x‖², and its score without its prior,
+def around(x, alpha, sigma, velocity_center, center, samples, rows, base, reflected, squares, moving, scores):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Of one sample for each query: itself and 2x - α y, as float64, ‖x - α y‖², ‖y - κ x‖², and its score without its prior,
     (α/σ²)(x - α c)·(y - c) - (α²/2σ²) ‖y - c‖²."""
     for q in range(x.shape[0]):
-        y, own, into, away, along, norm = samples[rows[q]], x[q], base[q], 0.0, 0.0, 0.0
-        for i in range(own.shape[0]):
-            value = np.float64(y[i])
+        y, own, into, mirror, away, along, norm, near = samples[rows[q]], x[q], base[q], reflected[q], 0.0, 0.0, 0.0, 0.0
+        for i in range(center.shape[0]):
+            value, point = np.float64(y[i]), np.float64(own[i])
             into[i] = value
+            mirror[i] = 2 * point - alpha[q] * value
             gap = value - center[i]
-            along += (own[i] - alpha[q] * center[i]) * gap
+            along += (point - alpha[q] * center[i]) * gap
             norm += gap * gap
-            away += (value - velocity_center[q] * own[i]) ** 2
-        squares[q], moving[q] = _square_distance(own, alpha[q], y), away
+            away += (value - velocity_center[q] * point) ** 2
+            near += (point - alpha[q] * value) ** 2
+        squares[q], moving[q] = near, away
         rate = alpha[q] / sigma[q] ** 2
         scores[q] = rate * along - rate * alpha[q] / 2 * norm
 
@@ -120,7 +134,7 @@ def add_pairs(  # type: ignore[no-untyped-def]  # pragma: no cover
 
     Args:
       norms: of the samples, ‖y - c‖².
-      base: `[B, D]`, a heavy sample of each query, to whose log weight all are relative; `own_prior`, its log prior; `reflected`, 2x - α
+      base: `[B, D]`, the pivot of each query, to whose log weight all are relative; `own_prior`, its log prior; `reflected`, 2x - α
         base.
       cut: `[B]`, how far below the peak a sample is left out.
       logs, sure: of each pair its log weight relative to the peak, where that is sure; where not, it is computed from differences.
@@ -170,16 +184,6 @@ def _nearer(reflected, alpha, base, y):  # type: ignore[no-untyped-def]  # pragm
 
 
 @compiled
-def _square_distance(x, alpha, y):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """‖x - α y‖², in the dtype of x and α."""
-    total = alpha - alpha
-    for i in range(x.shape[0]):
-        gap = x[i] - alpha * y[i]
-        total += gap * gap
-    return total
-
-
-@compiled
 def highest(scores, start, k, norms, prior, best, where):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Products `[n, B]` float32 of the samples from `start` on become scores, `- k norm + prior`; `best` of each query is raised to its
     highest, and `where` is that sample."""
@@ -195,21 +199,23 @@ def highest(scores, start, k, norms, prior, best, where):  # type: ignore[no-unt
 
 @compiled
 def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
-    scores, first, start, norms, peak, negligible, limit, sums, rows, queries, at
+    scores, first, start, norms, peak, negligible, limit, sums, rows, queries, counts, most
 ):
-    """Scores become weights, exp(score - peak), and are summed; the heavy ones become 0, and are named.
+    """Scores become weights, exp(score - peak), and are summed; those of candidates become 0, and the pairs are named.
 
     Args:
       scores: `[n, B]` float32, of the samples from `start` on; from row `first` on.
-      negligible, limit: `[B]` float32: what weighs less becomes 0, and what weighs more is heavy.
+      negligible, limit: `[B]` float32: a sample whose score is so far from the peak or farther below it becomes 0; one above the limit is
+        a candidate.
       sums: `[6, B]`, added to: Σ w, Σ w², Σ w (score - peak), Σ w norm of those that are neither, Σ w of all, Σ w of the negligible.
-      rows, queries: result, written from `at` on: the heavy pairs.
+      rows, queries: result: the candidates.
+      counts: `[B]`, how many candidates each query has, added to; of those beyond `most` nothing is kept.
 
     Returns:
-      Where to go on (short of n where there is no more room), how many heavy pairs there are, and how many weights are not 0.
+      Where to go on (short of n where there is no more room), how many candidates there are, and how many weights are not 0.
     """
     n, b = scores.shape
-    count = 0
+    count, at = 0, 0
     some, z, bits = np.zeros((6, b), np.float32), np.empty(b, np.float32), np.empty(b, np.int32)
     two_to = bits.view(np.float32)
     done = n
@@ -218,7 +224,7 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
             done = i
             break
         weight = scores[i]
-        heavy = np.int32(0)
+        candidates = np.int32(0)
         for q in range(b):
             z[q] = weight[q] - peak[q]
         for q in range(b):
@@ -238,20 +244,23 @@ def weigh(  # type: ignore[no-untyped-def]  # pragma: no cover
             weight[q] = poly
         for q in range(b):
             weight[q] = weight[q] * two_to[q] if z[q] > np.float32(-87) else np.float32(0)
-            heavy += np.int32(weight[q] > limit[q])
+            candidates += np.int32(z[q] > limit[q])
             some[4, q] += weight[q]
-        if heavy:
+        if candidates:
             for q in range(b):
-                if weight[q] > limit[q]:
-                    rows[at], queries[at], weight[q] = start + i, q, 0
-                    at += 1
+                if z[q] > limit[q]:
+                    counts[q] += 1
+                    weight[q] = 0
+                    if counts[q] <= most:
+                        rows[at], queries[at] = start + i, q
+                        at += 1
         small, left = np.float32(norms[start + i]), np.int32(0)
         for q in range(b):
-            left += np.int32(weight[q] >= negligible[q])
+            left += np.int32(z[q] > negligible[q] and z[q] <= limit[q])
         count += int(left)
         for q in range(b):
-            some[5, q] += weight[q] if weight[q] < negligible[q] else np.float32(0)
-            weight[q] = weight[q] if weight[q] >= negligible[q] else np.float32(0)
+            some[5, q] += weight[q] if z[q] <= negligible[q] else np.float32(0)
+            weight[q] = weight[q] if z[q] > negligible[q] else np.float32(0)
             w = weight[q]
             some[0, q] += w
             some[1, q] += w * w
@@ -294,3 +303,34 @@ def add_scaled(total, scale, more):  # type: ignore[no-untyped-def]  # pragma: n
     for q in range(total.shape[0]):
         for i in range(total.shape[1]):
             total[q, i] = total[q, i] * scale[q] + more[q, i]
+
+
+@compiled
+def finish(  # type: ignore[no-untyped-def]  # pragma: no cover
+    first, last, x, velocity_center, rate, base, center, shift, mean, weighted, of_light, total, denoised, velocity, found
+):
+    """The means of queries `first` to `last`, their velocities, and what their second moments need.
+
+    Args:
+      mean: `[B, D]` Σ w (y - base) of the samples weighed from differences.
+      weighted: `[B, D]` Σ w (y - shift) of the others; `of_light` their Σ w, and `total` that of all.
+      denoised, velocity: result: base + mean, and the rate times what that lies from κ x.
+      found: `[B, 5]` result: Σ w (y - base)·(base - c) of those others, ‖base - c‖², ‖mean - base‖², ‖mean - κ x‖², ‖mean‖².
+    """
+    for q in range(first, last):
+        middle, own, moved, light, point, to_mean, to_velocity = base[q], mean[q], 0.0, weighted[q], x[q], denoised[q], velocity[q]
+        cross, away, apart, moving, size, inverse = 0.0, 0.0, 0.0, 0.0, 0.0, 1 / total[q]
+        for i in range(center.shape[0]):
+            moved = np.float64(light[i]) - of_light[q] * (middle[i] - shift[i])
+            gap = middle[i] - center[i]
+            step = (own[i] + moved) * inverse
+            value = middle[i] + step
+            toward = value - velocity_center[q] * np.float64(point[i])
+            cross += moved * gap
+            away += gap * gap
+            apart += step * step
+            moving += toward * toward
+            size += value * value
+            to_mean[i] = value
+            to_velocity[i] = rate[q] * toward
+        found[q, 0], found[q, 1], found[q, 2], found[q, 3], found[q, 4] = cross, away, apart, moving, size

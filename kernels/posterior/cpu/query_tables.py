@@ -7,8 +7,9 @@ from jaxtyping import Float, Int16
 
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.bounds import COARSE
-from kernels.posterior.cpu.index import UNIT, Index, beyond, coordinates_of, in_columns
+from kernels.posterior.cpu.index import Index, beyond, coordinates_of, in_columns
 from kernels.posterior.cpu.threads import on_every_core, share
+from kernels.posterior.cpu.tuning import UNIT
 
 
 class Bits(NamedTuple):
@@ -59,7 +60,7 @@ class QueryTables(NamedTuple):
     @classmethod
     def at(cls, index: Index, x: Float[np.ndarray, "B D"], alpha: Float[np.ndarray, " B"], sigma: Float[np.ndarray, " B"]) -> "QueryTables":
         """Of noisy queries x = α y + σ noise, float64."""
-        g, squares, offset = np.empty_like(x), np.empty(len(x)), np.empty(len(x))
+        g, squares, offset = np.empty(x.shape), np.empty(len(x)), np.empty(len(x))
         away = index.origin - index.center
         numba_kernels.directions(x, alpha, sigma, index.center, away, g, squares, offset)
         kappa, constant = alpha**2 / (2 * sigma**2), -squares / (2 * sigma**2)

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.partial import NO_SAMPLE
-from kernels.posterior.samples import SHIFTED_FROM, Samples, statistics, unit_of
+from kernels.posterior.types import SHIFTED_FROM, Samples, statistics, unit_of
 
 SAMPLES, QUERIES = "samples", "queries"
 Output = TypeVar("Output")

@@ -18,12 +18,11 @@ from jaxtyping import Array, Float, Int
 
 from kernels.float64 import to64
 from kernels.posterior import partial as partials
-from kernels.posterior.api import Moments, PosteriorSettings, moments_of_settled, partial_of
+from kernels.posterior.api import PosteriorSettings, moments_of_settled, partial_of
 from kernels.posterior.distributed.collectives import ONE_DEVICE
 from kernels.posterior.out_of_core.source import Chunks, give_back
 from kernels.posterior.partial import CANDIDATES, NO_SAMPLE, Partial
-from kernels.posterior.queries import Queries
-from kernels.posterior.samples import Samples
+from kernels.posterior.types import Moments, Queries, Samples
 from kernels.posterior.xla import differences
 from kernels.posterior.xla.batching import FALLBACK_ROWS, in_tiles
 from kernels.posterior.xla.refine import Settled, settle

@@ -14,9 +14,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from kernels.float64 import float64_scope, to32, to64
-from kernels.posterior.blocks import BlockSizes, default_block_sizes
 from kernels.posterior.partial import CANDIDATES
-from kernels.posterior.samples import SHIFTED_FROM, Samples, unit_of
+from kernels.posterior.settings import BlockSizes, default_block_sizes
+from kernels.posterior.types import SHIFTED_FROM, Samples, unit_of
 
 CHUNK_BYTES = 2**24
 """Of one buffer, at most: long enough that starting a program on it does not show, short enough that reading the first one does not."""

@@ -19,11 +19,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from kernels.posterior import partial as partials
-from kernels.posterior.blocks import BlockSizes, Precision
 from kernels.posterior.partial import CANDIDATES, Partial
-from kernels.posterior.queries import Queries
-from kernels.posterior.samples import Samples
+from kernels.posterior.settings import BlockSizes
+from kernels.posterior.types import Queries, Samples
 from kernels.posterior.xla.streaming import Block, over_blocks, read_block, top_if_better
+from kernels.precision import Precision
 
 QUERIES, SAMPLES, COLUMNS = 64, 64, 32
 """Of a tile. A 64 x 64 accumulator is 32 registers a thread of four warps, its operands 16 KB; tensor cores want multiples of 16."""

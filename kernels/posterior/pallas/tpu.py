@@ -10,13 +10,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Int
 
-from kernels.posterior.blocks import Precision
 from kernels.posterior.pallas import tpu_kernel as body
 from kernels.posterior.pallas.tpu_blocks import Generation, TpuBlocks, check_fits, default_blocks, generation_of, parts_of
 from kernels.posterior.pallas.tpu_layout import BEST, LANES, REFERENCE, SECOND, SKIPPED, SUMS, Layout, Refs
 from kernels.posterior.partial import CANDIDATES, NO_SAMPLE, Partial, Top
-from kernels.posterior.queries import Queries
-from kernels.posterior.samples import Samples
+from kernels.posterior.types import Queries, Samples
+from kernels.precision import Precision
 
 
 def pallas_tpu(

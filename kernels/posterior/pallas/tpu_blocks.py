@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from kernels.posterior.blocks import Precision
+from kernels.precision import Precision
 
 if TYPE_CHECKING:
     from kernels.posterior.pallas.tpu_layout import Layout

@@ -4,13 +4,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.float64 import to64
-from kernels.posterior.blocks import LAX_PRECISION, BlockSizes, Precision
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.partial import Partial
-from kernels.posterior.queries import Queries
-from kernels.posterior.samples import Samples
+from kernels.posterior.settings import BlockSizes
+from kernels.posterior.types import Queries, Samples
 from kernels.posterior.xla.refine import candidates_of, settle, weighted_sum
 from kernels.posterior.xla.streaming import over_blocks, read_block
+from kernels.precision import LAX_PRECISION, Precision
 
 
 def covariance_product(

@@ -15,15 +15,14 @@ from jaxtyping import Array, Bool, Float, Int
 from kernels.float64 import argmax64, to64
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.partial import NO_SAMPLE, Partial
-from kernels.posterior.queries import Queries
-from kernels.posterior.samples import Samples
+from kernels.posterior.types import Queries, Samples
 
 VELOCITY_TOLERANCE = 5e-6
 ENTROPY_TOLERANCE = 1.5e-4
 VARIANCE_TOLERANCE = 6e-5
 """Error estimate up to which the float32 part of a posterior stands, set by measurement against float64 so that what it lets through
 keeps the errors promised (1e-5 of the velocity, 1e-4 nats, 1e-4 of the variance): on digits, MNIST and Fashion-MNIST at most 1.2e-6 of
-the velocity and 8.3e-6 nats (`python -m tests.exactness`); the sets of `tests/flowjax/oracle_test.py` attack it."""
+the velocity and 8.3e-6 nats (`python -m tests.exactness`); the sets of `tests/flowjax/oracle/oracle_test.py` attack it."""
 ENOUGH, LEAST_OF_ESTIMATE = 8, 1 / 32
 """So many candidates tell how large the rounding of a score is; they may not put it below this share of the a-priori estimate."""
 LEAST_SCATTER = 1 / 16

@@ -11,10 +11,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.posterior import partial as partials
-from kernels.posterior.blocks import LAX_PRECISION, BlockSizes, Precision
 from kernels.posterior.partial import CANDIDATES, NO_SAMPLE, Partial, Top
-from kernels.posterior.queries import Queries
-from kernels.posterior.samples import Samples
+from kernels.posterior.settings import BlockSizes
+from kernels.posterior.types import Queries, Samples
+from kernels.precision import LAX_PRECISION, Precision
 
 Tree = TypeVar("Tree")
 

@@ -7,8 +7,7 @@ from jaxtyping import Array, Bool, Float
 from kernels.float64 import to64
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.partial import NO_SAMPLE
-from kernels.posterior.queries import Queries
-from kernels.posterior.samples import Samples
+from kernels.posterior.types import Queries, Samples
 from kernels.posterior.xla.refine import Settled
 
 TIE = 1e-13

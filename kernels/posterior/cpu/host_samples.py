@@ -1,0 +1,121 @@
+"""The samples as the CPU engine reads them: NumPy arrays on this host, with norms in float64."""
+
+import dataclasses
+import functools
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from kernels.posterior.cpu import numba_kernels
+from kernels.posterior.cpu.threads import on_every_core, share
+from kernels.posterior.cpu.tuning import TUNING
+from kernels.posterior.types import Samples
+
+UNCOUNTED = -1e30
+"""Log prior of a sample that does not count: finite, so that sums with it are numbers."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HostSamples:
+    """`N` samples on the host. Where there are classes, the rows of each lie together."""
+
+    rows: Shaped[np.ndarray, "N D"]
+    """The samples, float32 or uint8."""
+    center: Float[np.ndarray, " D"]
+    """About their mean, float64: scores are taken about it."""
+    square_norms: Float[np.ndarray, " N"]
+    """‖y - center‖², float64."""
+    log_prior: Float[np.ndarray, " N"]
+    """log of how often each sample counts; `UNCOUNTED`: never."""
+    original: Int[np.ndarray, " N"]
+    """The caller's index of each row."""
+    classes: dict[int, slice]
+    """The rows of each class; none for data without labels."""
+
+    @classmethod
+    def of(cls, samples: Samples) -> "HostSamples":
+        """From prepared samples that lie on this host. Other dtypes than float32 and uint8 are copied to float32."""
+        rows = np.asarray(samples.values)
+        if rows.dtype not in (np.float32, np.uint8):
+            rows = rows.astype(np.float32)
+        center = np.asarray(samples.center, np.float64)
+        norms = np.empty(len(rows))
+        on_every_core(lambda core: numba_kernels.square_distances(rows, center, *share(len(rows), core), norms))
+        prior = np.zeros(len(rows)) if samples.log_prior is None else np.maximum(np.asarray(samples.log_prior, np.float64), UNCOUNTED)
+        original = np.arange(len(rows), dtype=np.int32) if samples.index is None else np.asarray(samples.index)
+        labels = np.asarray(samples.labels) if samples.labels is not None and samples.by_class else None
+        return cls(rows, center, norms, prior, original, {} if labels is None else _classes(labels))
+
+    @property
+    def n(self) -> int:
+        """How many samples there are."""
+        return self.rows.shape[0]
+
+    @property
+    def d(self) -> int:
+        """Numbers in each."""
+        return self.rows.shape[1]
+
+    @functools.cached_property
+    def mean_square(self) -> float:
+        """Mean of ‖y - center‖²."""
+        return float(self.square_norms.mean())
+
+    @functools.cached_property
+    def radius(self) -> float:
+        """max ‖y - center‖."""
+        return float(np.sqrt(self.square_norms.max()))
+
+    @functools.cached_property
+    def largest_prior(self) -> float:
+        """max |log prior| of the samples that count."""
+        return float(np.abs(self.log_prior[self.log_prior > UNCOUNTED]).max(initial=0.0))
+
+    @functools.cached_property
+    def far(self) -> bool:
+        """Whether the data lie so far from the origin that float32 products of them as they are would lose the differences."""
+        return bool(np.sum(self.center**2) > TUNING.far_center * self.mean_square)
+
+    @functools.cached_property
+    def has_near_copies(self) -> bool:
+        """Whether a good part of the samples are copies of others, but for less than float32's rounding of a product shows.
+
+        By two random projections of some thousand samples, in which near-copies are near; by chance hardly any two are in both.
+        """
+        some = self.rows[:: max(1, self.n // TUNING.near_copy_samples)]
+        if len(some) < 2:
+            return False
+        directions = np.random.default_rng(0).standard_normal((self.d, 2))
+        along = (some - self.center) @ directions
+        gaps = np.abs(np.diff(along[along[:, 0].argsort()], axis=0)).max(axis=1)
+        return bool(np.mean(gaps <= TUNING.near_copy * np.abs(along).max()) > TUNING.near_copies)
+
+    @functools.cached_property
+    def shift(self) -> Float[np.ndarray, " D"]:
+        """float32: what is taken from the samples before a product; 0 unless they are `far`."""
+        return (self.center if self.far else np.zeros(self.d)).astype(np.float32)
+
+    def part(self, label: int) -> slice:
+        """The rows of a class; -1: all."""
+        return slice(0, self.n) if label < 0 else self.classes[label]
+
+    def has_class(self, label: Int[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
+        """Whether there are samples of these classes; -1: all."""
+        return (label < 0) | np.isin(label, list(self.classes))
+
+    @functools.cached_property
+    def _log_masses(self) -> dict[tuple[int, int], float]:
+        return {}
+
+    def log_mass(self, part: slice) -> float:
+        """log Σ prior of these rows."""
+        key = (part.start, part.stop)
+        if key not in self._log_masses:
+            self._log_masses[key] = float(np.log(np.exp(self.log_prior[part]).sum()))
+        return self._log_masses[key]
+
+
+def _classes(labels: Int[np.ndarray, " N"]) -> dict[int, slice]:
+    known, first = np.unique(labels, return_index=True)
+    ends = [*first[1:], len(labels)]
+    return {int(label): slice(int(a), int(b)) for label, a, b in zip(known, first, ends, strict=True)}

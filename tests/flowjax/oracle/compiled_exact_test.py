@@ -1,0 +1,27 @@
+"""The compiled program of an oracle is as exact as a call that the host computes: one program for all these data sets."""
+
+import jax
+import numpy as np
+import pytest
+
+from flowjax.oracle import Oracle
+from tests import float64_oracle as exact
+from tests.flowjax.oracle.hard_data import LABELS, PATHS, SETS, B, T, check, off_path, on_path
+
+PROGRAM = jax.jit(lambda oracle, x, t, label: oracle(x, t, label))
+LABEL = np.resize([-1, 0, 1, 2, 3], B).astype(np.int32)
+OTHERS = [key for key in SETS if "shifted" not in key and key != "large numbers"]
+"""What is promised on every path: `oracle_test.py`."""
+CASES = [(exact.RECTIFIED, key) for key in SETS] + [
+    pytest.param(name, key, marks=pytest.mark.slow) for name in exact.NAMES if name != exact.RECTIFIED for key in OTHERS
+]
+
+
+@pytest.mark.parametrize(("name", "key"), CASES)
+def test_a_compiled_oracle_is_exact(name, key):
+    """All promised tolerances at every t in [0.001, 0.999], by class and not, on the path and off it."""
+    data = SETS[key]
+    oracle = Oracle(data, LABELS, path=PATHS[name])
+    for x in (on_path(data, name), off_path(data, name)):
+        wanted = exact.oracle(data, x, T, name, labels=LABELS, label=LABEL)
+        check(PROGRAM(oracle, x, T, LABEL), wanted, T, name)

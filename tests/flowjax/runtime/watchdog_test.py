@@ -1,0 +1,30 @@
+"""A step that hangs is found and shown."""
+
+import subprocess
+import sys
+
+import pytest
+
+from flowjax.runtime.exit_codes import Exit
+from flowjax.runtime.watchdog import Watchdog
+
+
+def test_a_step_that_hangs_is_found_and_shown() -> None:
+    code = (
+        "import time; from flowjax.runtime.watchdog import Watchdog\n"
+        "def hang(): time.sleep(60)\n"
+        "with Watchdog(0.4) as guard:\n"
+        "    for _ in range(8): guard.beat(); time.sleep(0.1)\n"
+        "    print('alive', flush=True); hang()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    assert ended.returncode == Exit.FAILED
+    assert ended.stdout == "alive\n"
+    assert "in hang" in ended.stderr
+
+
+def test_a_watchdog_that_is_left_lets_go() -> None:
+    with Watchdog(0.2) as guard:
+        guard.beat()
+    with pytest.raises(ValueError, match="step_timeout_seconds = -1"):
+        Watchdog(-1)

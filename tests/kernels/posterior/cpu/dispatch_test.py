@@ -1,0 +1,40 @@
+"""The CPU engine: when it makes an index, and that the host drives it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flowjax.oracle import Oracle
+from kernels.posterior.cpu.tuning import CpuTuning
+from tests.kernels.posterior.cpu.adversaries import DATA
+
+
+def test_pruned_search_refuses_tracing_and_the_default_computes_densely():
+    """Asked for by name it refuses to be traced, in one line; the default takes the dense pass there."""
+    x = jnp.asarray(DATA["gaussians"][:2])
+    for traced in (jax.jit(lambda oracle, x: oracle(x, 0.5).velocity), lambda o, x: jax.grad(lambda x: o(x, 0.5).velocity.sum())(x)):
+        with pytest.raises(NotImplementedError, match="driven by the host and cannot run under jit"):
+            traced(Oracle(DATA["gaussians"], implementation="pruned"), x)
+    traced = jax.jit(lambda oracle, x: oracle(x, 0.5, moments="velocity").velocity)(Oracle(DATA["gaussians"], precision="high"), x)
+    np.testing.assert_allclose(traced, Oracle(DATA["gaussians"])(x, 0.5).velocity, rtol=1e-5, atol=1e-6)
+
+
+def test_the_default_makes_an_index_when_it_pays(monkeypatch):
+    """Small data never; large data once it would have answered enough queries; then the answers are the dense ones, at every t."""
+    data = DATA["falling spectrum"]
+    oracle = Oracle(data)
+    monkeypatch.setattr("kernels.posterior.cpu.dispatch.TUNING", CpuTuning(index_cost=200))
+    times = (0.05, 0.3, 0.9)
+    dense = [oracle(data[:8], t) for t in (*times, *times)]
+    oracle(0.9 * data, 0.9)
+    assert "no index is made" in oracle.plan(0.9)
+    assert not oracle._backend.engine.ready
+    monkeypatch.setattr("kernels.posterior.cpu.dispatch.TUNING", CpuTuning(index_cost=200, least_indexed=1000))
+    oracle(0.9 * data[:1], 0.9)
+    assert oracle._backend.engine.ready
+    for t, wanted in zip(times, dense, strict=False):
+        found = oracle(data[:8], t)
+        np.testing.assert_allclose(found.velocity, wanted.velocity, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found.variance, wanted.variance, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(found.top1_index, wanted.top1_index)
