@@ -15,6 +15,7 @@ config.json, summary.json, samples.csv (a label for each) and report.html.
 import itertools
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -59,28 +60,9 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:  # noqa: PLR0915
     decode = _decoder(config, flow)
     quality = Quality(config.quality, flow, config.data, config.seed) if config.quality.features else None
     edges = edges * jnp.float32(flow.path.t_max)
-    from_elsewhere = isinstance(flow, ExternalFlow)  # it runs on one device of its own, whatever JAX has
-    mesh = make_mesh(0, 1) if jax.device_count() > 1 and not from_elsewhere else None
-    batch = config.batch_size if mesh is None else mesh.size * math.ceil(config.batch_size / mesh.size)
-
-    seeds = itertools.count(config.seed * 1_000_003 % 2**30)  # of the noise that is added: another for each batch
-
-    def program(x: Any, y: Any) -> Any:
-        if not config.diffusion:
-            return sample(field, x, edges, y, solver=solver)
-        return sample_stochastic(
-            field, x, edges, y, diffusion=config.diffusion, scale=config.diffusion_scale, seed=next(seeds), path=flow.path
-        )
-
-    x_0 = noise(config.num_samples, flow.image_shape, config.seed)
-    batches = in_batches(program, x_0, label, batch, mesh)
     sampling = time.perf_counter()
-    found = np.concatenate(list(app.progress("batches", math.ceil(len(x_0) / batch))(batches)))
+    found = _sampled(config, flow, _program(config, field, edges, solver, flow.path), label)
     seconds = time.perf_counter() - sampling
-    if not np.isfinite(found).all():
-        raise ValueError(
-            f"{int((~np.isfinite(found)).any(axis=(1, 2, 3)).sum())} of {len(found)} samples are NaN or infinite: see guidance"
-        )
     shown, value_range = decode(found)
     arrays = {} if label is None else {"labels": label}
     if config.decoder or flow.about.get("value_range"):
@@ -127,6 +109,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:  # noqa: PLR0915
 
 
 def _field(config: ConfigDict, flow: Flow) -> Field:
+    if len(flow.image_shape) != 3:
+        raise ValueError(f"{flow.source} makes samples of shape {flow.image_shape}: expected images or latents (H, W, C), to be shown")
     wanted, interval = config.guidance, _guidance_interval(config, flow.path)
     if wanted.channels < 0 or wanted.channels > flow.image_shape[2]:
         raise ValueError(f"guidance.channels = {wanted.channels}: expected 0, for all, to {flow.image_shape[2]}")
@@ -136,6 +120,31 @@ def _field(config: ConfigDict, flow: Flow) -> Field:
     if not flow.num_classes:
         raise ValueError(f"guidance.scale = {wanted.scale}: {flow.source} was trained without classes, and has nothing to be guided by")
     return field
+
+
+def _sampled(config: ConfigDict, flow: Flow, program: Callable[[Any, Any], Any], label: np.ndarray | None) -> np.ndarray:
+    """All samples, batch by batch, over all devices; a model from elsewhere runs on one device of its own, whatever JAX has."""
+    mesh = make_mesh(0, 1) if jax.device_count() > 1 and not isinstance(flow, ExternalFlow) else None
+    batch = config.batch_size if mesh is None else mesh.size * math.ceil(config.batch_size / mesh.size)
+    x_0 = noise(config.num_samples, flow.image_shape, config.seed)
+    batches = in_batches(program, x_0, label, batch, mesh)
+    found = np.concatenate(list(app.progress("batches", math.ceil(len(x_0) / batch))(batches)))
+    broken = int((~np.isfinite(found)).any(axis=(1, 2, 3)).sum())
+    if broken:
+        raise ValueError(f"{broken} of {len(found)} samples are NaN or infinite: see guidance")
+    return found
+
+
+def _program(config: ConfigDict, field: Field, edges: jax.Array, solver: Solver, path: Path) -> Callable[[Any, Any], Any]:
+    """What samples a batch: x_0 and labels to samples."""
+    seeds = itertools.count(config.seed * 1_000_003 % 2**30)  # of the noise that is added: another for each batch
+
+    def program(x: Any, y: Any) -> Any:
+        if not config.diffusion:
+            return sample(field, x, edges, y, solver=solver)
+        return sample_stochastic(field, x, edges, y, diffusion=config.diffusion, scale=config.diffusion_scale, seed=next(seeds), path=path)
+
+    return program
 
 
 def _guidance_interval(config: ConfigDict, path: Path) -> tuple[float, float]:

@@ -97,9 +97,9 @@ SMALL = {
     "hybrid_sampling": ("--config.num_samples=8", "--config.num_steps=4", "--config.num_switches=2", "--config.show=1"),
     "one_step": ("--config.num_samples=8", "--config.num_steps=4", "--config.show=1"),
     "timestep_shift": (*SCORED, "--config.shifts=(0.1, 1.0)", "--config.num_steps=(2,)"),
-    "guidance_interval": (*SCORED, "--config.edges=(0.0, 1.0)", "--config.intervals=((0.0, 1.0),)", "--config.num_steps=2"),
+    "guidance_interval": (*SCORED, "--config.edges=(0.0, 0.5, 1.0)", "--config.intervals=((0.0, 1.0),)", "--config.num_steps=2"),
     "loss_by_timestep": ("--config.num_queries=16", "--config.num_t=4"),
-    "capacity_swap": (*SCORED, "--config.num_steps=(2,)", "--config.splits=(0.2,)"),
+    "capacity_swap": (*SCORED, "--config.num_steps=(1,)", "--config.splits=(0.2,)"),
 }
 """What makes each command of the page small."""
 LINES = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("python -m experiments.")]
@@ -116,8 +116,9 @@ def test_each_command_of_the_page_runs_as_it_stands(line: str, binary_of: Callab
     (tmp_path / "my_model.py").write_text(next(block for block in blocks("python") if block.startswith("# my_model.py")))
     _, _, module, *arguments = shlex.split(line)
     name = module.removeprefix("experiments.")
-    done = binary_of(name)(*arguments, *SMALL[name], f"--workdir={tmp_path / 'run'}", place=Place(folder=str(tmp_path)))
+    place = Place(folder=str(tmp_path), environment=(("OMP_NUM_THREADS", "1"),))  # on a busy machine PyTorch's threads wait for each other
+    done = binary_of(name)(*arguments, *SMALL[name], f"--workdir={tmp_path / 'run'}", place=place)
     assert done.status == 0, done.output
-    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    assert (tmp_path / "run" / "report.html").stat().st_size > 5_000
     found = summary(tmp_path / "run")
     assert "my_model:make" in str(found.get("model", found.get("models")))
