@@ -45,7 +45,7 @@ FREE = app.ANY
 
 
 # It is a little over sixty lines: what is done and what is written of it, in one order.
-def run(config: ConfigDict, workdir: WorkDir) -> str:  # noqa: PLR0915
+def run(config: ConfigDict, workdir: WorkDir) -> str:
     """Sample and write; returns the sentence to take away."""
     started = time.perf_counter()
     if config.num_samples < 1 or config.grid < 1:
