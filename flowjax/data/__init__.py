@@ -7,18 +7,21 @@ from typing import Any
 
 from flowjax.data.dataset import DataSet
 from flowjax.data.records import Progress, Records
-from flowjax.data.sources import arrays, digits, gaussian, image_folder, latents, tfds_images
+from flowjax.data.sources import array_folder, arrays, digits, gaussian, image_folder, latents, table, tfds_images, webdataset
 
 __all__ = ["SOURCES", "DataSet", "Records", "load", "open_records"]
 
 SOURCES: dict[str, Callable[..., Records]] = {
+    "array_folder": array_folder.records,
     "arrays": arrays.records,
     "digits": digits.records,
     "gaussian": gaussian.records,
     "images": image_folder.records,
     "latents": latents.records,
     "repa": latents.repa_records,
+    "table": table.records,
     "tfds": tfds_images.records,
+    "webdataset": webdataset.records,
 }
 
 

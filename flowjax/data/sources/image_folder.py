@@ -4,19 +4,17 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from flowjax.data.formats.decoding import EncodedRows, decoded, is_grey
+from flowjax.data.formats.decoding import Encoded, image_rows
 from flowjax.data.labels import as_labels
 from flowjax.data.normalization import BYTES, IDENTITY
 from flowjax.data.records import Progress, Records
 from flowjax.data.sources.image_files import IMAGE_SUFFIXES, files_below, files_in, folders_in, is_image, others_among
 
 _EDM = "dataset.json"
-_HEADERS = 256  # images whose headers say whether all are grey
-_DECODER = 2  # part of the cache's key: 1 read a colour's upper 8 bits of 16
 
 
 def records(
@@ -42,8 +40,6 @@ def records(
     """
     if normalize not in ("auto", "none"):
         raise ValueError(f'normalize={normalize!r}: expected "auto" or "none"')
-    if resolution < 0:
-        raise ValueError(f"resolution={resolution}: expected the side of a square in pixels, or 0 to leave images as they are")
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected one with a folder of images for each class")
@@ -53,11 +49,8 @@ def records(
     def fetch(index: np.ndarray) -> tuple[list[bytes], np.ndarray | None]:
         return [every[i].read_bytes() for i in index], None if labels is None else labels[index]
 
-    rows = EncodedRows(fetch, len(every), "L" if _are_grey(every) else "RGB", resolution, lambda i: str(every[i]))
-    images: Any = rows
-    if cache_dir != "none":
-        key = {"folder": str(root.resolve()), "resolution": resolution, "files": _stamp(root, every), "decoder": _DECODER}
-        images, _ = decoded(rows, cache_dir, root.name, key, progress)
+    key = {"folder": str(root.resolve()), "files": _stamp(root, every)}
+    images = image_rows(Encoded(fetch, len(every), lambda i: str(every[i]), key), resolution, cache_dir, root.name, progress)
     return Records(
         name=root.name,
         rows=images,
@@ -138,17 +131,6 @@ def _edm_labels(root: pathlib.Path, files: list[pathlib.Path]) -> tuple[np.ndarr
 
 def _said(not_read: str) -> dict[str, str]:
     return {"not_read": not_read} if not_read else {}
-
-
-def _are_grey(files: list[pathlib.Path]) -> bool:
-    """Whether all of some files, evenly spread, are grey. The others are checked when they are decoded."""
-    for i in np.unique(np.linspace(0, len(files) - 1, _HEADERS).astype(int)):
-        try:
-            if not is_grey(files[i].read_bytes()):
-                return False
-        except ValueError as error:
-            raise ValueError(f"{files[i]}: {error}") from error
-    return True
 
 
 def _stamp(root: pathlib.Path, files: list[pathlib.Path]) -> str:

@@ -11,8 +11,8 @@ import PIL.Image
 import pytest
 
 from flowjax import data
+from flowjax.data.formats import decoding
 from flowjax.data.recognize import recognize
-from flowjax.data.sources import image_folder
 from tests.flowjax.data.sources.gradient import gradient
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
@@ -64,7 +64,7 @@ def test_grey_folders_stay_grey_and_a_colour_among_more_than_are_looked_at_first
     grey = PIL.Image.fromarray(gradient(8, 8)[..., 0])
     for k, mode in enumerate(("L", "LA", "RGB", "L")):
         (grey.convert(mode) if k else grey).save(tmp_path / f"{k}.png")
-    monkeypatch.setattr(image_folder, "_HEADERS", 2)  # the first and the last
+    monkeypatch.setattr(decoding, "_HEADERS", 2)  # the first and the last
     found = data.open_records("images", path=tmp_path, cache_dir="none").read(np.arange(4))
     assert (found.shape, np.ptp(found, axis=0).max()) == ((4, 8, 8, 1), 0)
     PIL.Image.fromarray(gradient(8, 8)).save(tmp_path / "2.png")
