@@ -40,13 +40,20 @@ def load(source: str, *, flips: bool = False, dtype: str = "float32", **settings
 
 
 def open_records(
-    source: str, *, classes: Sequence[int] = (), max_samples: int = 0, progress: Progress | None = None, **settings: Any
+    source: str,
+    *,
+    classes: Sequence[int] = (),
+    max_samples: int = 0,
+    layout: str = "",
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> Records:
     """The samples of a source by name, as stored; those that lie on disk are read when they are asked for.
 
     Args:
       source: one of `SOURCES`, or the name of a TFDS data set, `cifar10`.
       classes, max_samples: as in `Records.subset`.
+      layout: as in `Records.in_layout`.
       progress: makes a progress bar of a few words; None: none is shown.
       settings: what the source takes; its function says what they mean.
 
@@ -71,7 +78,7 @@ def open_records(
         raise ValueError(f"data source {source!r} needs {', '.join(missing)}")
     if progress is not None and "progress" in signature.parameters:
         settings["progress"] = progress
-    return SOURCES[source](**settings).subset(classes, max_samples)
+    return SOURCES[source](**settings).in_layout(layout).subset(classes, max_samples)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

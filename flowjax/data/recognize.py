@@ -36,9 +36,9 @@ def recognize(path: str | os.PathLike) -> str:
         for source, suffixes in (("arrays", ARRAY_SUFFIXES), ("table", TABLE_SUFFIXES), ("webdataset", TAR_SUFFIXES)):
             if path.suffix.lower() in suffixes:
                 return source
-        known = (*ARRAY_SUFFIXES, *TABLE_SUFFIXES, *TAR_SUFFIXES)
+        read = (*ARRAY_SUFFIXES, *TABLE_SUFFIXES, *TAR_SUFFIXES)
         raise ValueError(
-            f"path={path}: a {path.suffix or 'nameless'} file ({kind_of_file(path)}); expected {', '.join(known)}, or a folder"
+            f"path={path}: a {path.suffix or 'nameless'} file ({kind_of_file(path)}); expected {', '.join(read)}, or a folder"
             + "; unpack it, and give the folder" * (path.suffix.lower() in (".zip", ".tgz", ".gz"))
             + "; give the folder that it lies in" * is_image(path)
         )
@@ -57,9 +57,10 @@ def recognize(path: str | os.PathLike) -> str:
     if check_layout(path):
         return "images"
     below = {file.suffix.lower() for file in itertools.islice(files_below(path), _LOOKED_AT)}
-    for source, suffix in (("table", ".parquet"), ("webdataset", ".tar")):
-        if suffix in below:
-            return source
+    if ".parquet" in below:
+        return "table"
+    if ".tar" in below:
+        return "webdataset"
     if ".npy" in below and is_array_folder(path):
         return "array_folder"
     known = f"{SHARDS}, dataset.json, dataset_info.json, .parquet, .tar, one .npy for each sample, CLASS/NAME.png or NAME.png"
