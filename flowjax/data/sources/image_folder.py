@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from typing import NamedTuple
 
 import numpy as np
 
 from flowjax.data.formats.decoding import Encoded, image_rows
-from flowjax.data.labels import as_labels
+from flowjax.data.labels import as_labels, mapping_in_words
 from flowjax.data.normalization import BYTES, IDENTITY
 from flowjax.data.records import Progress, Records
 from flowjax.data.sources.image_files import IMAGE_SUFFIXES, files_below, files_in, folders_in, is_image, others_among
@@ -18,7 +19,12 @@ _EDM = "dataset.json"
 
 
 def records(
-    path: str | os.PathLike, resolution: int = 0, normalize: str = "auto", cache_dir: str = "", progress: Progress | None = None
+    path: str | os.PathLike,
+    labels: str = "",
+    resolution: int = 0,
+    normalize: str = "auto",
+    cache_dir: str = "",
+    progress: Progress | None = None,
 ) -> Records:
     """The images of a folder, uint8 `[H, W, C]`, and their labels.
 
@@ -28,6 +34,7 @@ def records(
     read for another reason are counted in `provenance["not_read"]`.
 
     Args:
+      labels: "names": the class is a file's name without the number at its end, `cat_001.png` a cat; "": the folders, as above.
       path: a folder of `.png`, `.jpg`, `.jpeg`, `.webp` or `.bmp` files, or of folders of them, at any depth.
       resolution: the side of ADM's centre crop (`decoding.center_crop`); 0 leaves images of one size as they are.
       normalize: "auto" scales by `x / 127.5 - 1` to [-1, 1]; "none" leaves grey levels.
@@ -43,22 +50,29 @@ def records(
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected one with a folder of images for each class")
+    if labels not in ("", "names"):
+        raise ValueError(f'labels={labels!r}: expected "names" (of the files, cat_001.png is a cat), or nothing for the folders')
     found = _listed(root)
-    every, labels = found.files, found.labels
+    every = found.files
+    named = labels == "names"
+    known, class_names = _of_file_names(every) if named else (found.labels, found.class_names)
+    mapping = f"file names: {mapping_in_words(np.array(class_names), class_names)}" if named else ""
 
     def fetch(index: np.ndarray) -> tuple[list[bytes], np.ndarray | None]:
-        return [every[i].read_bytes() for i in index], None if labels is None else labels[index]
+        return [every[i].read_bytes() for i in index], None if known is None else known[index]
 
     key = {"folder": str(root.resolve()), "files": _stamp(root, every)}
     images = image_rows(Encoded(fetch, len(every), lambda i: str(every[i]), key), resolution, cache_dir, root.name, progress)
     return Records(
         name=root.name,
         rows=images,
-        labels=labels,
-        class_names=found.class_names,
+        labels=known,
+        class_names=class_names,
         normalization=BYTES if normalize == "auto" else IDENTITY,
         value_range=(-1.0, 1.0) if normalize == "auto" else None,
-        provenance={"source": "images", "path": str(root), "resolution": resolution or None, **_said(found.not_read)},
+        provenance={"source": "images", "path": str(root), "resolution": resolution or None}
+        | ({"label_mapping": mapping} if mapping else {})
+        | _said(found.not_read),
     )
 
 
@@ -127,6 +141,15 @@ def _edm_labels(root: pathlib.Path, files: list[pathlib.Path]) -> tuple[np.ndarr
     except ValueError as error:
         raise ValueError(f"{place}: labels of several lengths, expected one number for each file") from error
     return as_labels(values, len(files), str(place))
+
+
+def _of_file_names(files: list[pathlib.Path]) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """The classes that names of files begin with: `cat_001.png` and `cat.12.jpg` are cats."""
+    names = [re.sub(r"[\s_.()-]*\d+\)?$", "", file.stem) for file in files]
+    without = next((file for file, name in zip(files, names, strict=True) if not name), None)
+    if without is not None:
+        raise ValueError(f"{without}: its name is a number and says no class; leave out --config.data.labels=names")
+    return as_labels(np.array(names), len(files), "labels=names")
 
 
 def _said(not_read: str) -> dict[str, str]:

@@ -153,3 +153,14 @@ def test_a_flat_folder_is_read_without_labels(tmp_path):
     found = data.open_records("images", path=tmp_path, cache_dir="none")
     assert (found.labels, found.class_names) == (None, None)
     np.testing.assert_array_equal(found.read(np.arange(3)), [gradient(8, 8) // k for k in (1, 2, 3)])
+
+
+def test_classes_are_taken_from_the_names_of_files_if_asked_for(tmp_path):
+    for name in ("cat_001.png", "cat_002.png", "dog (1).png", "7.png"):
+        PIL.Image.fromarray(gradient(8, 8)).save(tmp_path / name)
+    with pytest.raises(ValueError, match=r"7\.png: its name is a number and says no class"):
+        data.open_records("images", path=tmp_path, labels="names", cache_dir="none")
+    (tmp_path / "7.png").unlink()
+    found = data.open_records("images", path=tmp_path, labels="names", cache_dir="none")
+    assert (found.labels.tolist(), found.class_names) == ([0, 0, 1], ("cat", "dog"))
+    assert found.provenance["label_mapping"] == "file names: 2 names, numbered in their order: 0 = cat, 1 = dog"
