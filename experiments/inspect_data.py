@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from experiments.common import app
 from experiments.common.data import open_data
 from flowjax import data
-from flowjax.analysis.inspection import NEAR, Inspection, inspect
+from flowjax.analysis.inspection import NEAR, Inspection, inspect, layout, value_scale
 from flowjax.reporting import data_figures
 from flowjax.reporting.page import Section
 from flowjax.reporting.strip import rows_figure
@@ -27,7 +27,7 @@ from flowjax.reporting.workdir import WorkDir
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """The whole experiment; returns the sentence to take away."""
     started = time.perf_counter()
-    records = open_data(config.data)
+    records = open_data(config.data, warn=False)
     found = inspect(records, max_compared=config.max_compared, num_queries=config.num_queries, seed=config.seed, progress=app.progress)
     facts = _facts(records, found)
     warnings = found.warnings
@@ -53,6 +53,11 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "num_classes": records.num_classes,
             "classes": found.classes,
             "class_counts": found.class_counts,
+            "digest": found.digest,
+            "taken_for": records.provenance.get("taken_for"),
+            "layout": layout(records),
+            "values": value_scale(records, found),
+            "label_mapping": records.provenance.get("label_mapping"),
             "range": (found.low, found.high),
             "mean": found.mean,
             "std": found.std,
@@ -65,6 +70,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "warnings": warnings,
             "takeaway": takeaway,
             "units": {
+                "digest": "SHA-256 of the samples as a model sees them, in whatever order and container they lie",
                 "class_counts": "samples of each of the labels in classes",
                 "range, mean, std": "the model's values, after normalisation",
                 "near_duplicates": f"share nearer than {NEAR} of 2 tr Cov",
@@ -97,6 +103,10 @@ def _facts(records: data.Records, found: Inspection) -> dict[str, Any]:
     counts = found.class_counts
     return {
         "samples": f"{found.n:,} of shape {found.shape}, D = {found.d:,}, stored as {records.rows.dtype}",
+        **({"taken for": records.provenance["taken_for"]} if "taken_for" in records.provenance else {}),
+        "layout": layout(records),
+        "values": value_scale(records, found),
+        **({"labels": records.provenance["label_mapping"]} if "label_mapping" in records.provenance else {}),
         "normalisation": records.normalization.formula,
         **({"statistics": records.provenance["stats"]} if "stats" in records.provenance else {}),
         **({"not read": records.provenance["not_read"]} if "not_read" in records.provenance else {}),

@@ -8,17 +8,19 @@ from ml_collections import ConfigDict
 from experiments.common import app
 from experiments.configs.data import data_config
 from flowjax import data
+from flowjax.analysis.inspection import glance
 from flowjax.data.recognize import recognize
 from flowjax.data.sources.latent_stats import COMPUTED
 
 _OF_MEMORY = ("flips", "dtype")  # keys of how samples are kept, not of where they come from
 
 
-def open_data(block: ConfigDict, *, fetch: bool = True) -> data.Records:
+def open_data(block: ConfigDict, *, fetch: bool = True, warn: bool = True) -> data.Records:
     """The samples that a block names, as stored: for training and for what reads them once.
 
     Args:
       fetch: False: a TFDS data set that is not prepared yet is refused. For a block that stands in a file.
+      warn: print what of some samples is unusual (`flowjax.analysis.inspection.glance`); what is printed stops nothing.
 
     Raises:
       FileNotFoundError, ValueError: as the source raises them; a key that is set and that the source does not take.
@@ -45,6 +47,12 @@ def open_data(block: ConfigDict, *, fetch: bool = True) -> data.Records:
     if "not_read" in records.provenance:
         hint = " (--config.data.array=NAME, --config.data.label_array=NAME)" * (source == "arrays")
         print(f"{records.name}: not read: {records.provenance['not_read']}{hint}")
+    if "taken_for" in records.provenance:
+        print(f"{records.name}: taken for {records.provenance['taken_for']}")
+    if "label_mapping" in records.provenance:
+        print(f"{records.name}: labels: {records.provenance['label_mapping']}")
+    for text in glance(records) if warn else ():
+        print(f"warning: {records.name}: {text}")
     return records
 
 

@@ -11,15 +11,17 @@ def data_config(source: str = "", **settings: Any) -> ConfigDict:
     """The block with its defaults; `settings` takes the place of some."""
     config = ConfigDict(
         {
-            "source": source,  # digits, arrays, images, latents, repa, or the name of a TFDS data set; "": what lies at path
+            # digits, gaussian, arrays, array_folder, images, latents, repa, table, webdataset, or a TFDS name; "": what lies at path
+            "source": source,
             "path": "",  # your file or folder
-            "labels": "",  # .npy, .npz, .safetensors, .txt or .csv with the classes [N] of the samples at path
-            "array": "",  # arrays: the name of the samples in a file of several arrays; "": a usual one
-            "label_array": "",  # arrays: the name of the labels, there or in a CSV file; "": a usual one; none: no labels
-            "normalize": "auto",  # auto: uint8 to [-1, 1], latents by their statistics, others as they are; none: as they are
+            "labels": "",  # .npy, .npz, .safetensors, .txt or .csv with the classes [N]; images: names, of the files
+            "array": "",  # the array, column (x,y,z: several) or ending in a tar that holds the samples; "": a usual one
+            "label_array": "",  # the array, column, ending or JSON key that holds the labels; "": a usual one; none: no labels
+            "normalize": "auto",  # auto: uint8 to [-1, 1], latents by their statistics, others as they are; none; arrays: 0-255, 0-1
+            "layout": "",  # channels_first: samples are stored as [C, H, W]; "": as they are
             "stats": "",  # latents: .pt, .npz or .safetensors with mean and std; "": the file beside them, or computed
             "multiplier": 0.0,  # latents: what normalised values are multiplied by; 0: the convention of their kind
-            "split": "",  # TFDS: train, test, train[:10%], ...; "": train
+            "split": "",  # TFDS, tables: train, test, ...; TFDS: train[:10%]; "": train
             "data_dir": "",  # TFDS: where data sets are prepared; "": ~/tensorflow_datasets
             "manual_dir": "",  # TFDS: where the files lie that cannot be downloaded
             "resolution": 0,  # images: the side of the square that they are resized and cropped to; 0: as they are

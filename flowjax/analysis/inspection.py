@@ -16,6 +16,7 @@ SD_VAE_STD = 1 / 0.18215  # what the convention's multiplier is the inverse of
 FAR_FROM_1 = 20
 """Above this standard deviation, or with all values below its inverse, values are not scaled for a model."""
 _BLOCK_BYTES = 2**25
+_GLANCED_VALUES = 2**22  # values of samples that each binary looks at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Inspection:
     """Samples that repeat an earlier one exactly."""
     duplicates_across_classes: int
     """Those of them whose label is another than the earlier one's."""
+    digest: str
+    """SHA-256 of the samples, in whatever order, container and classes they lie."""
     eigenvalues: Float[np.ndarray, " E"]
     """Of the covariance of `compared` samples, falling."""
     compared: int
@@ -86,7 +89,7 @@ class Inspection:
         return [text for text in (*self._of_values(), *self._of_labels(), *self._of_samples()) if text]
 
     def _of_values(self) -> list[str]:
-        channels, spread, found = self.shape[-1], float(np.sqrt(np.mean(self.std**2))), []
+        channels, spread, found = self.shape[0 if _looks_channels_first(self.shape) else -1], float(np.sqrt(np.mean(self.std**2))), []
         whole = np.dtype(self.stored_dtype).kind in "bui"
         latents = len(self.shape) == 3 and channels not in (1, 3) and not whole
         if latents and channels == 4 and 0.7 * SD_VAE_STD < spread < 1.4 * SD_VAE_STD:
@@ -109,9 +112,12 @@ class Inspection:
         if not latents and not whole and 0 < max(-self.low, self.high) < 1 / FAR_FROM_1:
             found.append(f"values span [{self.low:.2g}, {self.high:.2g}], far below 1: divided twice? Models are trained on [-1, 1]")
         if not latents and self.low >= 0 and 0.5 < self.high <= 1:
-            found.append(f"values span [{self.low:g}, {self.high:g}]: models are trained on [-1, 1]; use 2 x - 1")
-        if len(self.shape) == 3 and self.shape[1] == self.shape[2] > self.shape[0]:
-            found.append(f"samples of shape {self.shape} look channels-first; [H, W, C] is expected here, and flips mirror the second axis")
+            found.append(f"values span [{self.low:g}, {self.high:g}]: models are trained on [-1, 1]; use 2 x - 1 (normalize=0-1)")
+        if _looks_channels_first(self.shape):
+            found.append(
+                f"samples of shape {self.shape} look channels-first; [H, W, C] is expected here, and flips mirror the second axis; "
+                "set layout=channels_first"
+            )
         constant = np.flatnonzero(self.std == 0)
         if constant.size:
             found.append(f"channel {constant[0]} has the same value everywhere")
@@ -140,7 +146,7 @@ class Inspection:
     def _scale(self) -> str:
         """What values far from [-1, 1] are likely to be, and the remedy."""
         if self.low >= 0 and self.high <= 255:
-            return ", grey levels as they are: store them as uint8, which is scaled to [-1, 1]"
+            return ", grey levels as they are: store them as uint8, which is scaled to [-1, 1], or set normalize=0-255"
         if self.low >= -128 and self.high <= 127 and np.dtype(self.stored_dtype).kind in "bui":
             return f", signed bytes as they are ({self.stored_dtype}): store x + 128 as uint8, which is scaled to [-1, 1]"
         if self.low >= 0 and self.high <= 65535:
@@ -184,6 +190,62 @@ def inspect(
     distinct = np.flatnonzero(np.isin(chosen, read.distinct))
     queries = rng.choice(len(distinct), min(len(distinct), num_queries), replace=False)
     distances, pairs = _nearest(rows[distinct], queries, 2 * float(eigenvalues.sum()))
+    return _found(records, read, eigenvalues, len(chosen), distances, chosen[distinct[pairs]])
+
+
+def glance(records: Records) -> list[str]:
+    """What is likely to be wrong, by some samples that are evenly spread: what each binary says of its data before it begins.
+
+    Of `Inspection.warnings` those of values and of labels; duplicates are looked for by `inspect` alone.
+
+    Raises:
+      ValueError: NaN or infinity in one of those samples.
+    """
+    count = min(records.n, int(np.clip(_GLANCED_VALUES // records.d, 16, 256)))
+    read = _read_all(records, None, np.linspace(0, records.n - 1, count).astype(np.int64))
+    found = _found(records, read, np.zeros(0), 0, np.zeros(0), np.zeros((0, 2), np.int64))
+    return [text for text in (*found._of_values(), *found._of_labels()) if text]
+
+
+def value_scale(records: Records, found: Inspection) -> str:
+    """What the values were taken for, whether that is a guess, and how to set another."""
+    dtype, formula = records.rows.dtype, records.normalization.formula
+    if not found.as_stored:
+        return f"stored as {dtype}, scaled by {formula}; normalize=none leaves them as they are"
+    if records.normalization.is_identity and np.dtype(dtype).kind in "bui":
+        return f"{dtype}, as they are; normalize=0-255 takes 0 to 255 to [-1, 1]"
+    low, high, spread = found.low, found.high, float(np.sqrt(np.mean(found.std**2)))
+    if -1.01 <= low < -0.5 and 0.5 < high <= 1.01:
+        return "from -1 to 1, as they are"
+    if low >= 0 and high <= 1:
+        return "look like 0 to 1 (a guess), as they are; normalize=0-1 takes them to [-1, 1]"
+    if low >= 0 and 1 < high <= 255:
+        return "look like 0 to 255 (a guess), as they are; normalize=0-255 takes them to [-1, 1]"
+    if 0.5 < spread < 2 and (np.abs(found.mean) < 0.5).all():
+        return f"look standardised (a guess: standard deviation {spread:.2f}), as they are"
+    return "of no usual scale, as they are"
+
+
+def layout(records: Records) -> str:
+    """Which axes the samples were taken to have, whether that is a guess, and how to set another."""
+    shape, set_to = records.shape, records.provenance.get("layout")
+    if len(shape) != 3:
+        return {1: "vectors", 2: "[H, W]"}.get(len(shape), f"{len(shape)} axes, whose meaning is not used")
+    if set_to:
+        return f"[H, W, C], stored {str(set_to).replace('_', ' ')} as set"
+    if _looks_channels_first(shape):
+        return "read as [H, W, C] as they are, but looks like [C, H, W] (a guess); set layout=channels_first"
+    return "[H, W, C], channels last (by the shape; layout=channels_first if they are stored otherwise)"
+
+
+def _looks_channels_first(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and (shape[1] == shape[2] > shape[0] or (shape[0] in (1, 3) and min(shape[1:]) > 8))
+
+
+# Its parameters are what the two callers find in their own ways.
+def _found(
+    records: Records, read: "_Read", eigenvalues: np.ndarray, compared: int, nearest: np.ndarray, nearest_pairs: np.ndarray
+) -> Inspection:
     classes, counts = (None, None) if records.labels is None else np.unique(records.labels, return_counts=True)
     return Inspection(
         n=records.n,
@@ -200,10 +262,11 @@ def inspect(
         classes_chosen=bool(records.provenance.get("classes")),
         duplicates=read.duplicates,
         duplicates_across_classes=read.across,
+        digest=read.digest,
         eigenvalues=eigenvalues,
-        compared=len(chosen),
-        nearest=distances,
-        nearest_pairs=chosen[distinct[pairs]],
+        compared=compared,
+        nearest=nearest,
+        nearest_pairs=nearest_pairs,
     )
 
 
@@ -218,36 +281,51 @@ class _Read(NamedTuple):
     """Each sample that repeats no earlier one."""
     duplicates: int
     across: int
+    digest: str
 
 
-def _read_all(records: Records, progress: Progress | None) -> _Read:
+def _read_all(records: Records, progress: Progress | None, index: Int[np.ndarray, " M"] | None = None) -> _Read:
+    """One pass over all samples, or over those of `index`."""
+    index = np.arange(records.n) if index is None else index
     channels = records.shape[-1] if len(records.shape) == 3 else 1
     low, high, total, square = np.inf, -np.inf, np.zeros(channels), np.zeros(channels)
     first: dict[bytes, int] = {}
     duplicates = across = 0
     step = max(1, _BLOCK_BYTES // (8 * records.d))
     center = None
-    starts = range(0, records.n, step)
+    digests: list[bytes] = []
+    starts = range(0, len(index), step)
     for start in progress("reading")(starts) if progress else starts:
-        stored = records.read(np.arange(start, min(start + step, records.n)))
+        rows = index[start : start + step]
+        stored = records.read(rows)
         values = records.normalization(stored)
         finite = np.isfinite(values.reshape(len(values), -1)).all(1)
         if not finite.all():
-            raise ValueError(f"{records.name}: sample {start + int(np.argmin(finite))} has NaN or infinity")
+            raise ValueError(f"{records.name}: sample {rows[np.argmin(finite)]} has NaN or infinity")
         low, high = min(low, float(values.min())), max(high, float(values.max()))
         flat = values.reshape(-1, channels).astype(np.float64)
         center = flat.mean(0) if center is None else center  # so that squares do not cancel
         total, square = total + (flat - center).sum(0), square + ((flat - center) ** 2).sum(0)
-        for i, row in enumerate(values, start):
+        for i, row in zip(rows.tolist(), values, strict=True):
             digest = hashlib.blake2b((row + 0).tobytes(), digest_size=16).digest()  # + 0: -0.0 equals 0.0
+            digests.append(digest)
             earlier = first.setdefault(digest, i)
             if earlier != i:
                 duplicates += 1
                 across += records.labels is not None and records.labels[i] != records.labels[earlier]
-    count = records.n * records.d // channels
+    count = len(index) * records.d // channels
     assert center is not None
     std = np.sqrt(np.maximum(square - total**2 / count, 0) / max(count - 1, 1))
-    return _Read(low, high, center + total / count, std, list(first.values()), duplicates, int(across))
+    return _Read(
+        low,
+        high,
+        center + total / count,
+        std,
+        list(first.values()),
+        duplicates,
+        int(across),
+        hashlib.sha256(b"".join(sorted(digests))).hexdigest(),
+    )
 
 
 def _nearest(

@@ -7,18 +7,21 @@ from typing import Any
 
 from flowjax.data.dataset import DataSet
 from flowjax.data.records import Progress, Records
-from flowjax.data.sources import arrays, digits, gaussian, image_folder, latents, tfds_images
+from flowjax.data.sources import array_folder, arrays, digits, gaussian, image_folder, latents, table, tfds_images, webdataset
 
 __all__ = ["SOURCES", "DataSet", "Records", "load", "open_records"]
 
 SOURCES: dict[str, Callable[..., Records]] = {
+    "array_folder": array_folder.records,
     "arrays": arrays.records,
     "digits": digits.records,
     "gaussian": gaussian.records,
     "images": image_folder.records,
     "latents": latents.records,
     "repa": latents.repa_records,
+    "table": table.records,
     "tfds": tfds_images.records,
+    "webdataset": webdataset.records,
 }
 
 
@@ -37,13 +40,20 @@ def load(source: str, *, flips: bool = False, dtype: str = "float32", **settings
 
 
 def open_records(
-    source: str, *, classes: Sequence[int] = (), max_samples: int = 0, progress: Progress | None = None, **settings: Any
+    source: str,
+    *,
+    classes: Sequence[int] = (),
+    max_samples: int = 0,
+    layout: str = "",
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> Records:
     """The samples of a source by name, as stored; those that lie on disk are read when they are asked for.
 
     Args:
       source: one of `SOURCES`, or the name of a TFDS data set, `cifar10`.
       classes, max_samples: as in `Records.subset`.
+      layout: as in `Records.in_layout`.
       progress: makes a progress bar of a few words; None: none is shown.
       settings: what the source takes; its function says what they mean.
 
@@ -68,7 +78,7 @@ def open_records(
         raise ValueError(f"data source {source!r} needs {', '.join(missing)}")
     if progress is not None and "progress" in signature.parameters:
         settings["progress"] = progress
-    return SOURCES[source](**settings).subset(classes, max_samples)
+    return SOURCES[source](**settings).in_layout(layout).subset(classes, max_samples)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

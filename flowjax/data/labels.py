@@ -12,7 +12,8 @@ LABEL_NAMES = ("labels", "label", "y", "targets", "target", "classes", "class")
 """What arrays of labels, and columns of CSV files, are called."""
 TEXT_SUFFIXES = (".txt", ".csv", ".tsv")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
-_ORDER = ("", "id", "index", "idx")  # columns that number the rows
+ROW_NUMBERS = ("", "id", "index", "idx")
+"""What columns that number the rows are called."""
 NAME_IT = "--config.data.label_array"
 
 
@@ -21,7 +22,8 @@ def as_labels(values: np.ndarray, n: int, origin: str) -> tuple[np.ndarray, tupl
 
     Args:
       values: `[n]` whole numbers of any dtype, or strings; `[n, 1]` or `[1, n]` of them; `[n, K]` one-hot rows, whose K classes are kept
-        as names. Strings that are all numbers are numbers; others are numbered in their order.
+        as names. Strings that are all numbers are numbers; others are numbered in their order, and so are numbers if some are negative or
+        above what int32 holds.
       origin: begins an error.
 
     Raises:
@@ -40,7 +42,25 @@ def as_labels(values: np.ndarray, n: int, origin: str) -> tuple[np.ndarray, tupl
         if not (((values == 0) | (values == 1)).all() and (np.count_nonzero(values, axis=1) == 1).all()):
             raise ValueError(f"{origin}: labels have shape {values.shape} and are not one-hot; expected ({n},), one class for each sample")
         return values.argmax(1), tuple(map(str, range(values.shape[1])))
-    return _whole(values, origin), None
+    return _numbered(_whole(values, origin))
+
+
+def mapping_in_words(values: np.ndarray, class_names: tuple[str, ...] | None) -> str:
+    """How `as_labels` numbered some values, for the one whose labels they are."""
+    if class_names is None:
+        return "whole numbers, as they are"
+    if values.dtype.kind not in "US" and values.ndim == 2 and 1 not in values.shape:
+        return f"one-hot rows of {values.shape[1]} values, numbered by the place of the 1"
+    listed = ", ".join(f"{k} = {name}" for k, name in enumerate(class_names[:5])) + ", ..." * (len(class_names) > 5)
+    return f"{len(class_names):,} names, numbered in their order: {listed}"
+
+
+def _numbered(labels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Whole numbers as they are, if each can be a label; otherwise numbered in their order."""
+    if not labels.size or (labels.min() >= 0 and labels.max() < np.iinfo(np.int32).max):
+        return labels, None
+    numbers, found = np.unique(labels, return_inverse=True)
+    return found, tuple(map(str, numbers.tolist()))
 
 
 def read_text_labels(path: pathlib.Path, n: int, column: str = "") -> np.ndarray:
@@ -93,7 +113,7 @@ def _of_strings(values: np.ndarray, origin: str) -> tuple[np.ndarray, tuple[str,
     if (values == "").any():
         raise ValueError(f"{origin}: label {int(np.argmax(values == ''))} is empty")
     if all(map(_NUMBER.fullmatch, values.tolist())):
-        return _whole(values.astype(np.float64), origin), None
+        return _numbered(_whole(values.astype(np.float64), origin))
     names, labels = np.unique(values, return_inverse=True)
     return labels, tuple(names.tolist())
 
@@ -154,7 +174,7 @@ def _check_order(path: pathlib.Path, header: list[str], rows: list[list[str]]) -
     """A ValueError if a column numbers the rows in another order than theirs."""
     for k, name in enumerate(header):
         cells = [row[k].strip() for row in rows]
-        if name.lower() in _ORDER and all(cell.isdecimal() for cell in cells):
+        if name.lower() in ROW_NUMBERS and all(cell.isdecimal() for cell in cells):
             numbers = np.array(cells, np.float64)
             if (np.diff(numbers) <= 0).any():
                 raise ValueError(f"{path}: its lines are not in the order of the column {name!r}; sort them as the samples are")

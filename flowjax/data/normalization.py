@@ -57,3 +57,26 @@ class Normalization:
 IDENTITY = Normalization()
 BYTES = Normalization(127.5, 127.5, formula="x / 127.5 - 1")
 """uint8 to [-1, 1]."""
+UNIT = Normalization(0.5, 0.5, formula="2 x - 1")
+"""0 to 1 to [-1, 1]."""
+SCALES = ("auto", "none", "0-255", "0-1")
+"""What `normalize` can be for arrays."""
+
+
+def array_scaling(normalize: str, multiplier: float, dtype: np.dtype) -> tuple[Normalization, tuple[float, float] | None]:
+    """How arrays become a model's values, and the range of those where it is known.
+
+    Args:
+      normalize: "auto" takes uint8 from 0 to 255 to [-1, 1] and leaves other dtypes as they are; "none" leaves all; "0-255" and "0-1" take
+        values of any dtype from that range to [-1, 1].
+      multiplier: of values that are not scaled otherwise; 0 is 1.
+
+    Raises:
+      ValueError: another `normalize`.
+    """
+    if normalize not in SCALES:
+        raise ValueError(f"normalize={normalize!r}: expected {', '.join(map(repr, SCALES))}")
+    scaled = {"0-255": BYTES, "0-1": UNIT, "auto": BYTES if dtype == np.uint8 else None, "none": None}[normalize]
+    if scaled is not None:
+        return scaled, (-1.0, 1.0) if dtype == np.uint8 and scaled is BYTES else None
+    return Normalization(multiplier=multiplier, formula=f"x * {multiplier:g}") if multiplier else IDENTITY, None

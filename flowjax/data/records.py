@@ -138,6 +138,24 @@ class Records(SampleSet):
             provenance={**self.provenance, "classes": [int(label) for label in classes] or None, "max_samples": max_samples or None},
         )
 
+    def in_layout(self, layout: str) -> "Records":
+        """The samples as `[H, W, C]`, where they are stored as `layout` says.
+
+        Args:
+          layout: "channels_first": stored as `[C, H, W]`; "channels_last", or "": as they are.
+
+        Raises:
+          ValueError: another layout; "channels_first" for samples of other than three axes, or of a source that gives `[H, W, C]` itself.
+        """
+        if layout not in ("", "channels_first", "channels_last"):
+            raise ValueError(f"layout={layout!r}: expected channels_first, channels_last or nothing, for as they are stored")
+        if layout != "channels_first":
+            return dataclasses.replace(self, provenance={**self.provenance, "layout": layout}) if layout else self
+        if len(self.shape) != 3 or self.mirrored != "by width" or np.ndim(self.normalization.mean) or np.ndim(self.normalization.std):
+            raise ValueError(f"layout={layout!r}: samples of {self.name} have shape {self.shape}, expected [C, H, W] that are stored so")
+        rows = np.moveaxis(self.rows, 1, -1) if isinstance(self.rows, np.ndarray) else ChannelsLast(self.rows)
+        return dataclasses.replace(self, rows=rows, provenance={**self.provenance, "layout": layout})
+
     def load(
         self,
         index: Int[np.ndarray, " M"] | None = None,
@@ -201,3 +219,14 @@ class ChosenRows:
     def over_arrays(self, f: Callable[[Any], Any]) -> "ChosenRows":
         """The same rows of `f` of the others."""
         return ChosenRows(f(self._rows), self._index)
+
+
+class ChannelsLast:
+    """Rows `[C, H, W]` as `[H, W, C]`."""
+
+    def __init__(self, rows: Rows):
+        self._rows = rows
+        self.shape, self.dtype = (rows.shape[0], *rows.shape[2:], rows.shape[1]), rows.dtype
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        return np.moveaxis(self._rows[index], 1, -1)

@@ -16,6 +16,7 @@ _KINDS = (
     (b"\x1f\x8b", "a gzip archive"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (b"PAR1", "a Parquet file"),
+    (b"ARROW1", "an Arrow file"),
     (b"MATLAB 5.0", "a MATLAB file"),
     (b"\0\5\26\7", "a resource file of macOS (._NAME)"),
     (b"version https://git-lfs", "a Git LFS pointer, whose file was not fetched (git lfs pull)"),

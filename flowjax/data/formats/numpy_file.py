@@ -54,6 +54,18 @@ def read_numpy(path: pathlib.Path) -> dict[str, np.ndarray]:
             raise ValueError(f"{path}: not readable: {reason}; write plain numbers with numpy.save") from error
 
 
+def array_of(content: bytes) -> np.ndarray:
+    """The array of a whole `.npy` in memory.
+
+    Raises:
+      ValueError: bytes that are none, are cut short, or hold pickled objects.
+    """
+    try:
+        return _array(io.BytesIO(content), len(content))
+    except MemoryError as error:
+        raise ValueError("it is damaged: its header describes more than fits into memory") from error
+
+
 def _arrays(file: io.BufferedIOBase, path: pathlib.Path) -> dict[str, np.ndarray]:
     begin = file.read(64)
     if begin.startswith(_MAGIC):

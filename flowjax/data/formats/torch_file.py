@@ -71,12 +71,13 @@ class _Storage(NamedTuple):
     dtype: np.dtype | None
 
 
-def read_torch(path: str | os.PathLike, *, plain: bool = False) -> Tensors:
+def read_torch(path: str | os.PathLike, *, plain: bool = False, bare: bool = False) -> Any:
     """The tensors of a `.pt` file, as `torch.load` has them.
 
     Args:
       path: written by `torch.save` (PyTorch 1.6 or newer) from a dictionary of tensors, parameters or further dictionaries.
       plain: let numbers, strings, None, lists and tuples stand beside them, as in the state of an optimizer.
+      bare: let the file hold a tensor, a list or a tuple in place of the dictionary.
 
     Returns:
       The dictionary, with a read-only NumPy array for each tensor, in its own dtype (bfloat16 and float8 are those of ml_dtypes).
@@ -94,11 +95,37 @@ def read_torch(path: str | os.PathLike, *, plain: bool = False) -> Tensors:
             if file.read(len(_LEGACY)) == _LEGACY:
                 raise _Refused("it is in the format of before PyTorch 1.6; load it there and write it again with torch.save")
             with zipfile.ZipFile(file) as archive:
-                return _checked(_Archive(archive, file).load(), plain)
+                return _checked(_Archive(archive, file).load(), plain, bare)
     except _Refused as error:
         raise ValueError(f"{path}: not read: {error}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, IndexError, NotImplementedError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: not read: it is no .pt file, cut short or damaged ({_first_line(error)})") from error
+
+
+def read_torch_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The tensors of a `.pt` file by name, whatever holds them: a tensor is called "", the parts of a tuple or list `arr_0`, `arr_1`, ...
+    as of numpy.savez, and what is nested `outer.inner`. More than two tensors of one shape in a list are samples: they are stacked.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_torch`; a file without tensors.
+    """
+    found: dict[str, np.ndarray] = {}
+
+    def collect(value: Any, place: str) -> None:
+        if isinstance(value, np.ndarray):
+            found[place] = value
+        elif isinstance(value, list | tuple) and len(value) > 2 and len({getattr(part, "shape", None) for part in value}) == 1:
+            if isinstance(value[0], np.ndarray):
+                found[place] = np.stack(value)
+        elif isinstance(value, dict | list | tuple):
+            parts = value.items() if isinstance(value, dict) else ((f"arr_{k}", part) for k, part in enumerate(value))
+            for key, part in parts:
+                collect(part, f"{place}.{key}" if place else str(key))
+
+    collect(read_torch(path, plain=True, bare=True), "")
+    if not found:
+        raise ValueError(f"{path}: holds no tensors")
+    return found
 
 
 class _Archive:
@@ -313,9 +340,9 @@ def _key(key: Any) -> str | int:
     return key
 
 
-def _checked(found: Any, plain: bool) -> Tensors:
+def _checked(found: Any, plain: bool, bare: bool) -> Any:
     """`found`, if it is a dictionary with nothing but tensors in it (and plain values, if they may be there)."""
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) and not (bare and isinstance(found, np.ndarray | list | tuple)):
         raise _Refused(f"it holds {_shown(found)}, expected a dictionary of tensors")
     pending: list[tuple[str, Any]] = [("", found)]
     seen: set[int] = set()

@@ -1,4 +1,4 @@
-"""The user's own arrays, from `.npy`, `.npz` and `.safetensors` files."""
+"""The user's own arrays, from `.npy`, `.npz`, `.safetensors` and `.pt` files."""
 
 import os
 import pathlib
@@ -9,8 +9,9 @@ import numpy as np
 
 from flowjax.data.formats.numpy_file import read_numpy
 from flowjax.data.formats.safetensors_file import read_safetensors
+from flowjax.data.formats.torch_file import read_torch_arrays
 from flowjax.data.labels import LABEL_NAMES, NAME_IT, TEXT_SUFFIXES, as_labels, read_text_labels
-from flowjax.data.normalization import BYTES, IDENTITY, Normalization
+from flowjax.data.normalization import array_scaling
 from flowjax.data.records import Records
 
 DATA_NAMES = ("data", "images", "image", "imgs", "latents", "samples", "x", "x_train", "train_images", "train_data", "arr_0")
@@ -32,14 +33,12 @@ def records(
     Nothing is ever unpickled: a file that holds Python objects is refused. Large `.npy` and all `.safetensors` files are memory-mapped.
 
     Args:
-      path: `.npy`, or `.npz` or `.safetensors` whose samples stand under the first of `DATA_NAMES` that it has, or in its only array.
+      path: `.npy`, or `.npz`, `.safetensors` or `.pt` whose samples stand under the first of `DATA_NAMES` that it has, or its only array.
         Images keep their layout: `[H, W]`, `[H, W, C]` or any other.
       labels: a file with whole numbers from 0, one-hot rows or names (`flowjax.data.labels.as_labels`): `.npy`, `.npz` or `.safetensors`,
         `.txt`, `.csv` or `.tsv`. None takes them from `path`, if that has any: `y_train` beside `x_train`, `arr_1` beside `arr_0` if it
         fits, or one of `labels.LABEL_NAMES`.
-      normalize: "auto" scales uint8 by `x / 127.5 - 1` to [-1, 1] and leaves other types as they are; "none" leaves all as
-        they are.
-      multiplier: of values that are not scaled otherwise, like 0.18215 of latents of SD-VAE; 0 is 1.
+      normalize, multiplier: as `flowjax.data.normalization.array_scaling`; 0.18215 is the multiplier of latents of SD-VAE.
       array, label_array: the names of the samples and of the labels in a file of several arrays, or of the labels' column in a CSV
         file; "": as above. label_array="none": no labels.
 
@@ -50,8 +49,6 @@ def records(
       ValueError: a file that is empty, cut short, pickled or of another format; no array under a known name; values that are
         no real numbers; labels that do not fit.
     """
-    if normalize not in ("auto", "none"):
-        raise ValueError(f'normalize={normalize!r}: expected "auto" or "none"')
     if labels and label_array == "none":
         raise ValueError(f"labels={labels}, label_array='none': set one of them")
     path = pathlib.Path(path).expanduser()
@@ -62,15 +59,14 @@ def records(
     unread = set(held) - {name, found.array}
     if samples.dtype.kind not in "buif" and samples.dtype != ml_dtypes.bfloat16:
         raise ValueError(f"{path}: the values are {samples.dtype}, expected real numbers")
-    scaled = normalize == "auto" and samples.dtype == np.uint8
-    scale = Normalization(multiplier=multiplier, formula=f"x * {multiplier:g}") if multiplier else IDENTITY
+    scaling, value_range = array_scaling(normalize, multiplier, samples.dtype)
     return Records(
         name=path.stem,
         rows=samples,
         labels=found.labels,
         class_names=found.class_names,
-        normalization=BYTES if scaled else scale,
-        value_range=(-1.0, 1.0) if scaled else None,
+        normalization=scaling,
+        value_range=value_range,
         provenance={
             "source": "arrays",
             "path": str(path),
@@ -104,7 +100,13 @@ def _labels(path: pathlib.Path, held: dict[str, np.ndarray], name: str, labels: 
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    return read_safetensors(path) if path.suffix.lower() == ".safetensors" else read_numpy(path)
+    match path.suffix.lower():
+        case ".safetensors":
+            return read_safetensors(path)
+        case ".pt" | ".pth":
+            return read_torch_arrays(path)
+        case _:
+            return read_numpy(path)
 
 
 def _described(held: dict[str, np.ndarray], names: list[str]) -> str:

@@ -4,23 +4,27 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any, NamedTuple
+import re
+from typing import NamedTuple
 
 import numpy as np
 
-from flowjax.data.formats.decoding import EncodedRows, decoded, is_grey
-from flowjax.data.labels import as_labels
+from flowjax.data.formats.decoding import Encoded, image_rows
+from flowjax.data.labels import as_labels, mapping_in_words
 from flowjax.data.normalization import BYTES, IDENTITY
 from flowjax.data.records import Progress, Records
 from flowjax.data.sources.image_files import IMAGE_SUFFIXES, files_below, files_in, folders_in, is_image, others_among
 
 _EDM = "dataset.json"
-_HEADERS = 256  # images whose headers say whether all are grey
-_DECODER = 2  # part of the cache's key: 1 read a colour's upper 8 bits of 16
 
 
 def records(
-    path: str | os.PathLike, resolution: int = 0, normalize: str = "auto", cache_dir: str = "", progress: Progress | None = None
+    path: str | os.PathLike,
+    labels: str = "",
+    resolution: int = 0,
+    normalize: str = "auto",
+    cache_dir: str = "",
+    progress: Progress | None = None,
 ) -> Records:
     """The images of a folder, uint8 `[H, W, C]`, and their labels.
 
@@ -30,6 +34,7 @@ def records(
     read for another reason are counted in `provenance["not_read"]`.
 
     Args:
+      labels: "names": the class is a file's name without the number at its end, `cat_001.png` a cat; "": the folders, as above.
       path: a folder of `.png`, `.jpg`, `.jpeg`, `.webp` or `.bmp` files, or of folders of them, at any depth.
       resolution: the side of ADM's centre crop (`decoding.center_crop`); 0 leaves images of one size as they are.
       normalize: "auto" scales by `x / 127.5 - 1` to [-1, 1]; "none" leaves grey levels.
@@ -42,30 +47,32 @@ def records(
     """
     if normalize not in ("auto", "none"):
         raise ValueError(f'normalize={normalize!r}: expected "auto" or "none"')
-    if resolution < 0:
-        raise ValueError(f"resolution={resolution}: expected the side of a square in pixels, or 0 to leave images as they are")
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected one with a folder of images for each class")
+    if labels not in ("", "names"):
+        raise ValueError(f'labels={labels!r}: expected "names" (of the files, cat_001.png is a cat), or nothing for the folders')
     found = _listed(root)
-    every, labels = found.files, found.labels
+    every = found.files
+    named = labels == "names"
+    known, class_names = _of_file_names(every) if named else (found.labels, found.class_names)
+    mapping = f"file names: {mapping_in_words(np.array(class_names), class_names)}" if named else ""
 
     def fetch(index: np.ndarray) -> tuple[list[bytes], np.ndarray | None]:
-        return [every[i].read_bytes() for i in index], None if labels is None else labels[index]
+        return [every[i].read_bytes() for i in index], None if known is None else known[index]
 
-    rows = EncodedRows(fetch, len(every), "L" if _are_grey(every) else "RGB", resolution, lambda i: str(every[i]))
-    images: Any = rows
-    if cache_dir != "none":
-        key = {"folder": str(root.resolve()), "resolution": resolution, "files": _stamp(root, every), "decoder": _DECODER}
-        images, _ = decoded(rows, cache_dir, root.name, key, progress)
+    key = {"folder": str(root.resolve()), "files": _stamp(root, every)}
+    images = image_rows(Encoded(fetch, len(every), lambda i: str(every[i]), key), resolution, cache_dir, root.name, progress)
     return Records(
         name=root.name,
         rows=images,
-        labels=labels,
-        class_names=found.class_names,
+        labels=known,
+        class_names=class_names,
         normalization=BYTES if normalize == "auto" else IDENTITY,
         value_range=(-1.0, 1.0) if normalize == "auto" else None,
-        provenance={"source": "images", "path": str(root), "resolution": resolution or None, **_said(found.not_read)},
+        provenance={"source": "images", "path": str(root), "resolution": resolution or None}
+        | ({"label_mapping": mapping} if mapping else {})
+        | _said(found.not_read),
     )
 
 
@@ -136,19 +143,17 @@ def _edm_labels(root: pathlib.Path, files: list[pathlib.Path]) -> tuple[np.ndarr
     return as_labels(values, len(files), str(place))
 
 
+def _of_file_names(files: list[pathlib.Path]) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """The classes that names of files begin with: `cat_001.png` and `cat.12.jpg` are cats."""
+    names = [re.sub(r"[\s_.()-]*\d+\)?$", "", file.stem) for file in files]
+    without = next((file for file, name in zip(files, names, strict=True) if not name), None)
+    if without is not None:
+        raise ValueError(f"{without}: its name is a number and says no class; leave out --config.data.labels=names")
+    return as_labels(np.array(names), len(files), "labels=names")
+
+
 def _said(not_read: str) -> dict[str, str]:
     return {"not_read": not_read} if not_read else {}
-
-
-def _are_grey(files: list[pathlib.Path]) -> bool:
-    """Whether all of some files, evenly spread, are grey. The others are checked when they are decoded."""
-    for i in np.unique(np.linspace(0, len(files) - 1, _HEADERS).astype(int)):
-        try:
-            if not is_grey(files[i].read_bytes()):
-                return False
-        except ValueError as error:
-            raise ValueError(f"{files[i]}: {error}") from error
-    return True
 
 
 def _stamp(root: pathlib.Path, files: list[pathlib.Path]) -> str:

@@ -34,9 +34,9 @@ def test_nothing_recognised_says_what_is_expected(tmp_path):
         recognize(tmp_path)
     with pytest.raises(FileNotFoundError, match="nothing lies there"):
         recognize(tmp_path / "nowhere")
-    (tmp_path / "x.csv").touch()
-    with pytest.raises(ValueError, match=r"a \.csv file \(empty\)"):
-        recognize(tmp_path / "x.csv")
+    (tmp_path / "x.h5").touch()
+    with pytest.raises(ValueError, match=r"a \.h5 file \(empty\)"):
+        recognize(tmp_path / "x.h5")
     (tmp_path / "x.zip").write_bytes(b"PK\3\4")
     with pytest.raises(ValueError, match=r"a \.zip file \(a ZIP archive\).*unpack it"):
         recognize(tmp_path / "x.zip")

@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from flowjax import data
@@ -132,3 +133,16 @@ def test_large_npy_files_stay_on_disk_until_they_are_read(tmp_path):
     found = data.open_records("arrays", path=tmp_path / "large.npy")
     assert isinstance(found.rows, np.memmap)
     np.testing.assert_array_equal(found.read(np.array([3, 4])), np.zeros((2, 600)))
+
+
+def test_tensors_are_read_whatever_holds_them(tmp_path):
+    tensors, labels = torch.from_numpy(IMAGES), torch.from_numpy(LABELS)
+    nested = {"train": {"images": tensors, "labels": labels}, "epoch": 3}
+    for held in (tensors, (tensors, labels), {"data": tensors, "targets": labels}, list(tensors)):
+        torch.save(held, tmp_path / "x.pt")
+        found = data.open_records(recognize(tmp_path / "x.pt"), path=tmp_path / "x.pt")
+        np.testing.assert_array_equal(found.rows, IMAGES)
+        np.testing.assert_array_equal(found.labels, LABELS if isinstance(held, tuple | dict) else None)
+    torch.save(nested, tmp_path / "x.pt")
+    found = data.open_records("arrays", path=tmp_path / "x.pt", array="train.images", label_array="train.labels")
+    np.testing.assert_array_equal(found.labels, LABELS)

@@ -11,8 +11,8 @@ import PIL.Image
 import pytest
 
 from flowjax import data
+from flowjax.data.formats import decoding
 from flowjax.data.recognize import recognize
-from flowjax.data.sources import image_folder
 from tests.flowjax.data.sources.gradient import gradient
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
@@ -64,7 +64,7 @@ def test_grey_folders_stay_grey_and_a_colour_among_more_than_are_looked_at_first
     grey = PIL.Image.fromarray(gradient(8, 8)[..., 0])
     for k, mode in enumerate(("L", "LA", "RGB", "L")):
         (grey.convert(mode) if k else grey).save(tmp_path / f"{k}.png")
-    monkeypatch.setattr(image_folder, "_HEADERS", 2)  # the first and the last
+    monkeypatch.setattr(decoding, "_HEADERS", 2)  # the first and the last
     found = data.open_records("images", path=tmp_path, cache_dir="none").read(np.arange(4))
     assert (found.shape, np.ptp(found, axis=0).max()) == ((4, 8, 8, 1), 0)
     PIL.Image.fromarray(gradient(8, 8)).save(tmp_path / "2.png")
@@ -153,3 +153,14 @@ def test_a_flat_folder_is_read_without_labels(tmp_path):
     found = data.open_records("images", path=tmp_path, cache_dir="none")
     assert (found.labels, found.class_names) == (None, None)
     np.testing.assert_array_equal(found.read(np.arange(3)), [gradient(8, 8) // k for k in (1, 2, 3)])
+
+
+def test_classes_are_taken_from_the_names_of_files_if_asked_for(tmp_path):
+    for name in ("cat_001.png", "cat_002.png", "dog (1).png", "7.png"):
+        PIL.Image.fromarray(gradient(8, 8)).save(tmp_path / name)
+    with pytest.raises(ValueError, match=r"7\.png: its name is a number and says no class"):
+        data.open_records("images", path=tmp_path, labels="names", cache_dir="none")
+    (tmp_path / "7.png").unlink()
+    found = data.open_records("images", path=tmp_path, labels="names", cache_dir="none")
+    assert (found.labels.tolist(), found.class_names) == ([0, 0, 1], ("cat", "dog"))
+    assert found.provenance["label_mapping"] == "file names: 2 names, numbered in their order: 0 = cat, 1 = dog"

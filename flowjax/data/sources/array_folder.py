@@ -1,0 +1,103 @@
+"""A folder with one `.npy` for each sample, `NAME.npy` or `CLASS/NAME.npy`."""
+
+import itertools
+import os
+import pathlib
+
+import numpy as np
+
+from flowjax.data.formats.numpy_file import read_numpy
+from flowjax.data.formats.numpy_rows import NumpyRows
+from flowjax.data.labels import LABEL_NAMES, TEXT_SUFFIXES, as_labels, mapping_in_words, read_text_labels
+from flowjax.data.normalization import array_scaling
+from flowjax.data.records import Records
+from flowjax.data.sources.image_files import SPLITS, files_below, files_in, folders_in
+
+_LABELS = "labels.npy"
+_HEADERS = 32  # files that are looked at, to tell samples from arrays of samples
+
+
+def is_array_folder(root: pathlib.Path) -> bool:
+    """Whether the `.npy` files in a folder look like one for each sample: several of one shape, not called `x_train` or `labels`."""
+    files = list(itertools.islice((file for file in files_below(root) if _is_sample(file)), _HEADERS))
+    if len(files) < 2 or any(_is_of_many(file) for file in files):
+        return False
+    try:
+        shapes = {(array.shape, array.dtype) for file in files for array in read_numpy(file).values()}
+    except ValueError:
+        return len(files) > 2  # the source says which of them is damaged
+    return len(shapes) == 1
+
+
+def records(
+    path: str | os.PathLike,
+    labels: str | os.PathLike | None = None,
+    label_array: str = "",
+    normalize: str = "auto",
+    multiplier: float = 0.0,
+) -> Records:
+    """The samples of a folder, in the order of their names; of classes first, if they lie in folders.
+
+    Files are read when they are asked for.
+
+    Args:
+      path: a folder of `.npy` files, or of folders of them, one for each class.
+      labels: `.npy`, or `.txt` or `.csv` with a line for each sample, in the order of the names. None: the folders, or `labels.npy`.
+      label_array: the column of a CSV file; "none": no labels.
+      normalize, multiplier: as `flowjax.data.normalization.array_scaling`.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: no `.npy` file; one that is damaged or of another shape than the first; labels that do not fit.
+    """
+    root = pathlib.Path(path).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder; expected one with a .npy file for each sample")
+    classes = {folder.name: sorted(filter(_is_sample, files_below(folder))) for folder in folders_in(root)}
+    classes = {name: files for name, files in classes.items() if files}
+    flat = sorted(filter(_is_sample, files_in(root)))
+    split = next((name for name in classes if name.lower() in SPLITS), None)
+    if split is not None:
+        raise ValueError(f"path={root}: {split}/ is a part of the data, no class; name one, --config.data.path={root / split}")
+    files = flat or [file for found in classes.values() for file in found]
+    if not files:
+        raise ValueError(f"{root}: no .npy files there; expected one for each sample")
+    rows = NumpyRows(lambda index: [files[i].read_bytes() for i in index], len(files), lambda i: str(files[i]))
+    found, names, mapping = None, None, ""
+    apart = pathlib.Path(labels).expanduser() if labels else root / _LABELS
+    if label_array == "none":
+        pass
+    elif labels or apart.is_file():
+        tabular = apart.suffix.lower() in TEXT_SUFFIXES
+        values = read_text_labels(apart, len(files), label_array) if tabular else read_numpy(apart)[""]
+        found, names = as_labels(values, len(files), str(apart))
+        mapping = f"{apart.name}: {mapping_in_words(values, names)}"
+    elif not flat and len(classes) > 1:
+        found, names = np.repeat(np.arange(len(classes)), [len(held) for held in classes.values()]), tuple(classes)
+        mapping = f"folders: {mapping_in_words(np.array(names), names)}"
+    beside = sum(map(len, classes.values())) if flat else 0
+    scaling, value_range = array_scaling(normalize, multiplier, rows.dtype)
+    return Records(
+        name=root.name,
+        rows=rows,
+        labels=found,
+        class_names=names,
+        normalization=scaling,
+        value_range=value_range,
+        provenance={
+            "source": "array_folder",
+            "path": str(root),
+            "taken_for": f"a folder with one .npy for each sample, {len(files):,} files in the order of their names",
+            **({"label_mapping": mapping} if mapping else {}),
+            **({"not_read": f"{beside:,} .npy files in folders beside those of {root.name}/ itself"} if beside else {}),
+        },
+    )
+
+
+def _is_sample(file: pathlib.Path) -> bool:
+    return file.suffix.lower() == ".npy" and file.name != _LABELS
+
+
+def _is_of_many(file: pathlib.Path) -> bool:
+    """Whether a file is called like an array of many samples, or of their labels."""
+    return file.stem.lower() in (*LABEL_NAMES, *SPLITS) or file.stem.lower().startswith(("x_", "y_", "train_", "test_"))
