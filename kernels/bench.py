@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -70,17 +71,15 @@ def main(argv: Sequence[str]) -> None:
 def run_workloads(folder: Path) -> None:
     """The table of workloads, into workloads.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    file, rows = folder / "workloads.json", dict[str, Any]()
     for row in compare(WORKLOADS if _WORKLOADS.value == "all" else SMALL, max(1, _REPEATS.value // 3), print):
-        rows.append(row)
+        rows[f"{row['workload']}, t = {row['t']}"] = row
         print(
             f"{row['workload']:36} t = {row['t']:<5} {row['ours_ms']:8.2f} ms  PyTorch {row['pytorch_ms']:8.2f} ms  "
             f"{row['ratio']:.2f} x  error {row['velocity_error']:.1e}",
             flush=True,
         )
-    file = folder / "workloads.json"
-    by_name = {f"{row['workload']}, t = {row['t']}": row for row in rows}
-    file.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "columns": TABLE, "rows": by_name}, indent=1) + "\n")
+        file.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "columns": TABLE, "rows": rows}, indent=1) + "\n")
     print(f"\nTable: {file.resolve()}")
 
 
