@@ -56,12 +56,12 @@ class Finished:
 
     @property
     def error(self) -> str:
-        """The one line of a user's error."""
-        lines = self.output.strip().splitlines()
+        """The one line of a user's error; lines before it may warn of the data."""
+        *before, last = self.output.strip().splitlines()
         assert self.status == 2, self.output
-        assert len(lines) == 1, self.output
-        assert lines[0].startswith(f"{self._name}: error: ")
-        return lines[0]
+        assert all(line.startswith("warning: ") for line in before), self.output
+        assert last.startswith(f"{self._name}: error: ")
+        return last
 
 
 class Running:

@@ -108,8 +108,9 @@ def test_near_duplicates_late_in_time_are_told_apart():
 
 
 def test_a_query_with_too_many_candidates_is_left_unanswered(monkeypatch):
-    """Of six hundred near-copies late in time each has a share of its own."""
-    data = 100 * (RNG.standard_normal((1, 48)) + 1e-5 * RNG.standard_normal((600, 48))).astype(np.float32)
+    """In two clusters that lie far apart six hundred near-copies have a share each, and float32 cannot say which."""
+    data = (RNG.standard_normal((1, 48)) + 1e-5 * RNG.standard_normal((600, 48))) * np.where(np.arange(600) % 2, 100, -100)[:, None]
+    data = data.astype(np.float32)
     x, t = (0.99 * data[:4] + 0.01 * RNG.standard_normal((4, 48))).astype(np.float32), np.full(4, 0.99, np.float32)
     assert answered(data, x, t).answered.all()
     monkeypatch.setattr("kernels.posterior.cpu.full_pass.TUNING", CpuTuning(most_candidates=100, most_candidates_of_all=100))
