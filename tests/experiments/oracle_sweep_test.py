@@ -125,6 +125,7 @@ def test_two_processes_find_what_one_finds(binary: Binary, tmp_path: pathlib.Pat
     assert found["turning_point"]["predicted"] == pytest.approx(alone["turning_point"]["predicted"], rel=0.1)  # other queries
 
 
+@pytest.mark.slow
 def test_own_arrays_with_labels_are_swept_by_class(tmp_path: pathlib.Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = digits
     np.savez(tmp_path / "mine.npz", images=np.round((images + 1) * 127.5).astype(np.uint8)[:600], labels=labels[:600])

@@ -61,6 +61,7 @@ def test_what_the_topology_rules_out_ends_in_one_line(arguments: tuple[str, ...]
     refused(run(*arguments), named)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -142,6 +142,7 @@ def test_a_traced_grid_is_sampled_on_and_its_length_is_known() -> None:
         traced(jnp.zeros(1))
 
 
+@pytest.mark.slow
 def test_the_likelihood_of_an_oracles_flow_is_its_own_density(digits: tuple[np.ndarray, np.ndarray]) -> None:
     oracle = Oracle(digits[0][:50], precision="high")  # a small program
     edges = jnp.asarray(np.linspace(0, 0.5, 65), jnp.float32)
@@ -150,6 +151,7 @@ def test_the_likelihood_of_an_oracles_flow_is_its_own_density(digits: tuple[np.n
     np.testing.assert_allclose(found, oracle(x, 0.5).log_density, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_one_program_serves_all_batches_and_devices_deal_them_among_themselves() -> None:
     field = model_field(small_model(), 3)
     x_0, label = noise(19, (4, 4, 1), 0), draw_labels(19, 3)
@@ -195,6 +197,7 @@ def test_the_oracle_samples_its_training_set_of_clothes() -> None:
     check_it_ends_in_the_training_set(clothes, 64)
 
 
+@pytest.mark.slow
 def test_oracle_trajectories_do_not_drift_from_those_of_float64(digits: tuple[np.ndarray, np.ndarray]) -> None:
     images = digits[0][:200]
     edges = uniform_timesteps(40)

@@ -38,6 +38,7 @@ SCALES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCALES)
 def test_the_turning_point_is_found_wherever_the_scale_of_the_data_puts_it(name: str) -> None:
     """In α/σ it is as far from the ends of t as data are from unit scale; the interval covers the truth, the prediction is near."""

@@ -14,6 +14,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "kernels.bench", *arguments], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_run_writes_a_row_for_each_and_a_figure(tmp_path):
     """Default and NumPy, two t, a sweep of three, as a user would; on one core of those there are."""
     settings = "--n=200 --d=8 --t=0.2,0.7 --queries=4 --repeats=2 --sweep=3 --threads=1 --only=default,NumPy"

@@ -96,6 +96,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", FLOWS + DIFFUSIONS + OTHERS, ids=lambda how: "-".join(str(v) for v in how.values() if np.ndim(v) == 0))
 def test_the_optimum_in_each_parametrisation_is_the_oracle(how: dict[str, Any]) -> None:
     field = field_of(**how)
@@ -104,6 +105,7 @@ def test_the_optimum_in_each_parametrisation_is_the_oracle(how: dict[str, Any]) 
     assert field.model.framework == "torch"
 
 
+@pytest.mark.slow
 def test_it_is_sampled_guided_staged_and_looked_at_as_any_field_is() -> None:
     """The same optimum as a network of EDM and as a velocity: wherever a field is taken, both do the same."""
     field, other = field_of(prediction="epsilon", schedule="edm", time="sigma"), field_of()

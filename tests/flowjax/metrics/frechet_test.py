@@ -36,6 +36,7 @@ def test_features_are_taken_by_their_moments() -> None:
     assert frechet_distance(few, few + 2) == pytest.approx(4 * 300, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_extrapolation_removes_what_the_number_of_samples_adds() -> None:
     """Unit Gaussians, one of them moved by 0.5: the distance is 0.25. Of 400 samples in 30 dimensions it comes out much too large."""
     truth = Moments(np.r_[0.5, np.zeros(29)], np.eye(30))

@@ -21,6 +21,7 @@ def model(shape: tuple[int, int, int], depth: int, classes: int = 10) -> Lightni
     return found
 
 
+@pytest.mark.slow
 def test_a_staged_flow_is_one_file_and_each_model_has_its_turn(tmp_path: pathlib.Path) -> None:
     small, large = model((4, 4, 1), 1), model((4, 4, 1), 3)
     save_staged([small, large], [0.4], tmp_path / "staged.safetensors", {"dataset": "digits"})

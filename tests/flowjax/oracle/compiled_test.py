@@ -69,6 +69,7 @@ def test_jvp_at_the_end_of_time():
     assert not np.isfinite(found).any()
 
 
+@pytest.mark.slow
 def test_vjp_is_the_jacobian_of_the_float64_velocity():
     """Reverse mode, with labels."""
 

@@ -133,6 +133,7 @@ def test_exact_past_the_promised_times(key):
     np.testing.assert_allclose(out.top1_weight, wanted.top1_weight, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["gaussians", "near-duplicates", "clusters of six scales"])
 def test_a_query_on_a_sample_is_exact_to_the_noise_it_could_carry(key):
     """x = a sample: the velocity is a difference of nearly equal numbers; what is promised is 1e-5 of ‖x‖ / σ, the size of its terms."""
@@ -216,6 +217,7 @@ def test_at_t_1_equidistant_samples_share():
     np.testing.assert_allclose(out.variance, [64, 0], rtol=1e-6)
 
 
+@pytest.mark.slow
 @paths
 def test_the_limit_at_t_1_continues_what_is_before_it(name):
     """Velocity near t = 1, on the way to a sample, against the fixed-x limit."""

@@ -8,6 +8,7 @@ from kernels.benchmark import runner as bench
 from kernels.benchmark.competitors import PEERS, ours, sgemms
 
 
+@pytest.mark.slow
 def test_every_implementation_here_is_compared_and_right():
     data = bench.synthetic(300, 12)
     contest = bench.PairedScores(data, ours(), pytest.fail)

@@ -80,6 +80,7 @@ def test_counts_are_repeated_samples():
         np.testing.assert_allclose(out.variance[i], wanted["variance"], rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_at_sigma_0_the_nearest_sample_takes_all():
     """And equal ones share: copies, and samples at the same distance; within a class its own nearest."""
     data = DATA.copy()

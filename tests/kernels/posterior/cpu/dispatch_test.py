@@ -14,6 +14,7 @@ from kernels.posterior.cpu.tuning import CpuTuning
 from tests.kernels.posterior.cpu.adversaries import DATA
 
 
+@pytest.mark.slow
 def test_pruned_search_refuses_tracing_and_the_default_computes_densely():
     """Asked for by name it refuses to be traced, in one line; the default takes the dense pass there."""
     x = jnp.asarray(DATA["gaussians"][:2])
@@ -24,6 +25,7 @@ def test_pruned_search_refuses_tracing_and_the_default_computes_densely():
     np.testing.assert_allclose(traced, Oracle(DATA["gaussians"])(x, 0.5).velocity, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_default_makes_an_index_when_it_pays(monkeypatch):
     """Small data never; large data once it would have answered enough queries; then the answers are the dense ones, at every t."""
     data = DATA["falling spectrum"]

@@ -115,6 +115,7 @@ def test_ties_go_to_the_lowest_index_of_the_caller():
     np.testing.assert_allclose(out.top1_weight, 1 / 200, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_t_0_and_t_1_take_a_dense_pass():
     """At t = 0 an index knows nothing, and at t = 1 the limit is asked for: these rows of a batch come from the dense pass."""
     data = DATA["falling spectrum"]

@@ -79,6 +79,7 @@ def clustered() -> Oracle:
     return Oracle(CLUSTERS, LABELS, counts=COUNTS, mesh=mesh_of(4, 2))
 
 
+@pytest.mark.slow
 def test_equal_to_one_device(clustered):
     """With classes and without, from t = 0 on; t = 1 is below."""
     x, inside = on_path(CLUSTERS, T), T < 1
@@ -122,6 +123,7 @@ def test_derivatives_equal_those_of_one_device():
     np.testing.assert_allclose(gradient, got, rtol=1e-5, atol=1e-5 * np.abs(got).max())
 
 
+@pytest.mark.slow
 def test_jit_and_vmap(clustered):
     """As an argument of a jitted function, and with a batch of batches folded into one."""
     t = np.full(B, 0.3, np.float32)
@@ -168,6 +170,7 @@ def test_each_shard_is_sorted_by_class(digits):
         assert (np.diff(labels[shard]) >= 0).all()
 
 
+@pytest.mark.slow
 def test_a_tile_visits_only_the_blocks_of_its_classes():
     """NaN in all classes below that of the queries: they never see it."""
     data, labels = np.zeros((64, 4), np.float32), np.repeat(np.arange(4), 16)
