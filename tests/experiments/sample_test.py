@@ -4,11 +4,13 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from tests.binary import Binary
 from tests.experiments.trained_models import summary
 
 
+@pytest.mark.slow
 def test_samples_are_written_as_evaluation_suites_read_them(
     run_folder: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:
