@@ -100,8 +100,14 @@ class HostSamples:
         return slice(0, self.n) if label < 0 else self.classes[label]
 
     def has_class(self, label: Int[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
-        """Whether there are samples of these classes; -1: all."""
-        return (label < 0) | np.isin(label, list(self.classes))
+        """Whether there are samples of these classes that count; -1: all."""
+        return np.isin(np.maximum(label, -1), self._counted)
+
+    @functools.cached_property
+    def _counted(self) -> list[int]:
+        """The classes of which a sample counts, and -1."""
+        parts = {-1: slice(0, self.n), **self.classes}
+        return [label for label, part in parts.items() if (self.log_prior[part] > UNCOUNTED).any()]
 
     @functools.cached_property
     def _log_masses(self) -> dict[tuple[int, int], float]:

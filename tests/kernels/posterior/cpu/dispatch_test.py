@@ -69,3 +69,13 @@ def test_a_query_of_a_class_without_samples_is_nan():
     data = DATA["gaussians"]
     found = posterior(data[:3], 0.5, 0.5, data, labels=np.arange(500) % 2, query_labels=np.array([0, 7, 1]))
     np.testing.assert_array_equal(np.isnan(found.denoised).all(axis=1), [False, True, False])
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.5])
+def test_a_class_whose_samples_never_count_is_nan(sigma):
+    """With noise and without; so are queries of all samples where none counts."""
+    data, labels = DATA["gaussians"], np.arange(500) % 2
+    asked = {"labels": labels, "query_labels": np.array([1, 0, -1])}
+    found = posterior(data[:3], 1.0, sigma, data, counts=1.0 - labels, **asked)
+    np.testing.assert_array_equal(np.isnan(found.denoised).all(axis=1), [True, False, False])
+    assert np.isnan(posterior(data[:3], 1.0, sigma, data, counts=np.zeros(500), **asked).denoised).all()
