@@ -22,7 +22,7 @@ def test_a_trained_flow_comes_back_with_what_is_known_of_it(run_folder: pathlib.
     assert (flow.num_classes, flow.image_shape, flow.frechet_ratio) == (10, (8, 8, 1), 2.5)
     x, label = jnp.ones((2, 8, 8, 1)), jnp.array([0, 3], jnp.int32)
     expected = untrained()(x, jnp.full(2, 0.3, jnp.float32), label)
-    np.testing.assert_allclose(flow.field(x, jnp.float32(0.3), label), expected, rtol=1e-6)
+    np.testing.assert_allclose(flow.field(x, jnp.float32(0.3), label), expected, rtol=1e-6, atol=1e-6)  # two programs
     wide = LightningDiT(Architecture((4, 12, 2), 2, 1, 16, 2, num_classes=0), rngs=nnx.Rngs(0))
     save_trained(wide, tmp_path / "wide.safetensors", {})
     assert load_trained(tmp_path / "wide.safetensors").image_shape == (4, 12, 2)
