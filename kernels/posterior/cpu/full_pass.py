@@ -95,7 +95,7 @@ class ExpectedScores(NamedTuple):
         return 2 * TUNING.sure_deviations * self.error
 
 
-def error_of_scores(d: int, size: Float[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
+def error_of_scores(d: int, size: Float[np.ndarray, "*B"]) -> Float[np.ndarray, "*B"]:
     """Standard deviation of what float32 gets wrong of a score of some size, nats: D sums, rounded at about that size."""
     return UNIT / 3 * d**0.5 * size
 
