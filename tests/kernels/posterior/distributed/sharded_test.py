@@ -21,6 +21,7 @@ from kernels.posterior import BlockSizes, posterior
 from kernels.posterior.api import plan, run
 from kernels.posterior.distributed.sharded import abstract_samples, rows_of_process, shard_samples
 from tests import float64_oracle as exact
+from tests.xla_flags import xla_flags
 
 ROOT = pathlib.Path(__file__).parents[4]
 D, B = 64, 24
@@ -337,7 +338,7 @@ def test_two_processes_that_hold_half_each(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = os.environ | {"XLA_FLAGS": xla_flags(2), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     files = [tmp_path / f"{i}.txt" for i in range(2)]
 
     def start(i: int) -> subprocess.Popen:
