@@ -65,6 +65,14 @@ def _compiled_fast_where_nothing_is_exact(request: pytest.FixtureRequest) -> Non
         jax.clear_caches()
 
 
+LONGEST_FIRST = ("tests/experiments/", "tests/flowjax/training/", "tests/kernels/", "tests/flowjax/oracle/")
+"""So that at the end no worker waits for a long file of the other's."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((i for i, folder in enumerate(LONGEST_FIRST) if item.nodeid.startswith(folder)), len(LONGEST_FIRST)))
+
+
 @pytest.fixture(scope="session")
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's 1,797 digits, `[1797, 8, 8, 1]` float32 in [-1, 1], and their labels."""
