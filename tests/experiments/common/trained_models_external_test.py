@@ -74,6 +74,8 @@ def test_a_wrong_direction_of_time_is_told_where_data_are_at_hand(capsys: pytest
     assert "is it trained" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"does not say what it was trained on: give --config\.data\.path"):
         own_data(made(asked("untrained")), data_config())
+    with pytest.raises(ValueError, match=r"data\.noise_scale=2: a model of your own says so itself"):
+        own_data(made(asked("untrained")), data_config("digits", noise_scale=2.0))
 
 
 def test_samples_of_a_torch_model_are_written(binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
