@@ -24,11 +24,10 @@ from kernels.float64 import float64_scope
 from kernels.posterior.cpu.cost_model import Choice
 from kernels.posterior.cpu.dispatch import Calibration, CpuEngine, by_host
 from kernels.posterior.cpu.index_file import load_index, save_index
-from kernels.posterior.cpu.results import Queries
 from kernels.posterior.distributed.sharded import Sharded
 from kernels.posterior.out_of_core.engine import posterior_out_of_core
 from kernels.posterior.out_of_core.source import Chunks
-from kernels.posterior.types import Samples
+from kernels.posterior.types import Queries, Samples
 
 LEAST_TILE = 8
 """Queries that a dense pass takes together at least: fewer make poor matrix products."""
@@ -171,7 +170,7 @@ class InMemory(Backend):
 
         if seen and self.engine is not None and self.engine.possible(spec.how):
             of = coefficients(spec.path, np.asarray(t))
-            queries = Queries(np.asarray(x), of.alpha, of.sigma, of.center, of.rate, np.asarray(label))
+            queries = Queries(np.asarray(x), of.alpha, of.sigma, np.asarray(label), of.center, of.rate)
             finish = functools.partial(output_of, of=of, path=spec.path, x=queries.x, full=spec.how.full)
             out = by_host(self.engine, self.samples, queries, spec.how, finish, compiled)
             if out is not None:
@@ -331,7 +330,7 @@ class Disk(Backend):
         """One reading for all queries, and another for those that float32 leaves unsettled."""
         of = coefficients(spec.path, np.asarray(t))
         with float64_scope():
-            found = posterior_out_of_core((x, of.alpha, of.sigma, label, of.center), self.chunks, spec.how)
+            found = posterior_out_of_core(Queries(x, of.alpha, of.sigma, label, of.center), self.chunks, spec.how)
             return finished(spec.path, x.shape[1], x, t, found)
 
     def jvp(self, spec: Spec, x: Rows, t: Rows, label: Rows, v: Rows) -> NoReturn:

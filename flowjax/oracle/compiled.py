@@ -15,10 +15,10 @@ from jaxtyping import Array, Float
 from flowjax.path import Path
 from kernels.float64 import float64_scope, to32, to64
 from kernels.posterior.api import covariance_product64, posterior64
-from kernels.posterior.cpu.results import Answer
+from kernels.posterior.cpu.results import HostMoments
 from kernels.posterior.distributed.sharded import Sharded, spread
 from kernels.posterior.settings import PosteriorSettings
-from kernels.posterior.types import Moments, Samples
+from kernels.posterior.types import Moments, Queries, Samples
 
 
 @jax.tree_util.register_dataclass
@@ -64,7 +64,8 @@ def _evaluate(spec: Spec, samples: Samples | Sharded, x: Array, t: Array, label:
         x, t = _valid(x, t)
         time = to64(t)
         alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
-        found = spread(posterior64, (x, alpha, sigma, label, _velocity_center(spec.path, time)), samples, spec.how)
+        queries = Queries(x, alpha, sigma, label, _velocity_center(spec.path, time))
+        found = spread(posterior64, (queries,), samples, spec.how)
         return _output(spec.path, samples.d, x, time, found)
 
 
@@ -128,8 +129,8 @@ def _of_times(path: Path) -> Callable[[Array], Array]:
     return jax.jit(found)
 
 
-def output_of(answer: Answer, of: Coefficients, path: Path, x: Float[np.ndarray, "B D"], *, full: bool) -> OracleOutput:
-    """From the answer of the CPU engine, in NumPy arrays."""
+def output_of(answer: HostMoments, of: Coefficients, path: Path, x: Float[np.ndarray, "B D"], *, full: bool) -> OracleOutput:
+    """From the moments of the CPU engine to the oracle's output, in NumPy arrays."""
     at_end = np.flatnonzero(of.sigma == 0)
     if at_end.size:
         nearest, own = answer.denoised[at_end].astype(np.float64), x[at_end].astype(np.float64)
@@ -174,7 +175,8 @@ def _jacobian_product(spec: Spec, samples: Samples | Sharded, x: Array, t: Array
         x, t = _valid(x, t)
         time = to64(t)
         alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
-        covariance = spread(covariance_product64, (x, alpha, sigma, label, _velocity_center(spec.path, time), v), samples, spec.how)
+        queries = Queries(x, alpha, sigma, label, _velocity_center(spec.path, time))
+        covariance = spread(covariance_product64, (queries, v), samples, spec.how)
         rate = spec.path.A(time) * alpha / sigma**2
         stretched = jnp.where(covariance == 0, covariance, rate[:, None] * covariance)
         return to32(stretched + spec.path.B(time)[:, None] * to64(v))
