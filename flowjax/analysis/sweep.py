@@ -97,7 +97,7 @@ def sweep(
     """Follow every pair through t.
 
     The oracle is called for each t, so that a long sweep can report its progress, and that late in time it can skip samples; and for
-    `AT_ONCE` pairs at a time. One that is dealt over several processes is called by all of them.
+    `AT_ONCE` pairs at a time. An oracle over several processes is called by all of them.
 
     Args:
       t: `[T]` times in [0, 1), in any order.

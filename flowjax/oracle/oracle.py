@@ -375,6 +375,6 @@ def _sharded(data: ArrayLike | Sharded, labels: ArrayLike | None, counts: ArrayL
         return data
     check_mesh(mesh)
     if any(isinstance(v, jax.core.Tracer) for v in (data, labels, counts)):
-        raise ValueError("an oracle over a mesh is built outside of jit: its data are dealt by the host")
+        raise ValueError("an oracle over a mesh is built outside of jit: the host distributes its data")
     n = np.shape(data)[0] if np.ndim(data) else 0
     return shard_samples(data, mesh, labels=_labels(labels, n), counts=_counts(counts, n))
