@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from flowjax.fields import Field, Label, OracleField, divergence
+from flowjax.fields import Field, Label, OracleField, divergence, on_host
 from flowjax.schedules import checked_times
 
 SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
@@ -64,11 +64,13 @@ def checked_edges(t: ArrayLike) -> Float[Array, " T"]:
 
 
 def _on_checked_edges(program: Program) -> Program:
-    """A jitted program of (field, x_0, t, ...) that validates its edges first; `__wrapped__` is the program."""
+    """A jitted program of (field, x_0, t, ...) that validates its edges first, and has oracles computed by the CPU engine where that is
+    possible; `__wrapped__` is the program."""
 
     @functools.wraps(program)
     def run(field: Field, x_0: Any, t: Any, label: Any = None, *, solver: Solver = EULER) -> Any:
-        return program(field, x_0, checked_edges(t), label, solver=solver)
+        edges = checked_edges(t)
+        return program(on_host(field, x_0, edges, label), x_0, edges, label, solver=solver)
 
     return run  # type: ignore[return-value]
 

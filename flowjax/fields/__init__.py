@@ -6,7 +6,7 @@ sweep over them compiles once.
 
 from flowjax.fields.direction import Direction, check_direction, measure_direction
 from flowjax.fields.external import ExternalField, external_field
-from flowjax.fields.field import Field, Label, ModelField, OracleField, Staged, divergence, model_field, staged
+from flowjax.fields.field import Field, Label, ModelField, OracleField, Staged, divergence, model_field, on_host, staged
 from flowjax.fields.guidance import COORDINATES, AutoGuided, Channels, Guided, autoguided, convert_interval, guided
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     "guided",
     "measure_direction",
     "model_field",
+    "on_host",
     "staged",
 ]

@@ -16,6 +16,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from flowjax.oracle import Oracle
+from flowjax.oracle.host_call import HostCall, host_call, velocity_by_host
+from flowjax.path import Path
 
 Label = Int[Array, " B"] | None
 
@@ -43,6 +45,37 @@ class OracleField:
         found = self.oracle(x, t, label).divergence
         assert found is not None
         return found
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class HostOracleField:
+    """The same velocity, by the CPU engine, called from the compiled program: late in time that skips most samples. Made by `on_host`."""
+
+    call: HostCall = dataclasses.field(metadata={"static": True})
+    path: Path = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, x: Float[Array, "B *shape"], t: Float[Array, ""], label: Label) -> Float[Array, "B *shape"]:
+        return velocity_by_host(self.call, self.path, x, t, label)
+
+
+def on_host(field: Field, *arguments: Any) -> Field:
+    """The field with every oracle in it that the CPU engine can compute as a `HostOracleField`; as it is under tracing.
+
+    Args:
+      arguments: of the program that takes the field. If they lie on several devices, or are traced, the field is left as it is: only the
+        compiled oracle runs there, or has derivatives.
+    """
+    leaves = jax.tree.leaves((field, arguments))
+    if any(isinstance(leaf, jax.core.Tracer) or (isinstance(leaf, jax.Array) and len(leaf.devices()) > 1) for leaf in leaves):
+        return field
+    is_oracle = lambda part: isinstance(part, OracleField)  # noqa: E731
+
+    def called(part: Any) -> Any:
+        call = host_call(part.oracle) if is_oracle(part) else None
+        return part if call is None else HostOracleField(call, part.oracle.path)
+
+    return jax.tree.map(called, field, is_leaf=is_oracle)
 
 
 @jax.tree_util.register_dataclass

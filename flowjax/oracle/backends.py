@@ -134,6 +134,11 @@ class InMemory(Backend):
         return self.engine is not None and jax.default_backend() == "cpu" and all_seen(*jax.tree.leaves(self.samples))
 
     @property
+    def unit(self) -> float:
+        """The power of two that the samples are kept in."""
+        return 1.0 if self.samples.unit is None else float(self.samples.unit)
+
+    @property
     def times_together(self) -> int:  # type: ignore[override]
         """Many where all share two products; not all, so that a long sweep can be cut off."""
         return TIMES_TOGETHER if self.on_host else 1
@@ -186,8 +191,7 @@ class InMemory(Backend):
         of = coefficients(spec.path, t)
         ratio = np.maximum(of.alpha / np.where(of.sigma > 0, of.sigma, 1), LEAST_RATIO)
         sums = self.engine.along_paths(self.samples, Paths(x_0, x_1, label, ratio), means=gap)
-        unit = 1.0 if self.samples.unit is None else float(self.samples.unit)
-        found = path_output_of(sums, of, self.engine.log_masses(self.samples, label), self.d, unit, gap=gap)
+        found = path_output_of(sums, of, self.engine.log_masses(self.samples, label), self.d, self.unit, gap=gap)
         left = np.argwhere(~sums.answered | (of.sigma == 0)[:, None])
         for start in range(0, len(left), AT_ONCE):
             times, pairs = left[start : start + AT_ONCE].T

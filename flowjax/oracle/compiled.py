@@ -64,7 +64,7 @@ def _evaluate(spec: Spec, samples: Samples | Sharded, x: Array, t: Array, label:
         x, t = _valid(x, t)
         time = to64(t)
         alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
-        queries = Queries(x, alpha, sigma, label, _velocity_center(spec.path, time))
+        queries = Queries(x, alpha, sigma, label, velocity_center(spec.path, time))
         found = spread(posterior64, (queries,), samples, spec.how)
         return _output(spec.path, samples.d, x, time, found)
 
@@ -124,7 +124,7 @@ def _at_one(path: Path, t: float) -> Float[np.ndarray, "5 1"]:
 def _of_times(path: Path) -> Callable[[Array], Array]:
     def found(t: Array) -> Array:
         time = to64(t)
-        return jnp.stack([path.alpha(time), path.sigma(time), _velocity_center(path, time), path.A(time), path.B(time)])
+        return jnp.stack([path.alpha(time), path.sigma(time), velocity_center(path, time), path.A(time), path.B(time)])
 
     return jax.jit(found)
 
@@ -156,7 +156,7 @@ def finished(path: Path, d: int, x: Array, t: Array, found: Moments) -> OracleOu
     return _output(path, d, x, to64(t), found)
 
 
-def _velocity_center(path: Path, t: Float[Array, " B"]) -> Float[Array, " B"]:
+def velocity_center(path: Path, t: Float[Array, " B"]) -> Float[Array, " B"]:
     """κ in `u* = A (E[x_1 | x_t] - κ x)`: -B/A, 1 for rectified flow. Not used at t = 1, where it need not be finite."""
     inside = jnp.where(t < 1, t, 0.5)
     return -path.B(inside) / path.A(inside)
@@ -175,7 +175,7 @@ def _jacobian_product(spec: Spec, samples: Samples | Sharded, x: Array, t: Array
         x, t = _valid(x, t)
         time = to64(t)
         alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
-        queries = Queries(x, alpha, sigma, label, _velocity_center(spec.path, time))
+        queries = Queries(x, alpha, sigma, label, velocity_center(spec.path, time))
         covariance = spread(covariance_product64, (queries, v), samples, spec.how)
         rate = spec.path.A(time) * alpha / sigma**2
         stretched = jnp.where(covariance == 0, covariance, rate[:, None] * covariance)
