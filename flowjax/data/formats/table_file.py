@@ -1,9 +1,10 @@
 """Parquet, Arrow and CSV files as tables whose rows are read some at a time, by pyarrow. Nothing in a file is unpickled or run."""
 
-import functools
+import collections
 import json
 import pathlib
 import re
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 TABLE_SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv")
 SAVED = ("state.json", "dataset_dict.json")
 """What `datasets.save_to_disk` leaves beside its files: of one data set, and of one for each split."""
-_KEPT_BLOCKS = 8  # columns of row groups that stay in memory: neighbours are read together
+KEPT_BYTES = 2**30
+"""Of columns of row groups that stay in memory. A column that fits is decompressed once, in whatever order its rows are read."""
 _NUMBERED = re.compile(r"(?P<split>[A-Za-z]\w*?)-\d+-of-\d+")  # how Hugging Face names the files of a split
 
 
@@ -64,7 +66,24 @@ class Table:
         self._blocks = [block for block in blocks if block.n]
         self._ends = np.cumsum([0, *(block.n for block in self._blocks)])
         self.n = int(self._ends[-1])
-        self._read = functools.lru_cache(_KEPT_BLOCKS)(self._read_block)
+        self._kept: collections.OrderedDict[tuple[int, str], Any] = collections.OrderedDict()
+        self._kept_bytes, self._lock = 0, threading.Lock()
+
+    def _read(self, block: int, name: str) -> Any:
+        """A column of a block: the one kept, or read now, in place of those not asked for the longest."""
+        key = block, name
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        column = self._read_block(block, name)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = column
+                self._kept_bytes += column.nbytes
+            while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
+                self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+        return column
 
     def _read_block(self, block: int, name: str) -> Any:
         pa = arrow()
