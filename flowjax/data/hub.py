@@ -51,7 +51,7 @@ def fetched(name: str) -> Fetched:
     repo, revision = found[1], found[2]
     transport: Any = errors.HfHubHTTPError.__bases__[0]  # HTTPError of the client library, which differs by version
     logging.getLogger(transport.__module__.partition(".")[0]).setLevel(logging.WARNING)  # it would tell of every request
-    huggingface_hub.utils.logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what it warns of is told below, in one line
     try:
         folder = _downloaded(huggingface_hub, repo, revision)
     except errors.GatedRepoError as error:
