@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from flowjax.data.recognize import ARRAY_SUFFIXES, TAR_SUFFIXES
 from flowjax.data.sources.image_files import IMAGE_SUFFIXES
+from flowjax.runtime.messages import first_line
 
 SCHEME = "hf://"
 _NAME = re.compile(r"hf://(?:datasets/)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?/?")
@@ -63,7 +64,7 @@ def fetched(name: str) -> Fetched:
     except errors.RevisionNotFoundError as error:
         raise ValueError(f"path={name}: the data set has no revision {revision or _CONVERTED}") from error
     except errors.HfHubHTTPError as error:
-        raise ValueError(f"path={name}: not fetched: {str(error).strip().splitlines()[0]}") from error
+        raise ValueError(f"path={name}: not fetched: {first_line(error)}") from error
     except (transport, OSError) as error:
         kept = _kept(huggingface_hub, repo, revision, (transport, OSError))
         if kept is None:

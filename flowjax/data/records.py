@@ -231,6 +231,11 @@ class Records(SampleSet):
         )
 
 
+def said(**texts: str) -> dict[str, str]:
+    """Those entries of a provenance of which there is something to say: `taken_for`, `label_mapping`, `not_read`."""
+    return {name: text for name, text in texts.items() if text}
+
+
 class ChosenRows:
     """A selection of the rows of another `Rows`."""
 

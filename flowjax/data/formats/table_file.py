@@ -12,6 +12,7 @@ import numpy as np
 
 from flowjax.data.formats.file_kind import kind_of_file
 from flowjax.data.sources.image_files import SPLITS, files_below
+from flowjax.runtime.messages import first_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -92,7 +93,7 @@ class Table:
             column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
             return column.storage if isinstance(column, pa.ExtensionArray) else column
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{self._origin}: not read: column {name!r} is cut short or damaged ({_first_line(error)})") from error
+            raise ValueError(f"{self._origin}: not read: column {name!r} is cut short or damaged ({first_line(error, 200)})") from error
 
     def take(self, name: str, index: np.ndarray) -> "pyarrow.Array":
         """The rows `index` (any order, repeats allowed) of a column. Whole blocks are read for it: row groups, in Parquet.
@@ -278,9 +279,4 @@ def _reason(file: pathlib.Path, error: Exception) -> str:
     is_own = kind.startswith({".parquet": "a Parquet", ".arrow": "an Arrow", ".csv": "text", ".tsv": "text"}[suffix])
     if suffix == ".arrow" and kind == "of an unknown format":  # Arrow's streams have no mark
         is_own = True
-    return f"it is cut short or damaged ({_first_line(error)})" if is_own else f"it is no {suffix} file but {kind}"
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    return f"it is cut short or damaged ({first_line(error, 200)})" if is_own else f"it is no {suffix} file but {kind}"

@@ -8,7 +8,7 @@ from flowjax.data.formats.numpy_file import read_numpy
 from flowjax.data.formats.numpy_rows import NumpyRows
 from flowjax.data.labels import LABEL_NAMES
 from flowjax.data.normalization import array_scaling
-from flowjax.data.records import Records
+from flowjax.data.records import Records, said
 from flowjax.data.sources.image_files import SPLITS, files_below, files_in, folders_in
 from flowjax.data.sources.labels_file import Labels, labels_in_file, labels_of_folders
 
@@ -83,8 +83,10 @@ def records(
             "source": "array_folder",
             "path": str(root),
             "taken_for": f"a folder with one .npy for each sample, {len(files):,} files in the order of their names",
-            **({"label_mapping": found.mapping} if found.mapping else {}),
-            **({"not_read": f"{beside:,} .npy files in folders beside those of {root.name}/ itself"} if beside else {}),
+            **said(
+                label_mapping=found.mapping,
+                not_read=f"{beside:,} .npy files in folders beside those of {root.name}/ itself" if beside else "",
+            ),
         },
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from flowjax.data.labels import LABEL_NAMES, NAME_IT, as_labels
 from flowjax.data.normalization import array_scaling
-from flowjax.data.records import Records
+from flowjax.data.records import Records, said
 from flowjax.data.sources.labels_file import Labels, chosen_array, described, first_called, labels_in_file, labels_of_values, read_arrays
 
 DATA_NAMES = ("data", "images", "image", "imgs", "latents", "samples", "x", "x_train", "train_images", "train_data", "arr_0")
@@ -70,8 +70,7 @@ def records(
             "path": str(path),
             "labels": None if found.path is None else str(found.path),
             "dtype": str(samples.dtype),
-            **({"label_mapping": found.held.mapping} if found.held.mapping else {}),
-            **({"not_read": described(held, sorted(unread))} if unread else {}),
+            **said(label_mapping=found.held.mapping, not_read=described(held, sorted(unread))),
         },
     )
 

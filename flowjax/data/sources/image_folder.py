@@ -11,7 +11,7 @@ import numpy as np
 from flowjax.data.cache import stamp
 from flowjax.data.formats.decoding import Encoded, image_rows
 from flowjax.data.normalization import BYTES, IDENTITY
-from flowjax.data.records import Progress, Records
+from flowjax.data.records import Progress, Records, said
 from flowjax.data.sources.image_files import IMAGE_SUFFIXES, files_below, files_in, folders_in, is_image, others_among
 from flowjax.data.sources.labels_file import Labels, labels_in_file, labels_of_folders, labels_of_values
 
@@ -81,8 +81,7 @@ def records(
         normalization=BYTES if normalize == "auto" else IDENTITY,
         value_range=(-1.0, 1.0) if normalize == "auto" else None,
         provenance={"source": "images", "path": str(root), "resolution": resolution or None}
-        | ({"label_mapping": known.mapping} if known.mapping else {})
-        | _said(found.not_read),
+        | said(label_mapping=known.mapping, not_read=found.not_read),
     )
 
 
@@ -158,7 +157,3 @@ def _of_file_names(files: list[pathlib.Path]) -> Labels:
     if without is not None:
         raise ValueError(f"{without}: its name is a number and says no class; leave out --config.data.labels=names")
     return labels_of_values(np.array(names), len(files), "labels=names", "file names")
-
-
-def _said(not_read: str) -> dict[str, str]:
-    return {"not_read": not_read} if not_read else {}

@@ -13,7 +13,7 @@ from flowjax.data.formats.decoding import Encoded, image_rows
 from flowjax.data.formats.table_file import Table, arrow, open_table
 from flowjax.data.labels import LABEL_NAMES, NAME_IT, ROW_NUMBERS
 from flowjax.data.normalization import array_scaling
-from flowjax.data.records import Progress, Records
+from flowjax.data.records import Progress, Records, said
 from flowjax.data.sources.labels_file import Labels, labels_in_file, labels_of_values
 
 if TYPE_CHECKING:
@@ -118,8 +118,7 @@ def records_of(source: Source, settings: Settings, not_read: str, progress: Prog
         provenance={
             **source.provenance,
             "taken_for": f"a table of {kind}s: column{'s' * (len(samples) > 1)} {_few(samples)}",
-            **({"label_mapping": found.mapping} if found.mapping else {}),
-            **({"not_read": left} if left else {}),
+            **said(label_mapping=found.mapping, not_read=left),
         },
     )
 

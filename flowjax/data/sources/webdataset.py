@@ -14,9 +14,10 @@ from flowjax.data.formats.file_kind import kind_of_file
 from flowjax.data.formats.numpy_rows import NumpyRows
 from flowjax.data.labels import LABEL_NAMES, NAME_IT
 from flowjax.data.normalization import array_scaling
-from flowjax.data.records import Progress, Records
+from flowjax.data.records import Progress, Records, said
 from flowjax.data.sources.image_files import IMAGE_SUFFIXES, is_rubbish
 from flowjax.data.sources.labels_file import labels_in_file, labels_of_values
+from flowjax.runtime.messages import first_line
 
 _LABELS = ("cls", "cls.txt", "label", "label.txt", "class")
 _MARK = bytes(512)  # a tar ends with two such blocks
@@ -105,8 +106,7 @@ def records(
             "source": "webdataset",
             "path": str(root),
             "taken_for": f"WebDataset: .{ending} in {len(tars):,} tar{'s' * (len(tars) > 1)}, in their order",
-            **({"label_mapping": found.mapping} if found.mapping else {}),
-            **({"not_read": ", ".join(left)} if left else {}),
+            **said(label_mapping=found.mapping, not_read=", ".join(left)),
         },
     )
 
@@ -131,7 +131,7 @@ def _index(tars: list[pathlib.Path]) -> dict[tuple[int, str], dict[str, _Member]
         except (tarfile.TarError, OSError, EOFError) as error:
             kind = kind_of_file(path)
             remedy = "; decompress it (gunzip): a compressed tar cannot be read at random" if kind == "a gzip archive" else ""
-            raise ValueError(f"{path}: not read: no tar, cut short or damaged ({_first_line(error)}); it is {kind}{remedy}") from error
+            raise ValueError(f"{path}: not read: no tar, cut short or damaged ({first_line(error)}); it is {kind}{remedy}") from error
     if not samples:
         raise ValueError(f"{tars[0]}: no files in it")
     return samples
@@ -229,8 +229,3 @@ def _object(root: pathlib.Path, text: str, key: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{root}: {key}.json is damaged ({error})") from error
     return found if isinstance(found, dict) else {}
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
