@@ -2,6 +2,7 @@
 
     python -m experiments.guidance_interval                                       # digits; trains its model first
     python -m experiments.guidance_interval --config.model.path=runs/train        # a model of experiments.train, on its own data
+    python -m experiments.guidance_interval --config.model.path=runs/train --config.guide.path=runs/smaller    # by a weaker model
     python -m experiments.guidance_interval --config.model.factory=my_model:make --config.data.path=FILE   # of your own: docs/your-model.md
     python -m experiments.guidance_interval --config=experiments/configs/guidance_interval.py:imagenet_vavae \\
         --config.model.path=CHECKPOINT.pt --config.data.path=FOLDER_OF_SHARDS
@@ -24,10 +25,10 @@ from ml_collections import ConfigDict
 
 from experiments.common import app
 from experiments.common.frechet_scores import NEAR, Scores, check, turn_and_advice
-from experiments.common.trained_models import CELLS, MODELS, about_data, about_model, obtain, own_data, strength
+from experiments.common.trained_models import CELLS, MODELS, about_data, about_model, guide_of, obtain, own_data, strength
 from flowjax.analysis.paired_scores import PairedScores, percent
 from flowjax.analysis.verdict import Verdict, judge
-from flowjax.fields import convert_interval, guided
+from flowjax.fields import autoguided, convert_interval, guided
 from flowjax.models.flow import Flow
 from flowjax.path import RectifiedFlow
 from flowjax.reporting import analysis_figures
@@ -60,15 +61,16 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     check(config)
     edges, given = _asked(config)
     flow = obtain(config.model, workdir)
-    if not flow.num_classes:
-        raise ValueError(f"{flow.source} was trained without classes, and has nothing to be guided by")
+    guide = guide_of(config.guide, flow)
+    if not flow.num_classes and guide is None:
+        raise ValueError(f"{flow.source} was trained without classes, and has nothing to be guided by; --config.guide.path=WEAKER_MODEL")
     training, _ = own_data(flow, config.data)
     turn, settings = turn_and_advice(flow, training, workdir, config.seed)
     own = _own(turn, settings)
     on_map = [(a, b) for i, a in enumerate(edges) for b in edges[i + 1 :]]
     intervals = list(dict.fromkeys([None, *given, *own.values(), *on_map]))
     scores = Scores(config, flow, workdir)
-    contest = PairedScores(np.stack([_scored(scores, config, flow, interval) for interval in app.progress("intervals")(intervals)]))
+    contest = PairedScores(np.stack([_scored(scores, config, flow, guide, interval) for interval in app.progress("intervals")(intervals)]))
     none = contest.score(0)
     regret = {name: contest.regret(intervals.index(interval)) for name, interval in own.items()}
     verdict = _verdict(contest, intervals, own, strength(flow)["enough"])
@@ -88,6 +90,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "turning_point": dataclasses.asdict(turn),
             "advice": dataclasses.asdict(settings.guidance_interval),
             "scale": config.scale,
+            "guide": None if guide is None else guide.source,
             "num_steps": config.num_steps,
             "num_samples": config.num_samples,
             "num_seeds": config.num_seeds,
@@ -197,10 +200,12 @@ def _own(turn: TurningPoint, settings: Advice) -> dict[str, Interval]:
     return found
 
 
-def _scored(scores: Scores, config: ConfigDict, flow: Flow, interval: Interval | None) -> np.ndarray:
-    # Without guidance the scale is 1: the same program.
-    field = guided(flow.field, 1.0) if interval is None else guided(flow.field, config.scale, interval)
-    setting = {"model": flow.digest, "guidance": None if interval is None else {"scale": config.scale, "interval": interval}}
+def _scored(scores: Scores, config: ConfigDict, flow: Flow, guide: Flow | None, interval: Interval | None) -> np.ndarray:
+    scale, within = (1.0, (0.0, 1.0)) if interval is None else (config.scale, interval)  # no guidance is a scale of 1: the same program
+    field = guided(flow.field, scale, within) if guide is None else autoguided(flow.field, guide.field, scale, within)
+    setting: dict[str, Any] = {"model": flow.digest, "guidance": None if interval is None else {"scale": scale, "interval": interval}}
+    if guide is not None:
+        setting["guide"] = guide.digest
     return scores(setting, field, uniform_timesteps(config.num_steps))
 
 

@@ -3,6 +3,7 @@
     python -m experiments.sample --config.model.path=runs/train                               # a folder of experiments.train
     python -m experiments.sample --config.model.path=lightningdit-xl.pt --config.num_samples=50000
     python -m experiments.sample --config.model.path=runs/train --config.guidance.scale=2.5 --config.guidance.interval='(0.1, 0.6)'
+    python -m experiments.sample --config.model.path=runs/train --config.guide.path=runs/smaller --config.guidance.scale=2   # autoguidance
     python -m experiments.sample --config.model.path=runs/train --config.quality.features=classifier   # and how good they are
     python -m experiments.sample --config.model.factory=my_model:make                          # a model of your own: docs/your-model.md
     python -m experiments.sample                                                               # trains on digits first
@@ -25,10 +26,10 @@ from ml_collections import ConfigDict
 
 from experiments.common import app
 from experiments.common.sample_quality import Quality
-from experiments.common.trained_models import MODELS, obtain
+from experiments.common.trained_models import MODELS, guide_of, obtain
 from flowjax.data.formats.pixels import to_bytes
 from flowjax.data.normalization import IDENTITY, Normalization
-from flowjax.fields import Field, convert_interval, guided
+from flowjax.fields import Field, autoguided, convert_interval, guided
 from flowjax.models.autoencoder import load_decoder
 from flowjax.models.flow import ExternalFlow, Flow
 from flowjax.path import Path, RectifiedFlow
@@ -100,6 +101,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     )
     solved = f"Euler-Maruyama, diffusion {config.diffusion_scale:g} x {config.diffusion}" if config.diffusion else config.solver
     how = f"{config.num_steps} steps of {solved}, shift {config.shift:g}, guidance {config.guidance.scale:g}"
+    how += f" by {config.guide.path or config.guide.factory}" if config.guide.path or config.guide.factory else ""
     sections = [Section("Samples", f"{how}.", picture, alt="Samples")]
     if measured:
         text = "The Fréchet distance, extrapolated to infinitely many samples, with 95 % interval; precision and recall."
@@ -114,9 +116,14 @@ def _field(config: ConfigDict, flow: Flow) -> Field:
     wanted, interval = config.guidance, _guidance_interval(config, flow.path)
     if wanted.channels < 0 or wanted.channels > flow.image_shape[2]:
         raise ValueError(f"guidance.channels = {wanted.channels}: expected 0, for all, to {flow.image_shape[2]}")
+    guide = guide_of(config.guide, flow)
+    if guide is not None and wanted.channels:
+        raise ValueError(f"guidance.channels = {wanted.channels}: a weaker model guides all channels: leave it at 0")
     field = guided(flow.field, wanted.scale, interval, wanted.channels or "all")
     if wanted.scale == 1:
         return flow.field
+    if guide is not None:
+        return autoguided(flow.field, guide.field, wanted.scale, interval)
     if not flow.num_classes:
         raise ValueError(f"guidance.scale = {wanted.scale}: {flow.source} was trained without classes, and has nothing to be guided by")
     return field

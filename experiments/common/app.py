@@ -31,6 +31,7 @@ from experiments.common import interrupt, multihost
 from flowjax.reporting.workdir import SUMMARY, OthersWorkDir, WorkDir, open_workdir
 from flowjax.runtime import exit_codes, processes, storage
 from flowjax.runtime.exit_codes import Exit
+from flowjax.runtime.messages import first_line
 from flowjax.runtime.preemption import Stopped
 
 Run = Callable[[ConfigDict, WorkDir], str]
@@ -78,7 +79,7 @@ def _define_config(name: str, config: str) -> None:
     try:
         _check_config(file, sys.argv[1:])
     except (ValueError, OSError) as error:
-        fail(name, _first_line(error))
+        fail(name, first_line(error))
     config_flags.DEFINE_config_file("config", file, "Configuration, FILE.py:PRESET; the file is Python, and is run.", lock_config=True)
     flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error, for debugging.")
 
@@ -95,7 +96,7 @@ def _parse(name: str, argv: list[str]) -> list[str]:
     try:
         left = flags.FLAGS(argv)
     except (flags.Error, ValueError, TypeError) as error:
-        fail(name, _first_line(error))
+        fail(name, first_line(error))
     if left[1:]:
         fail(name, f"unexpected argument {left[1]!r}; settings are given as --config.KEY=VALUE")
     return left
@@ -196,12 +197,10 @@ def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
         fail(name, f"interrupted{stands}", Exit.INTERRUPTED)
     except Exception as error:
         if multihost.lost_peer(error):
-            fail(
-                name, f"another process of the job is gone, or does not answer ({_first_line(error)}); go on with --resume", Exit.LOST_PEER
-            )
+            fail(name, f"another process of the job is gone, or does not answer ({first_line(error)}); go on with --resume", Exit.LOST_PEER)
         expected = isinstance(error, processes.FAILURES)
         if expected and not flags.FLAGS.traceback:
-            fail(name, _first_line(error), exit_codes.of_error(error))
+            fail(name, first_line(error), exit_codes.of_error(error))
         if not processes.several():
             raise
         traceback.print_exc()
@@ -229,11 +228,6 @@ def _finished(root: storage.Folder, config: ConfigDict, free: Sequence[str]) -> 
                 "pass --overwrite to replace it, or give another --workdir"
             )
     return not different
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def fail(name: str, message: str, status: Exit = Exit.USER_ERROR) -> NoReturn:

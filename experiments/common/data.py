@@ -9,6 +9,7 @@ from experiments.common import app
 from experiments.configs.data import data_config
 from flowjax import data
 from flowjax.analysis.inspection import glance
+from flowjax.data import hub
 from flowjax.data.recognize import recognize
 from flowjax.data.sources.latent_stats import COMPUTED
 
@@ -19,12 +20,14 @@ def open_data(block: ConfigDict, *, fetch: bool = True, warn: bool = True) -> da
     """The samples that a block names, as stored: for training and for what reads them once.
 
     Args:
-      fetch: False: a TFDS data set that is not prepared yet is refused. For a block that stands in a file.
+      fetch: False: a TFDS data set that is not prepared yet is refused, and a name of the hub. For a block that stands in a file.
       warn: print what of some samples is unusual (`flowjax.analysis.inspection.glance`); what is printed stops nothing.
 
     Raises:
       FileNotFoundError, ValueError: as the source raises them; a key that is set and that the source does not take.
     """
+    if block.path.startswith(hub.SCHEME):
+        return _from_hub(block, fetch=fetch, warn=warn)
     if "://" in block.path:
         raise ValueError(f"config.data.path={block.path}: data are read from files: mount the bucket, or copy them (launch/README.md)")
     defaults = data_config()
@@ -54,6 +57,15 @@ def open_data(block: ConfigDict, *, fetch: bool = True, warn: bool = True) -> da
     for text in glance(records) if warn else ():
         print(f"warning: {records.name}: {text}")
     return records
+
+
+def _from_hub(block: ConfigDict, *, fetch: bool, warn: bool) -> data.Records:
+    """The samples of a data set of Hugging Face's hub, `hf://OWNER/NAME`."""
+    if not fetch:
+        raise ValueError(f"config.data.path={block.path}: is fetched only where you name it yourself: give --config.data.path={block.path}")
+    there = hub.fetched(block.path)
+    records = open_data(ConfigDict(block.to_dict() | {"path": str(there.folder)}), warn=warn)
+    return dataclasses.replace(records, name=there.origin.partition("@")[0], provenance={**records.provenance, "hub": there.origin})
 
 
 def load_data(block: ConfigDict, *, fetch: bool = True) -> data.DataSet:

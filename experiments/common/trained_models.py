@@ -86,6 +86,22 @@ def all_made(block: ConfigDict, key: str = "model", **further: Any) -> list[Flow
     return flows
 
 
+def guide_of(block: ConfigDict, flow: Flow) -> Flow | None:
+    """The weaker model that a `guide` block names, to guide a flow by; None where it names none.
+
+    Raises:
+      FileNotFoundError, ValueError: as `obtain`; a model of other samples, classes or another path than the flow.
+    """
+    if not block.factory and not block.path:
+        return None
+    guide = made(block, "guide") if block.factory else load_trained(block.path)
+    flow.check_shape(guide.image_shape, str(guide.source))
+    for what, one, two in (("classes", flow.num_classes, guide.num_classes), ("path", flow.path, guide.path)):
+        if one != two:
+            raise ValueError(f"config.guide: {flow.source} and {guide.source} differ in {what}, {one} and {two}: expected models alike")
+    return guide
+
+
 def training_config(block: ConfigDict, **changes: Any) -> ConfigDict:
     """The configuration of `experiments.train` that a block asks for."""
     config = presets.get_config(block.preset)

@@ -13,8 +13,8 @@ def data_config(source: str = "", **settings: Any) -> ConfigDict:
         {
             # digits, gaussian, arrays, array_folder, images, latents, repa, table, webdataset, or a TFDS name; "": what lies at path
             "source": source,
-            "path": "",  # your file or folder
-            "labels": "",  # .npy, .npz, .safetensors, .txt or .csv with the classes [N]; images: names, of the files
+            "path": "",  # your file or folder; or hf://OWNER/NAME, a data set of Hugging Face's hub
+            "labels": "",  # .npy, .npz, .safetensors, .txt or .csv with the classes [N]; images: also names, of the files
             "array": "",  # the array, column (x,y,z: several) or ending in a tar that holds the samples; "": a usual one
             "label_array": "",  # the array, column, ending or JSON key that holds the labels; "": a usual one; none: no labels
             "normalize": "auto",  # auto: uint8 to [-1, 1], latents by their statistics, others as they are; none; arrays: 0-255, 0-1

@@ -9,6 +9,7 @@ imagenet_vavae  ... :imagenet_vavae --config.model.path=CHECKPOINT --config.data
 
 from ml_collections import ConfigDict
 
+from experiments.configs.model import guide_config
 from experiments.configs.scores import scores_config
 
 
@@ -16,6 +17,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
     config = scores_config(preset)
     config.scale = 2.5  # w, on all channels
+    config.guide = guide_config()  # a weaker model, to guide by in place of by class
     # Where the intervals of the map begin and end; those of the table.
     config.edges = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0) if preset == "imagenet_vavae" else (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     config.intervals = (

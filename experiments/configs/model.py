@@ -36,3 +36,8 @@ def model_config(preset: str = "digits") -> ConfigDict:
             "measure": True,  # how good the trained one is; False saves a minute, and a verdict then says that it is not known
         }
     )
+
+
+def guide_config() -> ConfigDict:
+    """The `guide` block: a weaker model of the same data, by which to guide in place of by class (autoguidance)."""
+    return ConfigDict({"path": "", "factory": "", "settings": ""})  # as those of `model`; none of them: guidance by class

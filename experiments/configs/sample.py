@@ -10,7 +10,7 @@ imagenet       ... :imagenet --config.model.path=CHECKPOINT --config.num_samples
 from ml_collections import ConfigDict
 
 from experiments.configs.data import data_config, preset_among
-from experiments.configs.model import model_config
+from experiments.configs.model import guide_config, model_config
 
 PRESETS = ("digits", "fashion_mnist", "imagenet")
 
@@ -37,6 +37,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
             "channels": 0,  # how many of the first channels are guided; 0: all. LightningDiT's own sampler: 3
         }
     )
+    config.guide = guide_config()  # a weaker model: guidance.scale and interval are then those of autoguidance, of all channels
     config.decoder = ""  # of latents: a folder of experiments.train's autoencoder, or of encode_latents
     # How good the samples are. features: classifier (of the model's own data; never to be called FID), or a file of Inception's weights as
     # torch-fidelity publishes them (extra `inception`); "": not measured. reference: an .npz with mu and sigma; "": the data.

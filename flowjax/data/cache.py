@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from flowjax.runtime.files import fill_whole
@@ -40,3 +40,12 @@ def cached(directory: str | os.PathLike, name: str, key: Mapping[str, Any], make
     except PermissionError as error:
         raise PermissionError(f"cache_dir={root}: cannot be written ({error.strerror}); set --config.data.cache_dir=FOLDER") from error
     return final
+
+
+def stamp(root: pathlib.Path, files: Iterable[pathlib.Path]) -> str:
+    """A hash of the names, sizes and times of files at or below `root`, for a key: what is made of other files is made anew."""
+    found = hashlib.sha256(f"{root.resolve()}\n".encode())
+    for file in files:
+        status = file.stat()
+        found.update(f"{file.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return found.hexdigest()

@@ -4,6 +4,7 @@ import csv
 import io
 import pathlib
 import re
+from collections.abc import Sequence
 
 import ml_dtypes
 import numpy as np
@@ -74,12 +75,7 @@ def read_text_labels(path: pathlib.Path, n: int, column: str = "") -> np.ndarray
       FileNotFoundError: no such file.
       ValueError: no UTF-8 text, another number of labels, an empty one, several columns of which none is named.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, seen from {pathlib.Path.cwd()}")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not read: no UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    text = _text(path)
     tabular = path.suffix.lower() in (".csv", ".tsv")
     rows = _table(path, text) if tabular else [[line.strip()] for line in text.rstrip().splitlines()]
     header: list[str] = []
@@ -101,6 +97,41 @@ def read_text_labels(path: pathlib.Path, n: int, column: str = "") -> np.ndarray
     return np.array(found)
 
 
+def labels_by_name(path: pathlib.Path, files: Sequence[str], column: str = "") -> np.ndarray | None:
+    """The labels of files by their names, `[n]` strings, where a CSV file has a column of the names; None where it has none.
+
+    Args:
+      path: `.csv` or `.tsv`; lines of other files are passed over.
+      files: the names below the samples' folder, `cats/001.png`. The column may also hold their last parts, or these without an ending.
+      column: of the labels, as in `read_text_labels`; "": that called like labels, or the only other one.
+
+    Raises:
+      ValueError: a file without a label, or with two; no such column.
+    """
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        return None
+    rows = _table(path, _text(path))
+    width = len(rows[0]) if rows else 0
+    cells = [[row[k].strip() if k < len(row) else "" for row in rows] for k in range(width)]
+    forms = [list(files), [name.rpartition("/")[2] for name in files], [name.rpartition("/")[2].rpartition(".")[0] for name in files]]
+    hits = [(len(set(form) & set(held)), k, form) for k, held in enumerate(cells) for form in forms if len(set(form)) == len(files)]
+    most, key, form = max(hits, key=lambda hit: hit[0], default=(0, 0, []))
+    if 2 * most <= len(files):
+        return None
+    known = set(form)
+    header = [cell.strip() for cell in rows[0]] if cells[key][0] not in known else []
+    rest = [k for k in range(width) if k != key]
+    chosen = rest[0] if len(rest) == 1 and not column else _column(path, header, width, column)
+    found: dict[str, str] = {}
+    for name, label in zip(cells[key], cells[chosen], strict=True):
+        if name in known and found.setdefault(name, label) != label:
+            raise ValueError(f"{path}: has two labels for {name}, {found[name]!r} and {label!r}")
+    missing = next((name for name in form if name not in found), None)
+    if missing is not None:
+        raise ValueError(f"{path}: has no label for {missing}; it has those of {most:,} of {len(files):,} files")
+    return np.array([found[name] for name in form])
+
+
 def _of_strings(values: np.ndarray, origin: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
     if values.ndim == 2:
         raise ValueError(f"{origin}: labels are strings of shape {values.shape}, expected ({len(values)},)")
@@ -116,6 +147,15 @@ def _of_strings(values: np.ndarray, origin: str) -> tuple[np.ndarray, tuple[str,
         return _numbered(_whole(values.astype(np.float64), origin))
     names, labels = np.unique(values, return_inverse=True)
     return labels, tuple(names.tolist())
+
+
+def _text(path: pathlib.Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, seen from {pathlib.Path.cwd()}")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not read: no UTF-8 text (byte {error.start}); save it as UTF-8") from error
 
 
 def _whole(values: np.ndarray, origin: str) -> np.ndarray:

@@ -172,9 +172,8 @@ class Records(SampleSet):
             raise ValueError(f"noise_scale={noise_scale}: expected a number above 0; 1 is noise of unit variance")
         if noise_scale == 1:
             return self
-        ends = np.asarray(self.value_range or (0, 0), np.float32) / np.float32(
-            noise_scale
-        )  # and one unit further, which the samples may round to
+        # One unit in the last place beyond the ends: the samples may round to it.
+        ends = np.asarray(self.value_range or (0, 0), np.float32) / np.float32(noise_scale)
         return dataclasses.replace(
             self,
             normalization=self.normalization.for_noise(noise_scale),
@@ -230,6 +229,11 @@ class Records(SampleSet):
             self.value_range,
             {**self.provenance, "scaling": self.normalization.formula, "stored_dtype": str(self.rows.dtype), "flips": flips},
         )
+
+
+def said(**texts: str) -> dict[str, str]:
+    """Those entries of a provenance of which there is something to say: `taken_for`, `label_mapping`, `not_read`."""
+    return {name: text for name, text in texts.items() if text}
 
 
 class ChosenRows:

@@ -40,3 +40,19 @@ def test_samples_are_written_as_evaluation_suites_read_them(
     assert quality["frechet"] > 0
     assert quality["recall"]["high"] < 0.9  # two classes of ten, of an untrained model
     assert (other["arr_0"] != held["arr_0"]).any()
+
+
+@pytest.mark.slow
+def test_a_weaker_model_guides(runs: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
+    steps = ("--config.num_samples=10", "--config.num_steps=3", "--config.batch_size=10", "--config.guidance.scale=3.0")
+    found = {}
+    for guide in ("large", "small"):
+        asked = (f"--config.model.path={runs / 'large'}", f"--config.guide.path={runs / guide}", f"--workdir={tmp_path / guide}")
+        done = binary_of("sample")(*steps, *asked)
+        assert done.status == 0, done.output
+        found[guide] = np.load(tmp_path / guide / "samples.npz")["arr_0"].astype(int)
+    plain = (f"--config.model.path={runs / 'large'}", "--config.guidance.scale=1.0", f"--workdir={tmp_path / 'plain'}")
+    assert binary_of("sample")(*steps[:3], *plain).status == 0
+    unguided = np.load(tmp_path / "plain" / "samples.npz")["arr_0"].astype(int)
+    assert abs(found["large"] - unguided).max() <= 1  # u + w (u - u) = u
+    assert abs(found["small"] - unguided).max() > 10

@@ -18,6 +18,7 @@ from flowjax.data.cache import cached
 from flowjax.data.formats.file_kind import kind_of
 from flowjax.data.records import Progress
 from flowjax.data.sources.image_files import IMAGE_FORMATS
+from flowjax.runtime.messages import first_line
 
 THREADS = os.cpu_count() or 1  # Pillow decodes and resizes outside of Python's lock
 MAX_PIXELS = 2**26  # of one image: a file of a few bytes can claim any number
@@ -100,7 +101,7 @@ def decode(encoded: bytes, mode: str, resolution: int = 0) -> UInt8[np.ndarray, 
     try:
         image.load()
     except _BROKEN as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ValueError(f"no whole image: a file of {image.format} format that is cut short or damaged ({reason})") from error
     if mode == "L" and image.mode not in _GREY:
         bands = image.convert("RGB").split()

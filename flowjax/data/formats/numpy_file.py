@@ -15,6 +15,7 @@ from typing import Literal, cast
 import numpy as np
 
 from flowjax.data.formats.file_kind import kind_of
+from flowjax.runtime.messages import first_line
 
 _MAPPED_FROM = 2**26  # bytes; a larger .npy stays on disk until it is read
 _MAGIC = b"\x93NUMPY"
@@ -49,7 +50,7 @@ def read_numpy(path: pathlib.Path) -> dict[str, np.ndarray]:
         try:
             return _arrays(file, path)
         except _UNREADABLE as error:
-            told = str(error).splitlines()[0] if str(error) else type(error).__name__
+            told = first_line(error)
             reason = told if isinstance(error, ValueError) else f"it is cut short or damaged ({told})"
             raise ValueError(f"{path}: not readable: {reason}; write plain numbers with numpy.save") from error
 

@@ -11,6 +11,8 @@ import pathlib
 import ml_dtypes
 import numpy as np
 
+from flowjax.runtime.messages import first_line
+
 _DTYPES = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -46,7 +48,7 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         entries = {name: _entry(entry) for name, entry in header.items() if name != _METADATA}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not read: its header is damaged ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{path}: not read: its header is damaged ({first_line(error)})") from error
     size = path.stat().st_size
     expected = begin + max((end for *_, end in entries.values()), default=0)
     if size != expected:
@@ -80,7 +82,7 @@ def _header(path: pathlib.Path) -> tuple[dict, int]:
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: not read: its header is damaged ({str(error).splitlines()[0]})") from error
+            raise ValueError(f"{path}: not read: its header is damaged ({first_line(error)})") from error
     if not isinstance(header, dict):
         raise ValueError(f"{path}: not read: its header is damaged (it is no JSON object)")
     return header, 8 + length

@@ -1,9 +1,10 @@
 """Parquet, Arrow and CSV files as tables whose rows are read some at a time, by pyarrow. Nothing in a file is unpickled or run."""
 
-import functools
+import collections
 import json
 import pathlib
 import re
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from flowjax.data.formats.file_kind import kind_of_file
 from flowjax.data.sources.image_files import SPLITS, files_below
+from flowjax.runtime.messages import first_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 TABLE_SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv")
 SAVED = ("state.json", "dataset_dict.json")
 """Files by which a folder of `datasets.save_to_disk` is recognised: of one data set, and of one for each split."""
-_KEPT_BLOCKS = 8  # columns of row groups that stay in memory: neighbours are read together
+KEPT_BYTES = 2**30
+"""Of columns of row groups that stay in memory. A column that fits is decompressed once, in whatever order its rows are read."""
 _NUMBERED = re.compile(r"(?P<split>[A-Za-z]\w*?)-\d+-of-\d+")  # how Hugging Face names the files of a split
 
 
@@ -64,7 +67,24 @@ class Table:
         self._blocks = [block for block in blocks if block.n]
         self._ends = np.cumsum([0, *(block.n for block in self._blocks)])
         self.n = int(self._ends[-1])
-        self._read = functools.lru_cache(_KEPT_BLOCKS)(self._read_block)
+        self._kept: collections.OrderedDict[tuple[int, str], Any] = collections.OrderedDict()
+        self._kept_bytes, self._lock = 0, threading.Lock()
+
+    def _read(self, block: int, name: str) -> Any:
+        """A column of a block: the one kept, or read now, in place of those not asked for the longest."""
+        key = block, name
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        column = self._read_block(block, name)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = column
+                self._kept_bytes += column.nbytes
+            while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
+                self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+        return column
 
     def _read_block(self, block: int, name: str) -> Any:
         pa = arrow()
@@ -73,7 +93,7 @@ class Table:
             column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
             return column.storage if isinstance(column, pa.ExtensionArray) else column
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{self._origin}: not read: column {name!r} is cut short or damaged ({_first_line(error)})") from error
+            raise ValueError(f"{self._origin}: not read: column {name!r} is cut short or damaged ({first_line(error, 200)})") from error
 
     def take(self, name: str, index: np.ndarray) -> "pyarrow.Array":
         """The rows `index` (any order, repeats allowed) of a column. Whole blocks are read for it: row groups, in Parquet.
@@ -259,9 +279,4 @@ def _reason(file: pathlib.Path, error: Exception) -> str:
     is_own = kind.startswith({".parquet": "a Parquet", ".arrow": "an Arrow", ".csv": "text", ".tsv": "text"}[suffix])
     if suffix == ".arrow" and kind == "of an unknown format":  # Arrow's streams have no mark
         is_own = True
-    return f"it is cut short or damaged ({_first_line(error)})" if is_own else f"it is no {suffix} file but {kind}"
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    return f"it is cut short or damaged ({first_line(error, 200)})" if is_own else f"it is no {suffix} file but {kind}"

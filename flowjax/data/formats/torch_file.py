@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from flowjax.runtime.messages import first_line
+
 Tensors = dict[Any, Any]
 """Nested dictionaries, and arrays as their leaves."""
 
@@ -99,7 +101,7 @@ def read_torch(path: str | os.PathLike, *, plain: bool = False, bare: bool = Fal
     except _Refused as error:
         raise ValueError(f"{path}: not read: {error}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, IndexError, NotImplementedError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"{path}: not read: it is no .pt file, cut short or damaged ({_first_line(error)})") from error
+        raise ValueError(f"{path}: not read: it is no .pt file, cut short or damaged ({first_line(error)})") from error
 
 
 def read_torch_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -324,7 +326,7 @@ def _run(program: bytes, storage: Callable[[Any], _Storage]) -> Any:
                 case name:
                     raise _Refused(f"its program uses {name}, which no dictionary of tensors needs; nothing of it was run")
     except (ValueError, TypeError) as error:  # of pickletools, and of arguments that do not fit
-        raise _Refused(f"its program is damaged ({_first_line(error)})") from error
+        raise _Refused(f"its program is damaged ({first_line(error)})") from error
     raise _Refused("its program has no end")
 
 
@@ -366,8 +368,3 @@ def _shown(value: Any) -> str:
         return f"a {type(value).__name__}"
     text = f"the {type(value).__name__} {value!r}"
     return text if len(text) < 80 else f"{text[:77]}..."
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

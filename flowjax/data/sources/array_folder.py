@@ -4,14 +4,13 @@ import itertools
 import os
 import pathlib
 
-import numpy as np
-
 from flowjax.data.formats.numpy_file import read_numpy
 from flowjax.data.formats.numpy_rows import NumpyRows
-from flowjax.data.labels import LABEL_NAMES, TEXT_SUFFIXES, as_labels, mapping_in_words, read_text_labels
+from flowjax.data.labels import LABEL_NAMES
 from flowjax.data.normalization import array_scaling
-from flowjax.data.records import Records
+from flowjax.data.records import Records, said
 from flowjax.data.sources.image_files import SPLITS, files_below, files_in, folders_in
+from flowjax.data.sources.labels_file import Labels, labels_in_file, labels_of_folders
 
 _LABELS = "labels.npy"
 _HEADERS = 32  # files that are inspected, to tell samples from arrays of samples
@@ -42,7 +41,7 @@ def records(
 
     Args:
       path: a folder of `.npy` files, or of folders of them, one for each class.
-      labels: `.npy`, or `.txt` or `.csv` with a line for each sample, in the order of the names. None: the folders, or `labels.npy`.
+      labels: a file, as `labels_file.labels_in_file`. None: the folders, or `labels.npy`.
       label_array: the column of a CSV file; "none": no labels.
       normalize, multiplier: as `flowjax.data.normalization.array_scaling`.
 
@@ -63,33 +62,31 @@ def records(
     if not files:
         raise ValueError(f"{root}: no .npy files there; expected one for each sample")
     rows = NumpyRows(lambda index: [files[i].read_bytes() for i in index], len(files), lambda i: str(files[i]))
-    found, names, mapping = None, None, ""
+    found = Labels()
     apart = pathlib.Path(labels).expanduser() if labels else root / _LABELS
     if label_array == "none":
         pass
     elif labels or apart.is_file():
-        tabular = apart.suffix.lower() in TEXT_SUFFIXES
-        values = read_text_labels(apart, len(files), label_array) if tabular else read_numpy(apart)[""]
-        found, names = as_labels(values, len(files), str(apart))
-        mapping = f"{apart.name}: {mapping_in_words(values, names)}"
+        found = labels_in_file(apart, len(files), label_array, files=[file.relative_to(root).as_posix() for file in files])
     elif not flat and len(classes) > 1:
-        found, names = np.repeat(np.arange(len(classes)), [len(held) for held in classes.values()]), tuple(classes)
-        mapping = f"folders: {mapping_in_words(np.array(names), names)}"
+        found = labels_of_folders({name: len(held) for name, held in classes.items()})
     beside = sum(map(len, classes.values())) if flat else 0
     scaling, value_range = array_scaling(normalize, multiplier, rows.dtype)
     return Records(
         name=root.name,
         rows=rows,
-        labels=found,
-        class_names=names,
+        labels=found.labels,
+        class_names=found.class_names,
         normalization=scaling,
         value_range=value_range,
         provenance={
             "source": "array_folder",
             "path": str(root),
             "taken_for": f"a folder with one .npy for each sample, {len(files):,} files in the order of their names",
-            **({"label_mapping": mapping} if mapping else {}),
-            **({"not_read": f"{beside:,} .npy files in folders beside those of {root.name}/ itself"} if beside else {}),
+            **said(
+                label_mapping=found.mapping,
+                not_read=f"{beside:,} .npy files in folders beside those of {root.name}/ itself" if beside else "",
+            ),
         },
     )
 

@@ -7,12 +7,10 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from flowjax.data.formats.numpy_file import read_numpy
-from flowjax.data.formats.safetensors_file import read_safetensors
-from flowjax.data.formats.torch_file import read_torch_arrays
-from flowjax.data.labels import LABEL_NAMES, NAME_IT, TEXT_SUFFIXES, as_labels, read_text_labels
+from flowjax.data.labels import LABEL_NAMES, NAME_IT, as_labels
 from flowjax.data.normalization import array_scaling
-from flowjax.data.records import Records
+from flowjax.data.records import Records, said
+from flowjax.data.sources.labels_file import Labels, chosen_array, described, first_called, labels_in_file, labels_of_values, read_arrays
 
 DATA_NAMES = ("data", "images", "image", "imgs", "latents", "samples", "x", "x_train", "train_images", "train_data", "arr_0")
 """Names of the samples in a file of several arrays; the first one present is taken."""
@@ -52,8 +50,8 @@ def records(
     if labels and label_array == "none":
         raise ValueError(f"labels={labels}, label_array='none': set one of them")
     path = pathlib.Path(path).expanduser()
-    held = _read(path)
-    name = _name_of(path, held, array, DATA_NAMES, "array")
+    held = read_arrays(path)
+    name = chosen_array(path, held, array, DATA_NAMES, "array")
     samples = held[name]
     found = _labels(path, held, name, labels, label_array)
     unread = set(held) - {name, found.array}
@@ -63,8 +61,8 @@ def records(
     return Records(
         name=path.stem,
         rows=samples,
-        labels=found.labels,
-        class_names=found.class_names,
+        labels=found.held.labels,
+        class_names=found.held.class_names,
         normalization=scaling,
         value_range=value_range,
         provenance={
@@ -72,65 +70,34 @@ def records(
             "path": str(path),
             "labels": None if found.path is None else str(found.path),
             "dtype": str(samples.dtype),
-            **({"not_read": _described(held, sorted(unread))} if unread else {}),
+            **said(label_mapping=found.held.mapping, not_read=described(held, sorted(unread))),
         },
     )
 
 
-class _Labels(NamedTuple):
+class _Found(NamedTuple):
     """The labels of samples, and their origin: a file, or an array in the samples' own file."""
 
-    labels: np.ndarray | None = None
-    class_names: tuple[str, ...] | None = None
+    held: Labels = Labels()
     path: pathlib.Path | None = None
     array: str | None = None
 
 
-def _labels(path: pathlib.Path, held: dict[str, np.ndarray], name: str, labels: str | os.PathLike | None, label_array: str) -> _Labels:
+def _labels(path: pathlib.Path, held: dict[str, np.ndarray], name: str, labels: str | os.PathLike | None, label_array: str) -> _Found:
     samples = held[name]
     if label_array == "none" or not samples.shape:
-        return _Labels()
+        return _Found()
     if labels:
         apart = pathlib.Path(labels).expanduser()
-        return _Labels(*_labels_in(apart, name, len(samples), label_array), apart)
+        return _Found(labels_in_file(apart, len(samples), label_array, known=_label_names(name)), apart)
     beside = _beside(held, name, len(samples), label_array, path)
     if beside is None:
-        return _Labels()
-    return _Labels(*_fitting(held[beside], len(samples), f"{path}, array {beside!r}"), path, beside)
-
-
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    match path.suffix.lower():
-        case ".safetensors":
-            return read_safetensors(path)
-        case ".pt" | ".pth":
-            return read_torch_arrays(path)
-        case _:
-            return read_numpy(path)
-
-
-def _described(held: dict[str, np.ndarray], names: list[str]) -> str:
-    return ", ".join(f"{name} {held[name].dtype} {list(held[name].shape)}" for name in names)
-
-
-def _name_of(path: pathlib.Path, held: dict[str, np.ndarray], wanted: str, known: tuple[str, ...], setting: str) -> str:
-    """The array called `wanted`, or else the only one, or the first with a known name."""
-    if wanted in held:
-        return wanted
-    there = _described(held, list(held)) or "(none)"
-    if wanted:
-        raise ValueError(f"{path}: holds no array {wanted!r}; it has {there}")
-    found = next(iter(held)) if len(held) == 1 else _first(held, known)
-    if found is None:
-        raise ValueError(
-            f"{path}: holds the arrays {there}, of which none is called {', '.join(known)}; name one, --config.data.{setting}=NAME"
-        )
-    return found
-
-
-def _first(held: dict[str, np.ndarray], known: tuple[str, ...]) -> str | None:
-    """The array with the first of some names, in capitals or not."""
-    return next((name for one in known for name in held if name.lower() == one), None)
+        return _Found()
+    try:
+        found = labels_of_values(held[beside], len(samples), f"{path}, array {beside!r}", f"array {beside}")
+    except ValueError as error:
+        raise ValueError(f"{error}; to read the samples alone set {NAME_IT}=none") from error
+    return _Found(found, path, beside)
 
 
 def _label_names(data: str) -> tuple[str, ...]:
@@ -142,9 +109,9 @@ def _label_names(data: str) -> tuple[str, ...]:
 def _beside(held: dict[str, np.ndarray], data: str, n: int, wanted: str, path: pathlib.Path) -> str | None:
     """The name of the labels that stand beside samples."""
     if wanted:
-        return _name_of(path, held, wanted, (), "label_array")
+        return chosen_array(path, held, wanted, (), "label_array")
     others = {name: values for name, values in held.items() if name != data}
-    found = _first(others, _label_names(data))
+    found = first_called(others, _label_names(data))
     if found is None and data == "arr_0" and _NUMBERED in others:
         try:
             as_labels(others[_NUMBERED], n, "")
@@ -152,19 +119,3 @@ def _beside(held: dict[str, np.ndarray], data: str, n: int, wanted: str, path: p
             return None
         return _NUMBERED
     return found
-
-
-def _labels_in(path: pathlib.Path, data: str, n: int, wanted: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """The labels in a file of their own."""
-    if path.suffix.lower() in TEXT_SUFFIXES:
-        return as_labels(read_text_labels(path, n, wanted), n, str(path))
-    held = _read(path)
-    return as_labels(held[_name_of(path, held, wanted, _label_names(data), "label_array")], n, str(path))
-
-
-def _fitting(values: np.ndarray, n: int, origin: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """`as_labels` of an array that was found beside the samples."""
-    try:
-        return as_labels(values, n, origin)
-    except ValueError as error:
-        raise ValueError(f"{error}; to read the samples alone set {NAME_IT}=none") from error

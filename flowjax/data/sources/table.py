@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from flowjax.data.cache import stamp
 from flowjax.data.formats.decoding import Encoded, image_rows
 from flowjax.data.formats.table_file import Table, arrow, open_table
-from flowjax.data.labels import LABEL_NAMES, NAME_IT, ROW_NUMBERS, as_labels, mapping_in_words
+from flowjax.data.labels import LABEL_NAMES, NAME_IT, ROW_NUMBERS
 from flowjax.data.normalization import array_scaling
-from flowjax.data.records import Progress, Records
+from flowjax.data.records import Progress, Records, said
+from flowjax.data.sources.labels_file import Labels, labels_in_file, labels_of_values
 
 if TYPE_CHECKING:
     import pyarrow
@@ -31,6 +33,7 @@ def records(
     multiplier: float = 0.0,
     resolution: int = 0,
     cache_dir: str = "",
+    labels: str | os.PathLike | None = None,
     progress: Progress | None = None,
 ) -> Records:
     """The samples of a table: its column of images, else its column of arrays, else all its columns of numbers, side by side.
@@ -45,6 +48,7 @@ def records(
       label_array: the column of the labels; "" is one of `labels.LABEL_NAMES`, or Hugging Face's first ClassLabel; "none": no labels.
       normalize, multiplier: as `flowjax.data.normalization.array_scaling`.
       resolution, cache_dir: of images, as in `image_folder.records`.
+      labels: a file with a label for each row, as `labels_file.labels_in_file`; `label_array` then names what is in it.
 
     Raises:
       FileNotFoundError: no such file.
@@ -54,8 +58,9 @@ def records(
     path = pathlib.Path(path).expanduser()
     table, split, left = open_table(path, split)
     origin = {"source": "table", "path": str(path), **({"split": split} if split else {})}
-    settings = Settings(array, label_array, normalize, multiplier, resolution, cache_dir)
-    return records_of(Source(table, str(path), path.stem, origin, _stamp(path)), settings, left, progress)
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    settings = Settings(array, label_array, normalize, multiplier, resolution, cache_dir, labels)
+    return records_of(Source(table, str(path), path.stem, origin, stamp(path, files)), settings, left, progress)
 
 
 class Settings(NamedTuple):
@@ -67,6 +72,7 @@ class Settings(NamedTuple):
     multiplier: float = 0.0
     resolution: int = 0
     cache_dir: str = ""
+    labels: str | os.PathLike | None = None
 
 
 class Source(NamedTuple):
@@ -77,39 +83,42 @@ class Source(NamedTuple):
       place: begins an error.
       name: of the data set.
       provenance: of the records.
-      stamp: changes when the table does.
+      stamp: changes when the table does: `flowjax.data.cache.stamp`.
     """
 
     table: Table
     place: str
     name: str
     provenance: dict[str, Any]
-    stamp: list[Any]
+    stamp: str
 
 
 def records_of(source: Source, settings: Settings, not_read: str, progress: Progress | None) -> Records:
     """The records of an opened table; see `records`."""
     table = source.table
     columns = _columns(table.schema)
-    label = _label_column(source.place, columns, settings.label_array)
+    apart = settings.labels
+    label = _label_column(source.place, columns, "none" if apart else settings.label_array)
     kind, samples = _sample_columns(source.place, columns, label, settings.array)
     unread = [f"{name} {column.described}" for name, column in columns.items() if name not in (*samples, label)]
     rows, scaling = _rows(source, kind, samples, settings, progress)
-    labels, names, mapping = (None, None, "") if label is None else _labels(source.place, table, columns[label], label)
+    if apart:
+        found = labels_in_file(apart, table.n, settings.label_array)
+    else:
+        found = Labels() if label is None else _labels(source.place, table, columns[label], label)
     normalization, value_range = scaling
     left = ", ".join(filter(None, [*unread, not_read]))
     return Records(
         name=source.name,
         rows=rows,
-        labels=labels,
-        class_names=names,
+        labels=found.labels,
+        class_names=found.class_names,
         normalization=normalization,
         value_range=value_range,
         provenance={
             **source.provenance,
             "taken_for": f"a table of {kind}s: column{'s' * (len(samples) > 1)} {_few(samples)}",
-            **({"label_mapping": mapping} if mapping else {}),
-            **({"not_read": left} if left else {}),
+            **said(label_mapping=found.mapping, not_read=left),
         },
     )
 
@@ -232,26 +241,25 @@ def _encoded(source: Source, name: str) -> Encoded:
     return Encoded(fetch, table.n, named, {"table": source.stamp, "column": name, "split": source.provenance.get("split", "")})
 
 
-def _labels(place: str, table: Table, column: _Column, name: str) -> tuple[np.ndarray | None, tuple[str, ...] | None, str]:
-    """The labels in a column, the names of their classes, and how they were numbered."""
+def _labels(place: str, table: Table, column: _Column, name: str) -> Labels:
+    """The labels in a column."""
     held = table.column(name)
     origin = f"{place}, column {name!r}"
     values = ArrayColumn(table, name, place)[np.arange(table.n)] if column.kind == "array" else np.array(held.to_pylist())
     if column.class_names is not None:
         if (values == -1).all():
-            return None, None, f"column {name}: all are -1, which is none"
+            return Labels(None, None, f"column {name}: all are -1, which is none")
         if values.min() < 0 or values.max() >= len(column.class_names):
             wrong = int(np.argmax((values < 0) | (values >= len(column.class_names))))
             raise ValueError(
                 f"{origin}: row {wrong} has label {values[wrong]}, expected 0 to {len(column.class_names) - 1}; to read the samples alone "
                 f"set {NAME_IT}=none"
             )
-        return values, column.class_names, f"column {name}: whole numbers, as they are, with Hugging Face's names of the classes"
+        return Labels(values, column.class_names, f"column {name}: whole numbers, as they are, with Hugging Face's names of the classes")
     try:
-        labels, names = as_labels(values, table.n, origin)
+        return labels_of_values(values, table.n, origin, f"column {name}")
     except ValueError as error:
         raise ValueError(f"{error}; to read the samples alone set {NAME_IT}=none") from error
-    return labels, names, f"column {name}: {mapping_in_words(values, names)}"
 
 
 class ArrayColumn:
@@ -303,9 +311,3 @@ def _described(columns: dict[str, _Column]) -> str:
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + f", ... ({len(names)} in all)" * (len(names) > 8)
-
-
-def _stamp(path: pathlib.Path) -> list[Any]:
-    """Names, sizes and times of the files: other files are decoded anew."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return [[str(path.resolve())], *([str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns] for file in files)]

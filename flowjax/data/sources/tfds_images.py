@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from flowjax.data.cache import stamp
 from flowjax.data.formats.decoding import EncodedRows, decoded
 from flowjax.data.normalization import BYTES, IDENTITY
 from flowjax.data.records import Progress, Records
@@ -210,7 +211,6 @@ def _source(builder: Any, split: str) -> Any:
     return source
 
 
-def _stamp(builder: Any) -> list[list[Any]]:
-    """Sizes and times of the files: other files are decoded anew."""
-    files = sorted(pathlib.Path(builder.data_path).glob(f"*.{FORMAT}*"))
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+def _stamp(builder: Any) -> str:
+    folder = pathlib.Path(builder.data_path)
+    return stamp(folder, sorted(folder.glob(f"*.{FORMAT}*")))

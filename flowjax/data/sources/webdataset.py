@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flowjax.data.cache import stamp
 from flowjax.data.formats.decoding import Encoded, image_rows
 from flowjax.data.formats.file_kind import kind_of_file
 from flowjax.data.formats.numpy_rows import NumpyRows
-from flowjax.data.labels import LABEL_NAMES, NAME_IT, as_labels, mapping_in_words
+from flowjax.data.labels import LABEL_NAMES, NAME_IT
 from flowjax.data.normalization import array_scaling
-from flowjax.data.records import Progress, Records
+from flowjax.data.records import Progress, Records, said
 from flowjax.data.sources.image_files import IMAGE_SUFFIXES, is_rubbish
+from flowjax.data.sources.labels_file import labels_in_file, labels_of_values
+from flowjax.runtime.messages import first_line
 
 _LABELS = ("cls", "cls.txt", "label", "label.txt", "class")
 _MARK = bytes(512)  # a tar ends with two such blocks
@@ -38,6 +41,7 @@ def records(
     multiplier: float = 0.0,
     resolution: int = 0,
     cache_dir: str = "",
+    labels: str | os.PathLike | None = None,
     progress: Progress | None = None,
 ) -> Records:
     """The samples of tars, in the order of the tars' names and of the files in them: images, or `.npy` arrays such as latents.
@@ -52,6 +56,8 @@ def records(
         "none": no labels.
       normalize, multiplier: as `flowjax.data.normalization.array_scaling`.
       resolution, cache_dir: of images, as in `image_folder.records`.
+      labels: a file with the labels, as `labels_file.labels_in_file`: by the samples' names, or in their order; `label_array` then names
+        what is in it.
 
     Raises:
       FileNotFoundError: nothing there.
@@ -80,10 +86,13 @@ def records(
     if _is_array(ending):
         rows: Any = NumpyRows(content, len(keys), named)
     else:
-        stamp = [[str(tar.resolve()), tar.stat().st_size, tar.stat().st_mtime_ns] for tar in tars]
-        encoded = Encoded(lambda index: (content(index), None), len(keys), named, {"tars": stamp, "ending": ending})
+        encoded = Encoded(lambda index: (content(index), None), len(keys), named, {"tars": stamp(root, tars), "ending": ending})
         rows = image_rows(encoded, resolution, cache_dir, root.stem, progress)
-    found = _labels(root, tars, [samples[key] for key in keys], [key[1] for key in keys], label_array)
+    if labels:
+        names = [f"{key[1]}.{ending}" for key in keys]
+        found = _Labels(*labels_in_file(labels, len(keys), label_array, files=names))
+    else:
+        found = _labels(root, tars, [samples[key] for key in keys], [key[1] for key in keys], label_array)
     scaling, value_range = array_scaling(normalize, multiplier, rows.dtype)
     left = [f".{one}" for one in endings if one not in (ending, found.ending)]
     return Records(
@@ -97,8 +106,7 @@ def records(
             "source": "webdataset",
             "path": str(root),
             "taken_for": f"WebDataset: .{ending} in {len(tars):,} tar{'s' * (len(tars) > 1)}, in their order",
-            **({"label_mapping": found.mapping} if found.mapping else {}),
-            **({"not_read": ", ".join(left)} if left else {}),
+            **said(label_mapping=found.mapping, not_read=", ".join(left)),
         },
     )
 
@@ -123,7 +131,7 @@ def _index(tars: list[pathlib.Path]) -> dict[tuple[int, str], dict[str, _Member]
         except (tarfile.TarError, OSError, EOFError) as error:
             kind = kind_of_file(path)
             remedy = "; decompress it (gunzip): a compressed tar cannot be read at random" if kind == "a gzip archive" else ""
-            raise ValueError(f"{path}: not read: no tar, cut short or damaged ({_first_line(error)}); it is {kind}{remedy}") from error
+            raise ValueError(f"{path}: not read: no tar, cut short or damaged ({first_line(error)}); it is {kind}{remedy}") from error
     if not samples:
         raise ValueError(f"{tars[0]}: no files in it")
     return samples
@@ -201,10 +209,9 @@ def _labels(root: pathlib.Path, tars: list[pathlib.Path], samples: list[dict[str
 
 def _numbered(root: pathlib.Path, values: np.ndarray, origin: str, ending: str) -> _Labels:
     try:
-        labels, names = as_labels(values, len(values), f"{root}, {origin}")
+        return _Labels(*labels_of_values(values, len(values), f"{root}, {origin}", origin), ending)
     except ValueError as error:
         raise ValueError(f"{error}; to read the samples alone set {NAME_IT}=none") from error
-    return _Labels(labels, names, f"{origin}: {mapping_in_words(values, names)}", ending)
 
 
 def _text(root: pathlib.Path, tars: list[pathlib.Path], files: dict[str, _Member], ending: str, key: str) -> str:
@@ -222,8 +229,3 @@ def _object(root: pathlib.Path, text: str, key: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{root}: {key}.json is damaged ({error})") from error
     return found if isinstance(found, dict) else {}
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

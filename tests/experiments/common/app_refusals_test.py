@@ -46,6 +46,7 @@ def test_wrong_settings_end_in_one_line(
     [
         ("sample", ("--config.model.path=/nowhere",), "/nowhere: no such file"),
         ("sample", ("--config.guidance.scale=nan",), "guidance scale = nan"),
+        ("sample", ("--config.guidance.scale=2.0", "--config.guide.path=/nowhere"), "/nowhere: no such file"),
         ("sample", ("--config.guidance.scale=2.0", "--config.guidance.interval=(0.6, 0.1)"), "lower end first"),
         ("sample", ("--config.guidance.scale=2.0", "--config.guidance.interval=(0.2, 0.2)"), "not empty"),
         ("sample", ("--config.labels=3,10",), "0 to 9"),
