@@ -24,6 +24,7 @@ from experiments.common.audit_spaces import Space, feature_array, space_of
 from experiments.common.data import load_beside, open_data
 from experiments.common.planted_copies import changed
 from flowjax import data
+from flowjax.analysis.inspection import NEAR
 from flowjax.metrics import copying
 from flowjax.metrics.copying import Nearest
 from flowjax.metrics.memorization import COPY_RATIO, Share, share
@@ -124,7 +125,7 @@ def _summary(
         "training_duplicates": {"exact": duplicates, "near": float((baselines["training"].twins > 0).mean())},
         "planted": given.planted,
         "checkpoints": [audit_report.share_row(one) for one in audited] if len(audited) > 1 else None,
-        "units": {"copies, flagged": "share of the samples", "near": f"squared distance at most {copying.NEAR} of 2 tr Cov"},
+        "units": {"copies, flagged": "share of the samples", "near": f"squared distance at most {NEAR} of 2 tr Cov"},
         "provenance": dict(records.provenance),
     }
 

@@ -39,11 +39,10 @@ def space_of(block: ConfigDict, records: data.Records, kept: Int[np.ndarray, " N
       FileNotFoundError, ValueError: as what reads the files; a classifier of data without labels; features of other than `kept`.
     """
     if block.kind == "":
-        side = pooling(records.shape)
-        name = "values" if side == 1 else f"pixels, averaged over squares of {side}"
-        of: Callable[[Values], Any] = functools.partial(pooled, side=side)
+        sides = pooling(records.shape)
+        of: Callable[[Values], Any] = functools.partial(pooled, sides=sides)
         read = lambda index: of(records.normalization(records.read(kept[index])))  # noqa: E731
-        return Space(name, Rows(len(kept), int(np.prod(records.shape)) // side**2, read), of)
+        return Space(sides.words, Rows(len(kept), len(read(np.zeros(1, np.int64))[0]), read), of)
     if block.kind == "arrays":
         features = feature_array(block.training, len(kept), "training")
         return Space(f"features of {block.training}", Rows.of(features), None)

@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from flowjax.analysis.inspection import NEAR
 from flowjax.metrics.memorization import COPY_RATIO, Share, share
 from flowjax.metrics.neighbours import NeighbourSearch
 
-NEAR = 0.02
-"""Training samples whose squared distance is at most this share of 2 tr Cov, the mean of two samples, are near-duplicates."""
 FALSE_POSITIVES = 0.005
 """The share of unseen samples that the threshold may pass, where it is raised above a third."""
 LEAST_SIDE = 14  # of a picture of means: distances of smaller ones tell images apart less well, of larger ones JPEG's errors count more
@@ -102,22 +101,58 @@ def is_image(shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
 
 
-def pooling(shape: tuple[int, ...]) -> int:
-    """The side of the squares over which the values of images are averaged before they are compared; 1 for what is no image.
+class Pooling(NamedTuple):
+    """Sides of the squares over which the values of images are averaged before they are compared; 1 for what is no image."""
 
-    The largest power of two that leaves `LEAST_SIDE` values to a side. Averages keep what tells images apart, and lose most of what JPEG
-    and noise do to them: on Fashion-MNIST a copy in JPEG of quality 50 has a ratio up to 0.55 without, and up to 0.29 with squares of 2.
+    brightness: int
+    colour: int
+
+    @property
+    def words(self) -> str:
+        """For reports."""
+        if self == (1, 1):
+            return "values"
+        if self.colour == self.brightness:
+            return f"pixels, averaged over squares of {self.brightness}"
+        return f"pixels, brightness averaged over squares of {self.brightness}, colour over squares of {self.colour}"
+
+
+def pooling(shape: tuple[int, ...]) -> Pooling:
+    """What copies of samples of a shape are found by.
+
+    The squares of brightness have the largest side, a power of two, that leaves `LEAST_SIDE` values to a side; those of colour one up to
+    four times as large. Averages keep what tells images apart, and lose most of what noise and JPEG do to them, which keeps less of
+    colours. On Fashion-MNIST a copy in JPEG of quality 50 has a ratio up to 0.55 without, and up to 0.29 with squares of 2; on emoji of
+    64 x 64 up to 0.55 with squares of 4 for all channels, and up to 0.32 with squares of 16 for colour.
     """
-    side = 1
-    if not is_image(shape):
-        return side
-    while min(shape[:2]) >= 2 * side * LEAST_SIDE and not any(length % (2 * side) for length in shape[:2]):
-        side *= 2
-    return side
+    side = colour = 1
+    if is_image(shape):
+        while min(shape[:2]) >= 2 * side * LEAST_SIDE and _divides(2 * side, shape):
+            side *= 2
+        colour = side
+        while len(shape) == 3 and shape[2] == 3 and colour < 4 * side and _divides(2 * colour, shape):
+            colour *= 2
+    return Pooling(side, colour)
 
 
-def pooled(samples: Float[np.ndarray, "B *shape"], side: int) -> Float[np.ndarray, "B D"]:
-    """Samples as vectors, images averaged over squares of `side`."""
+def _divides(side: int, shape: tuple[int, ...]) -> bool:
+    return shape[0] % side == 0 and shape[1] % side == 0
+
+
+def pooled(samples: Float[np.ndarray, "B *shape"], sides: Pooling) -> Float[np.ndarray, "B D"]:
+    """Samples as vectors: images averaged over squares, those of three channels by brightness and colour (JPEG's Y, Cb, Cr)."""
+    if sides.colour == sides.brightness:
+        return _means(samples, sides.brightness)
+    parts = samples @ _YCBCR
+    # A square stands for as many values as it holds, in distances too.
+    colour = _means(parts[..., 1:], sides.colour) * np.float32(sides.colour / sides.brightness)
+    return np.concatenate([_means(parts[..., :1], sides.brightness), colour], axis=1)
+
+
+_YCBCR = np.array([[0.299, -0.168736, 0.5], [0.587, -0.331264, -0.418688], [0.114, 0.5, -0.081312]], np.float32)
+
+
+def _means(samples: Float[np.ndarray, "B *shape"], side: int) -> Float[np.ndarray, "B D"]:
     if side == 1:
         return np.ascontiguousarray(samples.reshape(len(samples), -1), np.float32)
     height, width = samples.shape[1:3]

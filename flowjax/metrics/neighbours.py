@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.utils.extmath import randomized_svd
 
 from kernels.posterior.cpu.numba_kernels import compiled
 from kernels.posterior.cpu.threads import in_turn, one_thread_each
@@ -65,8 +64,7 @@ class NeighbourSearch:
         about = self._seed_rows - self._center
         self.mean_square = 2 * float(np.einsum("nd,nd->", about, about, dtype=np.float64)) / len(about)
         """2 tr Cov, the mean squared distance of two training samples, by the seeds."""
-        count = min(training.d, len(about), 8 * int(np.ceil(np.sqrt(training.d) / 2)))
-        self._directions = np.ascontiguousarray(randomized_svd(about, count, n_iter=2, random_state=0)[2].T.astype(np.float32))
+        self._directions = _directions(about[:: -(-len(about) // 1024)], 2 * int(np.ceil(2 * np.sqrt(training.d))))
 
     def __call__(
         self,
@@ -128,6 +126,12 @@ class NeighbourSearch:
             lengths[part], found[part, :-1] = square, along
             found[part, -1] = np.sqrt(np.maximum(square - np.einsum("nd,nd->n", along, along, dtype=np.float64), 0))
         return found, lengths
+
+
+def _directions(about: Float[np.ndarray, "S D"], count: int) -> Float[np.ndarray, "D k"]:
+    """The leading principal directions of some rows, orthonormal to float32's rounding."""
+    _, vectors = np.linalg.eigh(about @ about.T)
+    return np.ascontiguousarray(np.linalg.qr(about.T @ vectors[:, -min(count, *about.shape) :])[0])
 
 
 _NOTHING = np.zeros((0, 0), np.int64)

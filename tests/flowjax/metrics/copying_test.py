@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from flowjax.metrics import copying
-from flowjax.metrics.copying import excess, nearest, pooled, pooling, ranks, threshold
+from flowjax.metrics.copying import Pooling, excess, nearest, pooled, pooling, ranks, threshold
 from flowjax.metrics.memorization import COPY_RATIO
 from flowjax.metrics.neighbours import NeighbourSearch, Rows
+
+ALL = Pooling(1, 1)
 
 
 def test_a_copy_of_near_duplicates_is_found_whichever_of_them_is_nearer() -> None:
@@ -28,7 +30,7 @@ def test_a_copy_of_near_duplicates_is_found_whichever_of_them_is_nearer() -> Non
 def test_mirror_images_are_found_and_said_to_be_mirrored() -> None:
     images = np.random.default_rng(0).standard_normal((80, 6, 6, 1)).astype(np.float32)
     samples = np.concatenate([images[:10], np.flip(images[10:20], 2)])
-    found = nearest(NeighbourSearch(Rows.of(images)), pooled(samples, 1), pooled(np.flip(samples, 2), 1))
+    found = nearest(NeighbourSearch(Rows.of(images)), pooled(samples, ALL), pooled(np.flip(samples, 2), ALL))
     np.testing.assert_array_equal(found.row, np.arange(20))
     np.testing.assert_array_equal(found.mirrored, np.arange(20) >= 10)
     assert (found.distance == 0).all()
@@ -63,6 +65,10 @@ def test_the_interval_of_the_share_of_copies_holds_the_truth_as_often_as_it_says
 
 def test_pictures_are_averaged_over_squares_and_latents_are_not() -> None:
     shapes = ((28, 28, 1), (32, 32, 3), (64, 64), (256, 256, 3), (8, 8, 1), (33, 32, 3), (32, 32, 4), (90,))
-    assert [pooling(shape) for shape in shapes] == [2, 2, 4, 16, 1, 1, 1, 1]
+    assert [pooling(shape) for shape in shapes] == [(2, 2), (2, 8), (4, 4), (16, 64), (1, 1), (1, 1), (1, 1), (1, 1)]
     image = np.arange(2 * 4 * 4 * 2, dtype=np.float32).reshape(2, 4, 4, 2)
-    np.testing.assert_allclose(pooled(image, 2).reshape(2, 2, 2, 2)[1, 1, 0], image[1, 2:, :2].mean((0, 1)))
+    np.testing.assert_allclose(pooled(image, Pooling(2, 2)).reshape(2, 2, 2, 2)[1, 1, 0], image[1, 2:, :2].mean((0, 1)))
+    grey = np.repeat(np.random.default_rng(0).standard_normal((3, 8, 8, 1)).astype(np.float32), 3, axis=3)
+    found = pooled(grey, Pooling(1, 4))
+    np.testing.assert_allclose(found[:, :64], grey[..., 0].reshape(3, 64), atol=1e-6)
+    np.testing.assert_allclose(found[:, 64:], 0, atol=1e-5)
