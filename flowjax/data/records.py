@@ -1,4 +1,4 @@
-"""Samples as a source stores them: read some rows at a time, in their own dtype, with what turns them into a model's values."""
+"""`Records`: samples as a source stores them, read some rows at a time, with their normalisation to a model's values."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ from flowjax.data.dataset import DataSet, Rows, SampleSet, checked_labels
 from flowjax.data.normalization import IDENTITY, Normalization
 
 Progress = Callable[[str], Callable[[Iterable[Any]], Iterable[Any]]]
-"""Of a few words, what wraps an iterable and shows how far it has come."""
+"""Makes a progress bar of a label: a function that wraps an iterable."""
 
 BLOCK_BYTES = 2**24  # of stored values that are read and normalised at once
 KEPT_DTYPES = {"float32": np.dtype("f4"), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -25,7 +25,7 @@ class Records(SampleSet):
     """N samples as stored, which need not fit in memory.
 
     Attributes:
-      name: what a reader calls it, for titles.
+      name: for titles.
       rows: `[N, *shape]` in the dtype of the source; images are `[H, W, C]` or `[H, W]`.
       labels: `[N]` int32 >= 0, or None.
       class_names: one for each label 0..num_classes - 1, or None.
@@ -156,6 +156,32 @@ class Records(SampleSet):
         rows = np.moveaxis(self.rows, 1, -1) if isinstance(self.rows, np.ndarray) else ChannelsLast(self.rows)
         return dataclasses.replace(self, rows=rows, provenance={**self.provenance, "layout": layout})
 
+    def for_noise(self, noise_scale: float) -> "Records":
+        """The samples divided by c, for a model that is trained on `z = α x_1 + c σ x_0`, as JiT is.
+
+        z / c is a noisy point of these samples with noise of unit variance, at the model's own t. Its oracle's weights and turning
+        point are those of z, and c times its velocity at z / c is the velocity at z. Of any path.
+
+        Args:
+          noise_scale: c; 1 changes nothing.
+
+        Raises:
+          ValueError: c is not a finite number above 0.
+        """
+        if not 0 < noise_scale < float("inf"):
+            raise ValueError(f"noise_scale={noise_scale}: expected a number above 0; 1 is noise of unit variance")
+        if noise_scale == 1:
+            return self
+        ends = np.asarray(self.value_range or (0, 0), np.float32) / np.float32(
+            noise_scale
+        )  # and one unit further, which the samples may round to
+        return dataclasses.replace(
+            self,
+            normalization=self.normalization.for_noise(noise_scale),
+            value_range=self.value_range and (float(np.nextafter(ends[0], -np.inf)), float(np.nextafter(ends[1], np.inf))),
+            provenance={**self.provenance, "noise_scale": noise_scale},
+        )
+
     def load(
         self,
         index: Int[np.ndarray, " M"] | None = None,
@@ -207,7 +233,7 @@ class Records(SampleSet):
 
 
 class ChosenRows:
-    """Some rows of others."""
+    """A selection of the rows of another `Rows`."""
 
     def __init__(self, rows: Rows, index: np.ndarray):
         self._rows, self._index = rows, index
@@ -217,7 +243,7 @@ class ChosenRows:
         return self._rows[self._index[index]]
 
     def over_arrays(self, f: Callable[[Any], Any]) -> "ChosenRows":
-        """The same rows of `f` of the others."""
+        """The same selection of `f` of the other rows."""
         return ChosenRows(f(self._rows), self._index)
 
 
