@@ -17,8 +17,9 @@ from ml_collections import ConfigDict
 from experiments.common import app
 from experiments.common.data import open_data
 from flowjax import data
+from flowjax.analysis.groups import Groups, find_groups
 from flowjax.analysis.inspection import NEAR, Inspection, inspect, layout, value_scale
-from flowjax.reporting import data_figures
+from flowjax.reporting import data_figures, groups_report
 from flowjax.reporting.page import Section
 from flowjax.reporting.strip import rows_figure
 from flowjax.reporting.workdir import WorkDir
@@ -31,6 +32,11 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     found = inspect(records, max_compared=config.max_compared, num_queries=config.num_queries, seed=config.seed, progress=app.progress)
     facts = _facts(records, found)
     warnings = found.warnings
+    groups = _groups(config, records, found)
+    if groups is not None:
+        sizes = [len(members) for members in groups.largest(records.n)]
+        facts["near-duplicate groups"] = f"{len(sizes):,}, of {sum(sizes):,} samples; the largest has {sizes[0]:,} (groups.csv)"
+        workdir.write_csv("groups.csv", groups_report.group_rows(groups))
     for name, value in facts.items():
         print(f"{name:<24}{value}")
     for warning in warnings:
@@ -67,6 +73,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "duplicates": found.duplicates,
             "duplicates_across_classes": found.duplicates_across_classes,
             "near_duplicates": found.near_duplicates,
+            "groups": None if groups is None else [len(members) for members in groups.largest(records.n)],
             "warnings": warnings,
             "takeaway": takeaway,
             "units": {
@@ -83,10 +90,28 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         Section("What was found", "Values are the model's, after normalisation.", table=[{"": k, "value": v} for k, v in facts.items()]),
         *([Section("Warnings", "What is likely to be wrong.", table=[{"warning": text} for text in warnings])] if warnings else []),
         *_figures(config, workdir, records, found),
+        *([] if groups is None else [_groups_section(workdir, records, groups)]),
         Section("By channel", "Over all samples and places.", table=channels[:64]),
     ]
     workdir.write_report("Your data", takeaway, sections, origin)
     return takeaway
+
+
+def _groups(config: ConfigDict, records: data.Records, found: Inspection) -> Groups | None:
+    """The groups of near-duplicates, of data that fit in memory."""
+    if records.n > config.max_grouped or not (found.duplicates or found.near_duplicates):
+        return None
+    return find_groups(records.load(progress=app.progress("reading")).data, seed=config.seed, progress=app.progress("near-duplicates"))
+
+
+def _groups_section(workdir: WorkDir, records: data.Records, groups: Groups) -> Section:
+    shown = groups_report.shown_members(groups)
+    members = [records.normalization(records.read(index)) for index in shown]
+    span = records.value_range or (float(members[0].min()), float(members[0].max()))
+    sizes = [len(part) for part in groups.largest(len(shown))]
+    figure = workdir.save_figure("groups", groups_report.groups_figure(members, sizes, span))
+    text = f"The largest groups of samples that near-duplicates connect: distances up to {groups.delta[-1] / groups.scale:.2g} √(2 tr Cov)."
+    return Section("Groups of near-duplicates", text, figure, alt="Members of the largest groups of near-duplicates")
 
 
 def _write_tables(workdir: WorkDir, records: data.Records, found: Inspection) -> None:

@@ -14,6 +14,7 @@ samples are dealt over all their devices. Writes config.json, summary.json, swee
 experiments/configs/oracle_sweep.py.
 """
 
+import dataclasses
 import sys
 import time
 from collections.abc import Iterable
@@ -27,10 +28,11 @@ from experiments.common.data import load_beside, loaded, open_data
 from flowjax import data
 from flowjax.analysis import data_sweep
 from flowjax.analysis.data_sweep import Samples
+from flowjax.analysis.groups import GroupedTurn, Groups, find_groups, grouped_turning_points
 from flowjax.analysis.sweep import draw_pairs
 from flowjax.data.distributed import DistributedDataSet
-from flowjax.path import path_by_name
-from flowjax.reporting import sweep_report
+from flowjax.path import Path, path_by_name
+from flowjax.reporting import groups_report, sweep_report
 from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime import processes
 from flowjax.runtime.result_store import ResultStore
@@ -74,16 +76,34 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     if not processes.is_first():  # which reports
         return ""
     found = data_sweep.conclude(samples, pairs, swept, grid, predictions, path, seed=config.seed)
+    groups, turns = _between_groups(config, samples, by_class, path)
 
     takeaway = sweep_report.takeaway(found, config.query)
+    if turns:
+        told = groups_report.sentence(turns)
+        takeaway += f" {told[0].upper()}{told[1:]}."
     origin = app.provenance("oracle_sweep", config, started)
     sweep_report.write_tables(workdir, found)
     drawn = sweep_report.figure_sections(workdir, found)
     origin["wall_seconds"] = time.perf_counter() - started
     asked = {key: config[key] for key in ("query", "num_queries", "path")}
-    workdir.write_json("summary.json", sweep_report.summary(found, asked, takeaway, oracle.implementation) | origin)
-    workdir.write_report("Where flow matching turns", takeaway, [*drawn, *sweep_report.table_sections(found)], origin)
+    summary = sweep_report.summary(found, asked, takeaway, oracle.implementation)
+    tables = sweep_report.table_sections(found)
+    if groups is not None:
+        tables.insert(1, groups_report.section(workdir, turns, groups.scale))
+    summary["between_groups"] = [dataclasses.asdict(turn) | {"predicted": turn.predicted._asdict()} for turn in turns]
+    workdir.write_json("summary.json", summary | origin)
+    workdir.write_report("Where flow matching turns", takeaway, [*drawn, *tables], origin)
     return takeaway
+
+
+def _between_groups(config: ConfigDict, samples: Samples, by_class: bool, path: Path) -> tuple[Groups | None, list[GroupedTurn]]:
+    """The groups of near-duplicates, if there are any, and where it turns between them."""
+    if not isinstance(samples, data.DataSet) or samples.n > config.max_grouped:
+        return None, []
+    values, labels = samples.data.astype(np.float32, copy=False), samples.labels if by_class else None
+    groups = find_groups(values, labels, seed=config.seed, progress=app.progress("near-duplicates"))
+    return groups, [] if groups is None else grouped_turning_points(values, groups, labels, path, seed=config.seed)
 
 
 def _progress(left: Iterable[int], asked: int, total: int) -> Iterable[int]:

@@ -21,6 +21,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     config.data = data_config(preset)
     config.max_compared = 20_000  # samples of the spectrum, and among which neighbours are looked for
     config.num_queries = 512  # samples whose nearest neighbour is looked for
+    config.max_grouped = 100_000  # samples up to which groups of near-duplicates are looked for; 0: never
     config.strip_samples = 10  # shown, with the nearest pairs
     config.seed = 0
     return config

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from flowjax.analysis.spectrum import as_rows
@@ -49,6 +49,8 @@ class Pairs(NamedTuple):
     """‖y_j - y_i‖²; 0 is the query's own sample."""
     log_odds: Float[np.ndarray, "Q B"]
     """log(c_j / c_i)"""
+    row: Int[np.ndarray, " B"]
+    """Which of the samples they are; of equal ones the first."""
 
 
 def competitions(
@@ -119,13 +121,13 @@ def _pairs(
             along[qs, js] = np.einsum("pd,pd->p", noise[qs], difference)
             gap[qs, js] = np.einsum("pd,pd->p", difference, difference)
         log_odds = np.log(other_counts[start : start + step]) - np.log(own_counts)[:, None]
-        yield Pairs(along, gap, log_odds.astype(np.float32))
+        yield Pairs(along, gap, log_odds.astype(np.float32), at)
 
 
 def _largest_threshold(blocks: Iterable[Pairs]) -> Float[np.ndarray, " Q"]:
     """For each query the largest ρ at which any of the others draws level with its own sample."""
     best = np.zeros(1)
-    for along, gap, log_odds in blocks:
+    for along, gap, log_odds, _ in blocks:
         # ρ along - ½ρ² gap + log odds = 0: the larger root, if there is one. A gap of 0 is the query's own sample.
         under_root = along * along + 2 * gap * log_odds
         level = (gap > 0) & (under_root >= 0)
@@ -137,7 +139,7 @@ def _largest_threshold(blocks: Iterable[Pairs]) -> Float[np.ndarray, " Q"]:
 def top_weights(blocks: Iterable[Pairs], ratios: Float[np.ndarray, " G"]) -> Float[np.ndarray, "Q G"]:
     """The largest posterior weight of each query at each ρ."""
     peak, total = np.full((1, len(ratios)), -np.inf), np.zeros((1, len(ratios)))
-    for along, gap, log_odds in blocks:
+    for along, gap, log_odds, _ in blocks:
         peaks, totals = [], []
         for ratio in ratios.astype(np.float32):
             scores = ratio * along - ratio**2 / 2 * gap + log_odds

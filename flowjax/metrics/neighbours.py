@@ -1,0 +1,185 @@
+"""The exact nearest neighbours of many samples in a training set of any size, which is read once, some rows at a time.
+
+Distances in a few principal directions, with the length of what is left as one more coordinate, are lower bounds of distances: a product
+of thin matrices gives them all. Only pairs whose bound lies below the K-th distance found so far are measured, from float64 differences.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kernels.posterior.cpu.numba_kernels import compiled
+from kernels.posterior.cpu.threads import in_turn, one_thread_each
+
+SEEDS = 2048
+"""Training samples, evenly spread, that give the directions and the first distances."""
+ROUNDING = 1e-5
+"""Of ‖x‖² + ‖y‖²: more than float32 bounds are wrong by."""
+_CHUNK_BYTES, _TOGETHER = 2**26, 256  # of training samples read at once; queries of one matrix product
+_AT_ONCE = 4096  # training samples of one matrix product: its result fits the cache
+
+
+class Rows(NamedTuple):
+    """Training samples that are read some at a time.
+
+    Attributes:
+      n, d: their number, and of how many values each is.
+      read: of an index `[M]`, rising, the rows `[M, D]`, float32.
+    """
+
+    n: int
+    d: int
+    read: Callable[[Int[np.ndarray, " M"]], Float[np.ndarray, "M D"]]
+
+    @classmethod
+    def of(cls, samples: Float[np.ndarray, "N *shape"]) -> "Rows":
+        """Of an array in memory."""
+        flat = np.asarray(samples).reshape(len(samples), -1)
+        return cls(len(flat), flat.shape[1], lambda index: np.ascontiguousarray(flat[index], np.float32))
+
+
+class Neighbours(NamedTuple):
+    """The K nearest training samples of each query, nearest first; equal distances in the order of rows."""
+
+    row: Int[np.ndarray, "B K"]
+    """-1 where there are fewer than K."""
+    distance: Float[np.ndarray, "B K"]
+    """Euclidean, of the float32 values, to float64 rounding; infinite where there are fewer than K."""
+
+
+class NeighbourSearch:
+    """Looks training samples up.
+
+    Args:
+      training: at least one sample.
+    """
+
+    def __init__(self, training: Rows):
+        self.training = training
+        self._seeds = np.unique(np.linspace(0, training.n - 1, min(training.n, SEEDS)).astype(np.int64))
+        self._seed_rows = training.read(self._seeds)
+        self._center = self._seed_rows.mean(0, dtype=np.float64).astype(np.float32)
+        about = self._seed_rows - self._center
+        self.mean_square = 2 * float(np.einsum("nd,nd->", about, about, dtype=np.float64)) / len(about)
+        """2 tr Cov, the mean squared distance of two training samples, by the seeds."""
+        self._directions = _directions(about[:: -(-len(about) // 1024)], 2 * int(np.ceil(2 * np.sqrt(training.d))))
+
+    def __call__(
+        self,
+        queries: Float[np.ndarray, "B D"],
+        k: int,
+        *,
+        own: Int[np.ndarray, " B"] | None = None,
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> Neighbours:
+        """The k nearest of each.
+
+        Args:
+          queries: float32, finite.
+          own: the row that each query is itself, which does not count.
+          progress: wraps the parts of the training set.
+
+        Raises:
+          ValueError: queries of another dimension, or that are not finite.
+        """
+        queries = np.ascontiguousarray(queries, np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.training.d or not np.isfinite(queries).all():
+            raise ValueError(f"samples {list(queries.shape)}: expected finite values, D = {self.training.d} as in training")
+        squares = np.full((len(queries), k), np.inf)
+        rows = np.full((len(queries), k), -1, np.int64)
+        own = np.full(len(queries), -1, np.int64) if own is None else own
+        bounds, norms = self._coordinates(queries)
+        blocks = [slice(start, start + _TOGETHER) for start in range(0, len(queries), _TOGETHER)]
+        size = max(1, _CHUNK_BYTES // (4 * self.training.d))
+        parts = [self._seeds, *(np.arange(start, min(start + size, self.training.n)) for start in range(0, self.training.n, size))]
+        with one_thread_each():
+            for number, index in enumerate(progress(parts)):
+                some = self._seed_rows if number == 0 else self.training.read(index)
+                theirs, lengths = self._coordinates(some)
+                sides = np.concatenate([theirs, (theirs**2).sum(1, keepdims=True), np.ones((len(some), 1), np.float32)], axis=1)
+
+                def work(number: int) -> None:
+                    block = blocks[number]
+                    mine = bounds[block]
+                    left = np.concatenate([-2 * mine, np.ones((len(mine), 1), np.float32), (mine**2).sum(1, keepdims=True)], axis=1)
+                    for start in range(0, len(some), _AT_ONCE):  # noqa: B023
+                        part = slice(start, start + _AT_ONCE)
+                        margin = ROUNDING * (norms[block] + lengths[part].max())  # noqa: B023
+                        scores = left @ sides[part].T  # noqa: B023
+                        few = _likely(scores, k) if np.isinf(squares[block, -1]).any() else _NOTHING
+                        _improve(few, scores, margin, some[part], index[part], queries[block], own[block], squares[block], rows[block])  # noqa: B023
+
+                in_turn(len(blocks), work)
+        return Neighbours(rows, np.sqrt(squares))
+
+    def _coordinates(self, rows: Float[np.ndarray, "M D"]) -> tuple[Float[np.ndarray, "M k"], Float[np.ndarray, " M"]]:
+        """Coordinates whose distances bound those of the rows from below, and the rows' squared lengths, both about the centre."""
+        found, lengths = np.empty((len(rows), self._directions.shape[1] + 1), np.float32), np.empty(len(rows))
+        step = max(1, _CHUNK_BYTES // (4 * rows.shape[1]))
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            about = rows[part] - self._center
+            along = about @ self._directions
+            square = np.einsum("nd,nd->n", about, about, dtype=np.float64)
+            lengths[part], found[part, :-1] = square, along
+            found[part, -1] = np.sqrt(np.maximum(square - np.einsum("nd,nd->n", along, along, dtype=np.float64), 0))
+        return found, lengths
+
+
+def _directions(about: Float[np.ndarray, "S D"], count: int) -> Float[np.ndarray, "D k"]:
+    """The leading principal directions of some rows, orthonormal to float32's rounding."""
+    _, vectors = np.linalg.eigh(about @ about.T)
+    return np.ascontiguousarray(np.linalg.qr(about.T @ vectors[:, -min(count, *about.shape) :])[0])
+
+
+_NOTHING = np.zeros((0, 0), np.int64)
+
+
+def _likely(scores: Float[np.ndarray, "B M"], k: int) -> Int[np.ndarray, "B k"]:
+    """Where the k least lie: measured first, so that few others need be."""
+    count = min(2 * k, scores.shape[1])
+    return np.ascontiguousarray(np.argpartition(scores, count - 1, axis=1)[:, :count])
+
+
+@compiled
+def _improve(few, scores, margin, some, index, queries, own, squares, rows):  # type: ignore[no-untyped-def]  # noqa: PLR0913  # pragma: no cover
+    """Measure the pairs whose bound lies below the K-th square of a query, and keep the K least; `few` first."""
+    last = squares.shape[1] - 1
+    for i in range(scores.shape[0]):
+        for at in range(few.shape[1] if few.shape[0] else 0):
+            _insert(few[i, at], i, some, index, queries, own, squares, rows)
+        limit = squares[i, last] + margin[i]
+        for j in range(scores.shape[1]):
+            if scores[i, j] < limit:
+                _insert(j, i, some, index, queries, own, squares, rows)
+                limit = squares[i, last] + margin[i]
+
+
+@compiled
+def _insert(j, i, some, index, queries, own, squares, rows):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Keep row j of some among the nearest of query i, if it is one of them and not there yet."""
+    last, square = squares.shape[1] - 1, 0.0
+    one, other, worst = queries[i], some[j], squares[i, last]
+    for start in range(0, len(one), 64):
+        part = 0.0
+        for d in range(start, min(start + 64, len(one))):
+            away = np.float64(one[d]) - np.float64(other[d])
+            part += away * away
+        square += part
+        if square > worst:
+            return
+    row = index[j]
+    if row == own[i]:
+        return
+    at = 0
+    for place in range(last + 1):
+        if rows[i, place] == row:
+            return
+        at += squares[i, place] < square or (squares[i, place] == square and rows[i, place] >= 0 and rows[i, place] < row)
+    if at > last:
+        return
+    for place in range(last, at, -1):
+        squares[i, place], rows[i, place] = squares[i, place - 1], rows[i, place - 1]
+    squares[i, at], rows[i, at] = square, row
