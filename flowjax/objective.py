@@ -1,4 +1,4 @@
-"""What a velocity field is trained on: the CFM target, the oracle, or the oracle of a mini-batch; and the loss of each example."""
+"""The training objective of a velocity field: regression on the CFM target, the oracle, or the oracle of a mini-batch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,14 +25,14 @@ class Examples(NamedTuple):
     t: Float[Array, " B"]
     label: Int[Array, " B"] | None
     target: Float[Array, "B *shape"]
-    """What the velocity at x_t should be."""
+    """The velocity that the field should have at x_t."""
 
 
 class Losses(NamedTuple):
-    """What a batch says, example by example; float32."""
+    """Losses of a batch, example by example; float32."""
 
     loss: Float[Array, " B"]
-    """What is minimised: `squared`, and the cosine term if there is one."""
+    """The loss that is minimised: `squared`, and the cosine term if there is one."""
     squared: Float[Array, " B"]
     """Mean over the values of a sample of (v - target)²."""
     t: Float[Array, " B"]
@@ -83,11 +83,11 @@ class Objective:
         own_class: Int[Array, " B"] | None = None,
         oracle: Oracle | None = None,
     ) -> Examples:
-        """Draw noise and times for a batch, and say what its velocities should be.
+        """Draw noise and times for a batch, and compute its target velocities.
 
         Args:
-          x_1, label: samples, and what the model is told of each; `null_label` in a row: nothing.
-          null_label: which label that is.
+          x_1, label: samples, and the label that the model is given for each; `null_label` in a row: no class.
+          null_label: the label that stands for no class.
           own_class: the class of each sample, for "minibatch" where labels were dropped; None: `label` tells.
           oracle: of the whole data, for "oracle".
 
@@ -115,7 +115,7 @@ class Objective:
         return self.compare(field(examples.x_t, examples.t, examples.label), examples.target, examples.t)
 
     def compare(self, velocity: Float[Array, "B *shape"], target: Float[Array, "B *shape"], t: Float[Array, " B"]) -> Losses:
-        """The losses of velocities that are there already."""
+        """The losses of given velocities."""
         squared = squared_error(velocity, target)
         if self.cosine_weight == 0:
             return Losses(squared, squared, t)
@@ -138,7 +138,7 @@ def minibatch_velocity(
     classes: Int[Array, " M"] | None = None,
     label: Int[Array, " B"] | None = None,
 ) -> Float[Array, "B *shape"]:
-    """E[u_cond | x_t, samples]: the oracle of a few samples, among which is, once, the one that each query was made of.
+    """E[u_cond | x_t, samples]: the oracle of a few samples, which must hold the sample of each query exactly once.
 
     Its mean given x_t (and the label) is the marginal velocity of the whole data set if, given the samples, each of them (of that class)
     is equally likely to be the query's own: so for the batch itself, drawn with or without replacement, and for a batch together with

@@ -1,4 +1,4 @@
-"""Affine Gaussian probability paths: the time convention of the whole project lives here.
+"""Affine Gaussian probability paths. They define the time convention of the whole project.
 
 A path carries noise `x_0 ~ N(0, I)` to data `x_1` along the interpolant `x_t = α_t x_1 + σ_t x_0`.
 t = 0 is noise (σ = 1) and t = 1 is data (α = 1, σ = 0), everywhere.
@@ -28,7 +28,7 @@ def expand_like(coefficient: Array, x: Array) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Path(abc.ABC):
-    """Five functions of t, and what follows from them.
+    """An affine Gaussian path: five functions of t, and the quantities that follow from them.
 
     `alpha`, `sigma`, their time derivatives `alpha_dot`, `sigma_dot`, and `log_snr` = log(α² / σ²), with its inverse.
     Everything is computed in the dtype of t, in forms that keep full relative precision at both ends (σ near t = 1 is

@@ -1,4 +1,4 @@
-"""From noise to data along a velocity field, by diffrax's solvers; the way there, and the likelihood of where it ends."""
+"""Sampling along a velocity field, from noise to data, by diffrax's solvers; trajectories, and likelihoods of samples."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ ADAPTIVE = ("dopri5",)
 
 @dataclasses.dataclass(frozen=True)
 class Solver:
-    """How a velocity field is followed. Static under `jax.jit`.
+    """The solver of a velocity field's differential equation. Static under `jax.jit`.
 
     Attributes:
       name: euler, heun or midpoint take the grid's steps; dopri5 chooses its own, by an error estimate.
@@ -55,7 +55,7 @@ Program = TypeVar("Program", bound=Callable[..., Any])
 
 
 def checked_edges(t: ArrayLike) -> Float[Array, " T"]:
-    """The edges of a solver's steps in float32: checked where they are concrete; of traced ones only the number can be known."""
+    """The edges of a solver's steps in float32, validated where they are concrete. Of traced edges only the number is validated."""
     if isinstance(t, jax.core.Tracer):
         if t.ndim != 1 or len(t) < 2:
             raise ValueError(f"t has shape {t.shape}: expected the edges of at least one step, [T] with T >= 2")
@@ -64,7 +64,7 @@ def checked_edges(t: ArrayLike) -> Float[Array, " T"]:
 
 
 def _on_checked_edges(program: Program) -> Program:
-    """A jitted program of (field, x_0, t, ...) that is given checked edges; `__wrapped__` is the program."""
+    """A jitted program of (field, x_0, t, ...) that validates its edges first; `__wrapped__` is the program."""
 
     @functools.wraps(program)
     def run(field: Field, x_0: Any, t: Any, label: Any = None, *, solver: Solver = EULER) -> Any:
@@ -79,7 +79,7 @@ class Trajectory(NamedTuple):
     t: Float[Array, " T"]
     x: Float[Array, "T B *shape"]
     one_step: Float[Array, "T B *shape"]
-    """Where one Euler step from t to 1 leads, `x + (1 - t) u(x, t)`; at the last edge x itself."""
+    """The result of one Euler step from t to 1, `x + (1 - t) u(x, t)`; at the last edge x itself."""
 
 
 @_on_checked_edges
@@ -139,7 +139,7 @@ def _euler(field: Field, x: Array, start: Array, end: Array, label: Label) -> Ar
 
 
 def _solve(field: Callable[..., Any], x_0: Any, t: Array, label: Label, solver: Solver, saveat: diffrax.SaveAt) -> Any:
-    """What is saved on the way from t[0] to t[-1]."""
+    """The states that `saveat` names, from t[0] to t[-1]."""
     if len(t) == 1:
         return jax.tree.map(lambda leaf: leaf[None], x_0)
     adaptive = solver.name in ADAPTIVE
@@ -246,7 +246,7 @@ def in_batches(
 
     Args:
       program: takes x `[batch_size, *shape]` and its labels or None; the first axis of each of its results is the batch's.
-      mesh: devices that each batch is dealt to, over all its axes.
+      mesh: devices that each batch is distributed over, along all axes of the mesh.
 
     Raises:
       ValueError: batch_size below 1, or not a multiple of the mesh's devices.

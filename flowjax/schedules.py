@@ -15,7 +15,7 @@ Times = TypeVar("Times", float, np.ndarray, jax.Array)
 
 
 def checked_times(t: ArrayLike, name: str = "t", *, at_least: int = 1, one: bool = True, rising: bool = True) -> Float[np.ndarray, " T"]:
-    """A grid of times, as it is, if it is one.
+    """Validate a grid of times, and return it as an array.
 
     Args:
       t: `[T]`.
@@ -50,7 +50,7 @@ def checked_times(t: ArrayLike, name: str = "t", *, at_least: int = 1, one: bool
 
 
 def shown_time(t: float | None) -> str:
-    """A time in words: three decimals, and near an end of [0, 1] as many as tell it from that end; "none" for None."""
+    """A time as text: three decimals, and near an end of [0, 1] as many as distinguish it from that end; "none" for None."""
     if t is None:
         return "none"
     if 0 < t < 0.01:
@@ -106,7 +106,7 @@ def shift(t: Times, s: float) -> Times:
 
 @dataclasses.dataclass(frozen=True)
 class TimeDistribution:
-    """From which t are drawn in training: uniform or logit-normal, shifted, and restricted to a range. Static under `jax.jit`.
+    """The distribution of t in training: uniform or logit-normal, shifted, and restricted to a range. Static under `jax.jit`.
 
     Shifting adds log(s) to the logit of t, as `shift` does. The range conditions the distribution on t_min <= t <= t_max: within it the
     density keeps its shape, so a specialist for one stage is trained as a generalist is there.

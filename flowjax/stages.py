@@ -1,4 +1,4 @@
-"""The two stages of flow matching: where navigation turns into refinement, measured, predicted, and what to do with it."""
+"""The two stages of flow matching, navigation and refinement: the turning point between them, measured or predicted, and advice."""
 
 import dataclasses
 import itertools
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-EARLIEST, LATEST = 2.0**-70, 1 - 2.0**-16  # beyond them no crossing is looked for; the noise of the latter has 8 digits in float32
+EARLIEST, LATEST = 2.0**-70, 1 - 2.0**-16  # a crossing is searched between them; the noise of the latter has 8 digits in float32
 COARSE, RESOLVED = (
     np.log(2),
     np.log(1.25),
@@ -142,7 +142,7 @@ def _first_crossing(t: Float[np.ndarray, " T"], curves: Float[np.ndarray, "R T"]
 
 
 def bracketing_times(t: ArrayLike, top1_weight: ArrayLike, *, seed: int = 0) -> Float[np.ndarray, " A"]:
-    """The times at which to look next, until the crossing of ½ and its interval lie between times that are near one another.
+    """Times at which to measure next, until the crossing of ½ and its interval lie between neighbouring times that are close.
 
     Where a 95 % bootstrap interval begins before the first t above 0, or ends behind the last, the grid grows there by a factor of 4 in
     t / (1 - t), from 2^-70 to 1 - 2^-16 at most. Then steps that the interval touches are divided, if they are of more than a factor
@@ -152,7 +152,7 @@ def bracketing_times(t: ArrayLike, top1_weight: ArrayLike, *, seed: int = 0) -> 
       t, top1_weight, seed: as `turning_point_of_curve`.
 
     Returns:
-      `[A]`, rising, none of them among t, each a float32; empty where nothing is left to do.
+      `[A]`, rising, none of them among t, each a float32; empty where the grid is fine enough.
     """
     times, weights = checked_times(np.asarray(t, np.float64), one=False), np.asarray(top1_weight, np.float64)
     curves = np.concatenate([weights.mean(1)[None], _resampled(weights, seed)])
@@ -177,7 +177,7 @@ def bracketing_times(t: ArrayLike, top1_weight: ArrayLike, *, seed: int = 0) -> 
 
 
 def _as_float32(log_odds: Float[np.ndarray, " A"]) -> Float[np.ndarray, " A"]:
-    """The times, as an oracle sees them."""
+    """The times of these log odds, rounded to float32 as an oracle rounds them."""
     return expit(log_odds).astype(np.float32).astype(np.float64)
 
 

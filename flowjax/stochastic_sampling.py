@@ -1,4 +1,4 @@
-"""From noise to data along a stochastic differential equation with the marginals of a flow: noise that is added, and removed again."""
+"""Sampling along a stochastic differential equation that has the marginals of a flow: noise is added, and removed by later steps."""
 
 import functools
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def score_of_velocity(
 
 
 def check_diffusion(diffusion: str, scale: float) -> None:
-    """Raise a ValueError unless this is the form of a diffusion coefficient, and what multiplies it."""
+    """Raise a ValueError unless `diffusion` is the form of a diffusion coefficient and `scale` a factor of it."""
     if diffusion not in DIFFUSIONS:
         raise ValueError(f"diffusion = {diffusion!r}: expected one of {', '.join(DIFFUSIONS)}")
     if not 0 <= scale < float("inf"):

@@ -29,7 +29,7 @@ from kernels.posterior.api import run as posterior_program
 from kernels.posterior.distributed.sharded import QUERIES, SAMPLES, abstract_samples
 from kernels.posterior.pallas.tpu_blocks import LANES, Generation, default_blocks, parts_of
 from kernels.posterior.settings import default_block_sizes
-from kernels.posterior.types import Queries, Samples
+from kernels.posterior.types import CentredQueries, Queries, Samples
 from kernels.precision import check_precision
 from kernels.tpu_tools.compiler import devices_of, generation_of_topology, memory_of, without_tpu
 from kernels.tpu_tools.hlo import collectives
@@ -41,7 +41,7 @@ DTYPES = ("float32", "bfloat16", "uint8")
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What the compiler made of a pass. Figures are of one device (one core of v5p and v4 chips, whose device is two)."""
+    """Figures of a compiled pass, of one device (one core of v5p and v4 chips, whose device is two)."""
 
     topology: str
     useful_mxu: float
@@ -50,7 +50,7 @@ class Report:
     fills: int
     spills: int
     vmem_bytes: int
-    """Asked of the compiler."""
+    """VMEM of the kernel, spill slots included."""
     hbm_bytes_per_device: int
     """Arguments, results and temporaries."""
     data_reads: float
@@ -76,7 +76,7 @@ def compile_pass(
     sharded: bool = False,
     full: bool = True,
 ) -> Report:
-    """Compile one pass over `[n, d]` data for all of `queries`; `sharded`: with the samples dealt over all devices of the topology.
+    """Compile one pass over `[n, d]` data for all of `queries`; `sharded`: with the samples distributed over all devices of the topology.
 
     `LIBTPU_INIT_ARGS` must be set by `dump_to` before JAX loads libtpu, once in a process.
 
@@ -137,7 +137,7 @@ def compile_pass(
 
 
 def _text(compiled: jax.stages.Compiled, dump: Path) -> str:
-    """The compiled program. What libtpu says of programs with some copies of v6e jaxlib cannot read: then from the dump."""
+    """The text of the compiled program; from the dump where jaxlib cannot read libtpu's own, as for programs with some copies of v6e."""
     try:
         return compiled.as_text() or ""
     except jax.errors.JaxRuntimeError:
@@ -145,7 +145,7 @@ def _text(compiled: jax.stages.Compiled, dump: Path) -> str:
 
 
 def _bytes_read(copies: tuple[int | None, ...], *, block: int, per_tile: int, steps: int, data: int) -> int:
-    """Bytes that a pass copies from HBM: the data, and what else is copied in each step.
+    """Bytes that a pass copies from HBM: the data, and the other copies of each step.
 
     Args:
       copies: of a step, see `Schedule`.
@@ -166,11 +166,11 @@ def roofline(generation: Generation, flops: float, bytes_read: float) -> dict[st
 
 
 def _single(device: jax.Device, n: int, d: int, b: int, how: PosteriorSettings, dtype: str) -> jax.stages.Lowered:
-    """The kernel alone."""
+    """The kernel alone, on one device."""
     where = SingleDeviceSharding(device)
     x = _shape((b, d), jnp.float32)
     row, label = _shape((b,), jnp.float32), _shape((b,), jnp.int32)
-    queries = Queries(x=x, alpha=row, sigma=row, label=label, velocity_center=row, direction=x, curvature=row, offset=row)
+    queries = CentredQueries(x=x, alpha=row, sigma=row, label=label, velocity_center=row, direction=x, curvature=row, offset=row)
     samples = Samples(
         _shape((n, d), jnp.dtype(dtype)), _shape((d,), jnp.float32), _shape((n,), jnp.float32), None, None, _shape((), jnp.float32), False
     )
@@ -180,23 +180,23 @@ def _single(device: jax.Device, n: int, d: int, b: int, how: PosteriorSettings, 
 
 
 def _sharded(devices: Sequence[jax.Device], n: int, d: int, b: int, how: PosteriorSettings, dtype: str) -> jax.stages.Lowered:
-    """The whole of a pass on every device: queries, kernel, exact candidates, and the collectives by which the shards agree."""
+    """A whole pass on every device: queries, kernel, exact candidates, and the collectives that merge the shards."""
     mesh = Mesh(np.array(devices).reshape(-1, 1), (SAMPLES, QUERIES))
     everywhere = NamedSharding(mesh, P())
     x, alpha, sigma, label = (
         jax.ShapeDtypeStruct(shape, of, sharding=everywhere)
         for shape, of in (((b, d), jnp.float32), ((b,), jnp.float32), ((b,), jnp.float32), ((b,), jnp.int32))
     )
-    return posterior_program.lower(x, alpha, sigma, label, abstract_samples(n, (d,), jnp.dtype(dtype), mesh), how)
+    return posterior_program.lower(Queries(x, alpha, sigma, label), abstract_samples(n, (d,), jnp.dtype(dtype), mesh), how)
 
 
 def _shape(shape: tuple[int, ...], dtype: Any) -> Any:
-    """In place of an array: nothing is computed."""
+    """A shape that stands for an array: nothing is computed."""
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def _vmem(hlo: str) -> int:
-    """VMEM of the kernel, spill slots included, from its custom call; what it asked for, where only that is told."""
+    """VMEM of the kernel, spill slots included, from its custom call; the VMEM it requested where the call has only that."""
     for which in ("used_", ""):
         call = re.search(rf'%{KERNEL}\S* = .*?"{which}scoped_memory_configs":\[\{{"memory_space":"1","offset":"\d+","size":"(\d+)"', hlo)
         if call:
@@ -205,7 +205,7 @@ def _vmem(hlo: str) -> int:
 
 
 def dump_to(folder: str) -> None:
-    """Have libtpu, not loaded yet, write its schedules to `folder`; and keep it from looking for a TPU."""
+    """Make libtpu, which must not be loaded yet, write its schedules to `folder` and not search for a TPU."""
     os.environ["KERNELS_AOT_DUMP"] = folder
     os.environ["LIBTPU_INIT_ARGS"] = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {DUMP_FLAGS.format(folder=folder)}".strip()
     without_tpu()
@@ -217,7 +217,7 @@ _D = flags.DEFINE_integer("d", 4096, "numbers in a sample")
 _QUERIES = flags.DEFINE_integer("queries", 1024, "queries in a pass")
 _PRECISION = flags.DEFINE_string("precision", "default", "highest, high or default")
 _DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of the data: float32, bfloat16 or uint8")
-_SHARDED = flags.DEFINE_bool("sharded", False, "deal the samples over all devices of the slice")
+_SHARDED = flags.DEFINE_bool("sharded", False, "distribute the samples over all devices of the slice")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,13 +1,14 @@
-"""How fast is it, and how fast is everything else? One run: the same arrays, threads and minutes for all.
+"""Benchmark of every implementation beside NumPy, PyTorch, tokamax and KeOps: one run, the same arrays and threads for all.
 
     python -m kernels.bench                                          # synthetic data, a minute; extra `bench` for PyTorch and tokamax
     python -m kernels.bench --data=fashion_mnist --sweep=50          # apt-get install dataset-fashion-mnist
     python -m kernels.bench --data=latents.npy --t=0.1,0.5,0.9 --growth
-    python -m kernels.bench --workloads=all                          # what people compute, beside PyTorch, each in its own process
+    python -m kernels.bench --workloads=all                          # workloads of typical users beside PyTorch, each in its own process
+    python -m kernels.bench --paths=50 --queries=256 --data=fashion_mnist    # whole paths: all times at once beside a pass for each
 
 Every implementation here, NumPy, PyTorch's dense softmax and attention, tokamax and KeOps compute the velocity of rectified flow for
-queries from the path. Repeats are interleaved, so that a busy machine slows all alike; medians count, after a first call, timed apart.
-Share is of the machine's sgemm rate: the fastest library's time for the two matmuls of a pass, measured between the others. Writes
+queries from the path. Repeats are interleaved, so that a busy machine slows all alike. Medians count; the first call is timed apart.
+The share is of the machine's sgemm rate: the fastest library's time for the two matmuls of a pass, measured in the same turns. Writes
 bench.csv, bench.png and bench.svg to --workdir.
 """
 
@@ -21,13 +22,14 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from kernels.benchmark.competitors import DEFAULT, PEERS, PYTORCH, ours
-from kernels.benchmark.runner import PairedScores, exponents, figure, growth, load, swept, table, write
+from kernels.benchmark import paths
+from kernels.benchmark.competitors import COMPETITORS, DEFAULT, PYTORCH, ours
+from kernels.benchmark.runner import Comparison, exponents, figure, growth, load, swept, table, write
 from kernels.benchmark.workloads import SMALL, TABLE, WORKLOADS, compare
 
 
 def pin(threads: int) -> None:
-    """Start again on so many of the cores, unless this process is there already: every library looks once, when it is loaded."""
+    """Restart this process on `threads` cores, unless it has no more: a library counts the cores once, when it is loaded."""
     cores = sorted(os.sched_getaffinity(0))
     if not 1 <= threads <= len(cores):
         raise ValueError(f"threads={threads}: expected 1 to {len(cores)}, the cores of this process")
@@ -50,7 +52,8 @@ _SWEEP = flags.DEFINE_integer("sweep", 0, "also sum over so many evenly spaced t
 _GROWTH = flags.DEFINE_bool("growth", False, "also time synthetic data against N and D, and fit exponents")
 _GROWTH_N = flags.DEFINE_list("growth_n", ["1000", "4000", "16000", "60000"], "sizes for --growth")
 _GROWTH_D = flags.DEFINE_list("growth_d", ["64", "256", "784", "3072"], "sizes for --growth")
-_WORKLOADS = flags.DEFINE_enum("workloads", None, ["all", "small"], "instead: what people compute, beside PyTorch")
+_WORKLOADS = flags.DEFINE_enum("workloads", None, ["all", "small"], "measure workloads of typical users beside PyTorch instead")
+_PATHS = flags.DEFINE_integer("paths", 0, "measure whole paths of --queries pairs at so many times beside PyTorch instead")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/bench", "folder of bench.csv and the figure, which are replaced")
 
 
@@ -69,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run_workloads(folder: Path) -> None:
-    """The table of workloads, into workloads.json."""
+    """Measure the workloads, print a line each, and write workloads.json."""
     folder.mkdir(parents=True, exist_ok=True)
     file, rows = folder / "workloads.json", dict[str, Any]()
     for row in compare(WORKLOADS if _WORKLOADS.value == "all" else SMALL, max(1, _REPEATS.value // 3), print):
@@ -83,10 +86,25 @@ def run_workloads(folder: Path) -> None:
     print(f"\nTable: {file.resolve()}")
 
 
+def run_paths(folder: Path) -> None:
+    """Measure whole paths, print a line for each way, and write paths.json."""
+    data = load(_DATA.value, _N.value, _D.value)
+    rows = {row["way"]: row for row in paths.compare(data, _QUERIES.value, _PATHS.value, max(1, _REPEATS.value // 3))}
+    for way, row in rows.items():
+        print(f"{way:24} {row['seconds']:8.2f} s   {row['of_logits']:5.1f} x   {row['of_pass']:5.1f} x   error {row['error']:.1e}")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "paths.json"
+    file.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "columns": paths.TABLE, "rows": rows}, indent=1) + "\n")
+    print(f"\nTable: {file.resolve()}")
+
+
 def run(folder: Path) -> None:
-    """All that the flags ask for."""
+    """Measure everything that the flags ask for."""
     if _WORKLOADS.value:
         run_workloads(folder)
+        return
+    if _PATHS.value:
+        run_paths(folder)
         return
     times = [_number(t, "t") for t in _T.value]
     for name, value in (("n", _N.value), ("d", _D.value), ("queries", _QUERIES.value), ("repeats", _REPEATS.value)):
@@ -96,7 +114,7 @@ def run(folder: Path) -> None:
         raise ValueError(f"t={','.join(_T.value)}: expected times between 0 and 1, neither included")
     sizes = [[int(_number(v, "growth")) for v in flag.value] for flag in (_GROWTH_N, _GROWTH_D)]
     pin(_THREADS.value or len(os.sched_getaffinity(0)))
-    known = [*ours(), *PEERS]
+    known = [*ours(), *COMPETITORS]
     names = _ONLY.value or known
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -106,14 +124,14 @@ def run(folder: Path) -> None:
     load_average = Path("/proc/loadavg").read_text().split()[0] if Path("/proc/loadavg").exists() else "unknown"
     title = f"{_DATA.value}, {data.shape[0]:,} x {data.shape[1]:,}, {_QUERIES.value} queries"
     print(f"{title}, {len(os.sched_getaffinity(0))} cores, load average {load_average}; medians of {_REPEATS.value}, interleaved")
-    contest = PairedScores(data, names, print)
+    comparison = Comparison(data, names, print)
     rows = []
     for t in times:
-        rows += contest.at(t, _QUERIES.value, _REPEATS.value, part="t")
+        rows += comparison.at(t, _QUERIES.value, _REPEATS.value, part="t")
         write(rows, folder)
-        print(table(rows[-len(contest.calls) - 1 :]), flush=True)
+        print(table(rows[-len(comparison.calls) - 1 :]), flush=True)
     for t in np.linspace(0.01, 0.99, _SWEEP.value) if _SWEEP.value else ():
-        rows += contest.at(t, _QUERIES.value, 1, part="sweep", exact=False)
+        rows += comparison.at(t, _QUERIES.value, 1, part="sweep", exact=False)
     if _SWEEP.value:
         print(f"\nA sweep of {_SWEEP.value} t in [0.01, 0.99], seconds:")
         print("\n".join(f"  {name:18} {seconds:.2f}" for name, seconds in swept(rows).items()), flush=True)

@@ -1,4 +1,4 @@
-"""Which sample a noisy query condenses onto, and when: what `flowjax.analysis.turning_point` predicts from, where (1) is derived."""
+"""Condensation of noisy queries onto samples: the thresholds from which `flowjax.analysis.turning_point` predicts; (1) is derived there."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ BLOCK_ELEMENTS = 2**24  # float32 elements at work at once, 64 MiB
 def condensation_thresholds(
     data: ArrayLike, labels: ArrayLike | None = None, *, num_queries: int = 512, seed: int = 0, queries: np.ndarray | None = None
 ) -> Float[np.ndarray, " Q"]:
-    """The thresholds ρ* of `predict_turning_point_from_data`: the empirical law of the α/σ at which a query finds its own sample.
+    """The thresholds ρ* of `predict_turning_point_from_data`: the α/σ from which on a query's own sample has the largest weight.
 
     Rows that are equal (and of one class, if there are labels) count as one sample of multiplicity c, which beats another iff
     `ε + log(c_j / c_i) > 0`; the threshold is then the largest ρ at which any sample draws level.
@@ -54,7 +54,7 @@ class Pairs(NamedTuple):
 def competitions(
     data: ArrayLike, labels: ArrayLike | None, queries: np.ndarray | None, *, num_queries: int, seed: int
 ) -> Iterator[tuple[np.ndarray, Iterator[Pairs]]]:
-    """Which of the queries, and what competes with their own samples, block by block; the queries as `condensation_thresholds` has them."""
+    """Groups of queries, each with the samples that compete with their own, block by block; queries as in `condensation_thresholds`."""
     rows = as_rows(data)
     classes = checked_labels(labels, len(rows))
     first, counts, group = _distinct(rows, classes)
@@ -83,7 +83,7 @@ def checked_labels(labels: ArrayLike | None, n: int) -> np.ndarray:
 
 
 def _distinct(rows: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where each distinct (row, class) stands first, how often it occurs, and which of them each row is."""
+    """Index of the first occurrence of each distinct (row, class), its multiplicity, and the distinct row of each row."""
     seen: dict[tuple[bytes, int], int] = {}
     # + 0 turns -0.0, which differs in its bytes only, into 0.0.
     group = np.array([seen.setdefault(((row + 0).tobytes(), int(label)), len(seen)) for row, label in zip(rows, classes, strict=True)])

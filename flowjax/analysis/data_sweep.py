@@ -25,7 +25,7 @@ from flowjax.runtime.watchdog import Watchdog
 from kernels.posterior.distributed.sharded import QUERIES, SAMPLES
 
 Samples = DataSet | DistributedDataSet
-"""In the memory of one process, or dealt over several."""
+"""In the memory of one process, or distributed over several."""
 SETTLED = 0.9
 """The weight at which the likeliest sample counts as the only one."""
 

@@ -1,4 +1,4 @@
-"""When a sample is decided: how much of its layout and of its details the one-step predictions along a run have settled."""
+"""Decision times: the t at which the layout and the details of a sample are decided, by one-step predictions along its trajectory."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ LAYOUT = 0.25
 
 
 class Settling(NamedTuple):
-    """Shares in [.., 1] for each t and sample: 0 as far from where the run ends as at t = 0, 1 there."""
+    """Share of the way to the final sample, for each t and sample: 0 at the prediction of t = 0, 1 at the final sample."""
 
     layout: Float[np.ndarray, "T B"]
     details: Float[np.ndarray, "T B"]
@@ -59,7 +59,7 @@ class Settled(NamedTuple):
 def settled_at(
     t: Float[np.ndarray, " T"], share: Float[np.ndarray, "T B"], level: float, *, seed: int = 0, num_bootstrap: int = 1000
 ) -> Settled:
-    """Where the mean over samples crosses a level for good, linearly interpolated in t.
+    """The t after which the mean over samples stays above a level, linearly interpolated.
 
     Raises:
       ValueError: a level outside (0, 1); times that do not rise in [0, 1].

@@ -1,4 +1,4 @@
-"""Hybrid sampling: along the oracle until t_switch, then along a model; and how much of the training set comes back."""
+"""Hybrid sampling: along the oracle until t_switch, then along a model; and the share of training samples that it reproduces."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class Hybrid(NamedTuple):
     t_switch: Float[np.ndarray, " S"]
     samples: Float[np.ndarray, "S B *shape"]
     ends: Float[np.ndarray, "B *shape"]
-    """Where the oracle alone arrives."""
+    """Samples of the oracle alone."""
 
 
 def checked_switches(t_switch: ArrayLike) -> Float[np.ndarray, " S"]:
@@ -75,9 +75,9 @@ def hybrid_samples(
     followed = batched(lambda x, y: jnp.moveaxis(states(oracle, x, grid, y, solver=solver), 1, 0), x_0)
 
     def at(switch: float) -> np.ndarray:
-        done = int(np.searchsorted(grid[:-1], np.float32(switch)))  # steps, over which nothing moves any more: one program for all
+        done = int(np.searchsorted(grid[:-1], np.float32(switch)))  # the oracle's steps: no velocity, one program for all
         edges, field = grid.copy(), staged([_STILL, model], [switch])
-        if done:  # a solver may look at the end of the last of them, where the model begins: that step is all but none
+        if done:  # a solver may evaluate the end of the last of these steps, where the model begins: that step is nearly empty
             edges[done - 1] = grid[done] - _SHORT
         return batched(lambda x, y: sample(field, x, edges, y, solver=solver), followed[:, done])
 
@@ -86,19 +86,19 @@ def hybrid_samples(
 
 
 _STILL: Field = jax.tree_util.Partial(lambda x, t, label: jnp.zeros_like(x))
-"""The field in which nothing moves: over the steps that the oracle has made."""
+"""The velocity 0, over the steps that the oracle has made."""
 _SHORT = np.float32(1e-5)
 
 
 class Memorized(NamedTuple):
-    """What of the training set comes back, for each t_switch."""
+    """Reproduction of the training set by samples of each t_switch."""
 
     copies: Bool[np.ndarray, "S B"]
     """Whether each sample is a copy: `Nearest.copies`."""
     nearest: Float[np.ndarray, "S B"]
     """Distance to the nearest training sample, over the mean distance of held-out samples from theirs: 1 is as far as unseen data."""
     own: Float[np.ndarray, "S B"]
-    """The same to the training sample at which the oracle, followed to the end, arrives."""
+    """The same distance to the training sample at which the oracle, followed to the end, arrives."""
     row: Int[np.ndarray, "S B"]
     """The nearest training sample."""
     own_row: Int[np.ndarray, " B"]

@@ -1,4 +1,4 @@
-"""What a data set looks like before anything is trained on it, and what people get wrong."""
+"""Inspection of a data set before training: ranges, statistics, duplicates, and warnings of frequent mistakes."""
 
 import dataclasses
 import hashlib
@@ -12,16 +12,16 @@ from flowjax.data.records import Progress, Records
 
 NEAR = 0.02
 """Samples nearer than this share of 2 tr Cov, the mean squared distance of two samples, are near duplicates: a seventh of the distance."""
-SD_VAE_STD = 1 / 0.18215  # what the convention's multiplier is the inverse of
+SD_VAE_STD = 1 / 0.18215  # the inverse of Stable Diffusion's multiplier
 FAR_FROM_1 = 20
 """Above this standard deviation, or with all values below its inverse, values are not scaled for a model."""
 _BLOCK_BYTES = 2**25
-_GLANCED_VALUES = 2**22  # values of samples that each binary looks at
+_GLANCED_VALUES = 2**22  # values of samples that each binary inspects
 
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What was found. All values are a model's, after normalisation; statistics are over all samples."""
+    """Statistics and findings of an inspection. Values are those a model sees, after normalisation; statistics are over all samples."""
 
     n: int
     shape: tuple[int, ...]
@@ -40,20 +40,20 @@ class Inspection:
     class_counts: Int[np.ndarray, " K"] | None
     """How many samples each of them has."""
     classes_chosen: bool
-    """Whether only some classes were asked for, so that the others are empty rightly."""
+    """Whether only some classes were selected, so that the others are empty by choice."""
     duplicates: int
     """Samples that repeat an earlier one exactly."""
     duplicates_across_classes: int
-    """Those of them whose label is another than the earlier one's."""
+    """Duplicates whose label differs from the earlier sample's."""
     digest: str
-    """SHA-256 of the samples, in whatever order, container and classes they lie."""
+    """SHA-256 of the samples, the same for any order, container and classes."""
     eigenvalues: Float[np.ndarray, " E"]
-    """Of the covariance of `compared` samples, falling."""
+    """Eigenvalues of the covariance of `compared` samples, falling."""
     compared: int
     nearest: Float[np.ndarray, " Q"]
     """Squared distance of some samples to the nearest other that is not equal, over 2 tr Cov."""
     nearest_pairs: Int[np.ndarray, "Q 2"]
-    """The samples in question, and those nearest to them."""
+    """The samples of `nearest`, and the nearest sample of each."""
 
     @property
     def d(self) -> int:
@@ -80,12 +80,12 @@ class Inspection:
 
     @property
     def near_duplicates(self) -> float:
-        """The share of the samples looked at that have another within `NEAR`."""
+        """The share of the compared samples that have another within `NEAR`."""
         return float(np.mean(self.nearest < NEAR)) if len(self.nearest) else 0.0
 
     @property
     def warnings(self) -> list[str]:
-        """What is likely to be wrong, each in one sentence with the remedy."""
+        """Likely mistakes, each in one sentence with the remedy."""
         return [text for text in (*self._of_values(), *self._of_labels(), *self._of_samples()) if text]
 
     def _of_values(self) -> list[str]:
@@ -144,7 +144,7 @@ class Inspection:
         return found
 
     def _scale(self) -> str:
-        """What values far from [-1, 1] are likely to be, and the remedy."""
+        """The likely kind of values far from [-1, 1], and the remedy."""
         if self.low >= 0 and self.high <= 255:
             return ", grey levels as they are: store them as uint8, which is scaled to [-1, 1], or set normalize=0-255"
         if self.low >= -128 and self.high <= 127 and np.dtype(self.stored_dtype).kind in "bui":
@@ -173,8 +173,8 @@ def inspect(
     """Reads all samples once for ranges, statistics and exact duplicates, and some of them for spectrum and near duplicates.
 
     Args:
-      max_compared: samples that enter the spectrum, and among which neighbours are looked for.
-      num_queries: samples whose nearest neighbour is looked for.
+      max_compared: samples that enter the spectrum, and among which nearest neighbours are searched.
+      num_queries: samples whose nearest neighbour is searched.
       seed: of both draws.
 
     Raises:
@@ -194,9 +194,9 @@ def inspect(
 
 
 def glance(records: Records) -> list[str]:
-    """What is likely to be wrong, by some samples that are evenly spread: what each binary says of its data before it begins.
+    """Warnings from some evenly spread samples, which each binary prints before it begins.
 
-    Of `Inspection.warnings` those of values and of labels; duplicates are looked for by `inspect` alone.
+    They are those of `Inspection.warnings` about values and labels; only `inspect` searches for duplicates.
 
     Raises:
       ValueError: NaN or infinity in one of those samples.
@@ -208,7 +208,7 @@ def glance(records: Records) -> list[str]:
 
 
 def value_scale(records: Records, found: Inspection) -> str:
-    """What the values were taken for, whether that is a guess, and how to set another."""
+    """The scale that the values were taken to have, whether it was guessed, and the setting of another."""
     dtype, formula = records.rows.dtype, records.normalization.formula
     if not found.as_stored:
         return f"stored as {dtype}, scaled by {formula}; normalize=none leaves them as they are"
@@ -227,7 +227,7 @@ def value_scale(records: Records, found: Inspection) -> str:
 
 
 def layout(records: Records) -> str:
-    """Which axes the samples were taken to have, whether that is a guess, and how to set another."""
+    """The axes that the samples were taken to have, whether they were guessed, and the setting of others."""
     shape, set_to = records.shape, records.provenance.get("layout")
     if len(shape) != 3:
         return {1: "vectors", 2: "[H, W]"}.get(len(shape), f"{len(shape)} axes, whose meaning is not used")
@@ -242,7 +242,7 @@ def _looks_channels_first(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and (shape[1] == shape[2] > shape[0] or (shape[0] in (1, 3) and min(shape[1:]) > 8))
 
 
-# Its parameters are what the two callers find in their own ways.
+# Its parameters are the statistics that its two callers compute differently.
 def _found(
     records: Records, read: "_Read", eigenvalues: np.ndarray, compared: int, nearest: np.ndarray, nearest_pairs: np.ndarray
 ) -> Inspection:
@@ -271,7 +271,7 @@ def _found(
 
 
 class _Read(NamedTuple):
-    """What one pass over all samples finds: see `Inspection`."""
+    """Results of one pass over all samples; see `Inspection`."""
 
     low: float
     high: float
@@ -338,7 +338,7 @@ def _nearest(
     norms = np.einsum("nd,nd->n", centred, centred, dtype=np.float64)
     squares = norms[queries, None] - 2 * (centred[queries] @ centred.T) + norms
     squares[np.arange(len(queries)), queries] = np.inf
-    # What is expanded is right to rounding only: the nearest few are measured from differences.
+    # Expanded distances are right to rounding only: those of the nearest few are computed anew from differences.
     few = np.argpartition(squares, min(8, len(rows) - 1) - 1, axis=1)[:, : min(8, len(rows) - 1)]
     exact = np.stack([np.sum((rows[few[:, k]].astype(np.float64) - rows[queries]) ** 2, axis=1) for k in range(few.shape[1])], 1)
     best = exact.argmin(1)

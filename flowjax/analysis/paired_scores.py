@@ -1,4 +1,4 @@
-"""Which setting of a sweep is best, and how far from it another one lands: over seeds that all settings share."""
+"""Scores of the settings of a sweep, compared over seeds that all settings share: the best setting, and regrets."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from flowjax.analysis.statistics import Interval, mean_interval
 
 @dataclasses.dataclass(frozen=True)
 class PairedScores:
-    """Scores of settings, less being better.
+    """Scores of settings on seeds; lower is better.
 
     Attributes:
       scores: `[settings, seeds]`, above 0; a seed means the same noise for every setting, so that differences are paired.
@@ -28,7 +28,7 @@ class PairedScores:
 
     @property
     def best(self) -> int:
-        """The setting of the least mean."""
+        """The setting with the lowest mean."""
         return int(self.scores.mean(1).argmin())
 
     def score(self, setting: int) -> Interval:
@@ -47,8 +47,8 @@ class PairedScores:
     def regret(self, setting: int) -> Interval:
         """How much worse than the best a setting is, as a share of the best's score.
 
-        On each seed the best is the one of the other seeds: chosen and measured on the same ones it would seem better than it is. So a
-        setting that is as good as any can come out below 0.
+        On each seed the best setting is chosen on the other seeds: chosen and measured on one seed it would seem better than it is. So the
+        regret of the best setting can come out below 0.
         """
         count = self.scores.shape[1]
         rivals = [int(np.delete(self.scores, seed, axis=1).mean(1).argmin()) for seed in range(count)]
@@ -56,7 +56,7 @@ class PairedScores:
 
 
 def percent(share: Interval) -> str:
-    """A share with its interval, in words."""
+    """A share with its interval, as text."""
     return f"{share.value:+.1%}, 95 %: {share.low:+.1%} to {share.high:+.1%}"
 
 

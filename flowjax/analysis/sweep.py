@@ -1,4 +1,4 @@
-"""An oracle followed through time: the same pairs of noise and data at every t, and what the posterior says of each."""
+"""The sweep of an oracle through time: moments of the posterior at the same pairs of noise and data for every t."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ from flowjax.runtime.watchdog import Watchdog
 from flowjax.schedules import checked_times
 
 AT_ONCE = 4096
-"""Queries that the oracle is asked together."""
+"""Queries in one call of the oracle."""
 COLUMNS = ("top1_weight", "cfm_gap", "monte_carlo_gap", "entropy", "effective_samples")
 """What a sweep keeps for each pair and t: fields of `flowjax.oracle.along_path.PathOutput`."""
 
@@ -73,14 +73,14 @@ def draw_pairs(
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What a sweep found."""
+    """Results of a sweep."""
 
     columns: dict[str, Float[np.ndarray, "T Q"]]
     """`COLUMNS` of every pair at every t, float64."""
     x_t: Float[np.ndarray, "K T *shape"]
     """The queries of the first K pairs."""
     one_step: Float[np.ndarray, "K T *shape"]
-    """Where one Euler step from t to 1 along the oracle leads: `x_t + (1 - t) u*(x_t, t)`. For rectified flow that is E[x_1 | x_t]: the
+    """The result of one Euler step from t to 1 along the oracle: `x_t + (1 - t) u*(x_t, t)`. For rectified flow that is E[x_1 | x_t]: the
     mean of the class, or of all, at t = 0, a single sample late (arXiv 2512.02826, finding 4)."""
 
 

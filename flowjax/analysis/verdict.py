@@ -1,10 +1,10 @@
-"""What an experiment says of a finding: one of four things, and why."""
+"""Verdict of an experiment on a finding: one of four outcomes, and the reason."""
 
 import dataclasses
 from typing import Literal
 
 PREDICTED_WITHIN = 0.08
-"""By how much of it a turning point may be missed by its prediction."""
+"""Largest relative error of a predicted turning point that counts as agreement."""
 Outcome = Literal["reproduced", "partly", "not on this data", "model too weak"]
 
 

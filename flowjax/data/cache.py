@@ -1,4 +1,4 @@
-"""What is made of data once, and kept for later runs: folders named by a digest of what they are made of."""
+"""A cache of derived data, kept for later runs: folders named by a digest of their inputs."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def cached(directory: str | os.PathLike, name: str, key: Mapping[str, Any], make
     Args:
       directory: where such folders are kept; "" is ~/.cache/flowjax.
       name: the first part of the folder's name.
-      key: plain JSON values that say what it is made of; its hash is the second part.
+      key: plain JSON values that identify the inputs; their hash is the second part.
       make: fills a new, empty folder.
 
     Raises:

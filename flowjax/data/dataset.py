@@ -31,7 +31,7 @@ class Rows(Protocol):
 
 
 class SampleSet:
-    """What every set of N samples can say of itself, whether it is held in memory or lies on disk."""
+    """Sizes and labels of N samples, whether they are in memory or on disk."""
 
     name: str
     labels: np.ndarray | None
@@ -83,7 +83,7 @@ class DataSet(SampleSet):
     """A finite set of samples x_1^(i), i = 1..N, held in memory.
 
     Attributes:
-      name: what a reader calls it, for titles.
+      name: for titles.
       data: `[N, *shape]` float32 or bfloat16, finite, N >= 1 and D = Π shape >= 1.
       labels: `[N]` int32 >= 0, or None. Any integer dtype is taken and kept as int32.
       class_names: one for each label 0..num_classes - 1, or None.
@@ -149,7 +149,7 @@ def _check_data(name: str, data: np.ndarray) -> None:
     if data.ndim < 2 or data.size == 0:
         raise ValueError(f"{name}: data have shape {data.shape}, expected [N, *shape] with at least one sample of at least one value")
     step = max(1, 2**26 // (data.size // len(data)))
-    for start in range(0, len(data), step):  # by blocks: no mask of the size of the data
+    for start in range(0, len(data), step):  # in blocks, so that no mask is as large as the data
         finite = np.isfinite(data[start : start + step])
         if not finite.all():
             first = tuple(int(i) for i in np.unravel_index(np.argmin(finite), finite.shape))

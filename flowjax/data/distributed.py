@@ -1,4 +1,4 @@
-"""A data set dealt over the processes of a job: each holds its own rows alone, and learns of the others' what all must know."""
+"""A data set distributed over the processes of a job: each holds its own rows, and the statistics of all rows."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class DistributedDataSet(SampleSet):
 
     Args:
       records: the samples as stored.
-      mesh: of devices, to which the samples are dealt (`kernels.posterior.distributed.sharded`).
+      mesh: of devices, over which the samples are distributed (`kernels.posterior.distributed.sharded`).
       flips, dtype: as in `Records.load`.
       heldout: a share and a seed: only the samples that `DataSet.split` would train on.
 
@@ -59,20 +59,20 @@ class DistributedDataSet(SampleSet):
         }
 
     @property
-    def data(self) -> "DealtRows":
-        """The N samples, whoever holds them."""
-        return DealtRows(self._load, (len(self._rows), *self._records.shape), self.own.data.dtype)
+    def data(self) -> "StoredRows":
+        """The N samples, read from the source."""
+        return StoredRows(self._load, (len(self._rows), *self._records.shape), self.own.data.dtype)
 
-    def _kept(self) -> "DealtRows":
+    def _kept(self) -> "StoredRows":
         return self.data
 
     @property
     def digest(self) -> str:
-        """As that of a `DataSet`."""
+        """The digest of a `DataSet` of the same samples."""
         return digest_of(self._digests)
 
     def sharded(self, *, by_class: bool) -> Sharded:
-        """The distinct samples on the devices of the mesh, with how often each is there; a row of its own for each class, if by class."""
+        """The distinct samples on the devices of the mesh, with multiplicities; by class: equal samples of two stay apart."""
         keys = self._digests
         if by_class:
             assert self.labels is not None
@@ -110,7 +110,7 @@ class DistributedDataSet(SampleSet):
         return whole
 
 
-class DealtRows:
+class StoredRows:
     """The rows of a `DistributedDataSet`, read from where they are stored when asked for; as `flowjax.data.dataset.Rows`."""
 
     def __init__(self, load: Callable[[np.ndarray], DataSet], shape: tuple[int, ...], dtype: np.dtype):

@@ -1,4 +1,4 @@
-"""What turns images into latents and back: the protocol, and the linear autoencoder that every data set can have."""
+"""Encoders between images and latents: the protocol, and a linear autoencoder that can be fitted to any data set."""
 
 import hashlib
 import pathlib
@@ -26,7 +26,7 @@ class Encoder(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What names it, in plain JSON values."""
+        """Plain JSON values that identify the encoder."""
 
     def encode(self, images: Float[Array, "B H W C"]) -> Float[Array, "B h w c"]:
         """Latents of images in the model's values ([-1, 1] for 8-bit images), float32; jitted by the caller."""
@@ -35,7 +35,7 @@ class Encoder(Protocol):
         """The images of un-normalised latents; jitted by the caller."""
 
     def save(self, folder: pathlib.Path) -> None:
-        """Leaves beside the latents what `decode` will need; it may be nothing."""
+        """Writes the files that `decode` needs, if any, beside the latents."""
 
 
 class PatchPca:
@@ -111,7 +111,7 @@ class PatchPca:
 
     @classmethod
     def load(cls, folder: pathlib.Path) -> "PatchPca":
-        """What `save` left in a folder."""
+        """The encoder that `save` wrote to a folder."""
         held = read_safetensors(folder / cls.FILE)
         return cls(held["mean"], held["basis"], held["explained"], int(held["patch"][0]), int(held["channels_in"][0]))
 

@@ -101,7 +101,7 @@ def encode_records(
 
 
 def _begin(root: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """Claims the folder for these settings, or finds that it was."""
+    """Claims the folder for these settings; a ValueError if it belongs to others."""
     manifest = root / ENCODING
     if manifest.exists():
         earlier = latents.read_encoding(root)["settings"]

@@ -1,4 +1,4 @@
-"""Labels as people keep them, as integers: numbers of any dtype, one-hot rows, names; in arrays, text and CSV files."""
+"""Labels as integers, from numbers of any dtype, one-hot rows or names, in arrays, text and CSV files."""
 
 import csv
 import io
@@ -9,11 +9,11 @@ import ml_dtypes
 import numpy as np
 
 LABEL_NAMES = ("labels", "label", "y", "targets", "target", "classes", "class")
-"""What arrays of labels, and columns of CSV files, are called."""
+"""Usual names of arrays and CSV columns that hold labels."""
 TEXT_SUFFIXES = (".txt", ".csv", ".tsv")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 ROW_NUMBERS = ("", "id", "index", "idx")
-"""What columns that number the rows are called."""
+"""Usual names of columns that number the rows."""
 NAME_IT = "--config.data.label_array"
 
 
@@ -46,7 +46,7 @@ def as_labels(values: np.ndarray, n: int, origin: str) -> tuple[np.ndarray, tupl
 
 
 def mapping_in_words(values: np.ndarray, class_names: tuple[str, ...] | None) -> str:
-    """How `as_labels` numbered some values, for the one whose labels they are."""
+    """A sentence on how `as_labels` numbered some values, for the user."""
     if class_names is None:
         return "whole numbers, as they are"
     if values.dtype.kind not in "US" and values.ndim == 2 and 1 not in values.shape:
@@ -145,7 +145,7 @@ def _table(path: pathlib.Path, text: str) -> list[list[str]]:
 
 
 def _column(path: pathlib.Path, header: list[str], width: int, column: str) -> int:
-    """Which column holds the labels."""
+    """The number of the column that holds the labels."""
     if column and column in header:
         return header.index(column)
     if column.isdecimal() and int(column) < width:
@@ -160,7 +160,7 @@ def _column(path: pathlib.Path, header: list[str], width: int, column: str) -> i
 
 
 def _check_number(path: pathlib.Path, found: list[str], header: str | None, n: int) -> None:
-    """A ValueError if there are not n labels, counting a line of names that is none, and not one that is."""
+    """A ValueError unless there are n labels, with or without the first line, which may be a header."""
     numbers = [bool(_NUMBER.fullmatch(label)) for label in found]
     if header is not None and (header in found or _NUMBER.fullmatch(header)):
         raise ValueError(f"{path}: holds {len(found) + 1} labels, expected {n}, one for each sample")

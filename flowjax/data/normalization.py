@@ -1,4 +1,4 @@
-"""How values on disk become the ones that a model sees."""
+"""Normalisation: from values on disk to the values that a model sees."""
 
 import dataclasses
 from typing import Any
@@ -10,13 +10,13 @@ import numpy as np
 class Normalization:
     """`x = (stored - mean) / std * multiplier`, LightningDiT's form, which uint8 images take too.
 
-    Called on a NumPy array it answers with one, float32; called on a JAX array (under jit as well) it runs on the device. Both agree to
+    A NumPy array gives a NumPy array, float32; a JAX array, under jit too, is computed on the device. Both agree to
     float32 rounding. The identity returns the values untouched, in float32.
 
     Attributes:
       mean, std: a number, or one for each channel, the last axis; std > 0.
-      multiplier: by how much the standardised values are scaled; not 0.
-      formula: the same in words a reader knows, for reports.
+      multiplier: factor of the standardised values; not 0.
+      formula: the same as text, for reports.
 
     Raises:
       ValueError: values that are not finite, a std that is not above 0, a multiplier of 0.
@@ -65,11 +65,11 @@ BYTES = Normalization(127.5, 127.5, formula="x / 127.5 - 1")
 UNIT = Normalization(0.5, 0.5, formula="2 x - 1")
 """0 to 1 to [-1, 1]."""
 SCALES = ("auto", "none", "0-255", "0-1")
-"""What `normalize` can be for arrays."""
+"""Values of `normalize` for arrays."""
 
 
 def array_scaling(normalize: str, multiplier: float, dtype: np.dtype) -> tuple[Normalization, tuple[float, float] | None]:
-    """How arrays become a model's values, and the range of those where it is known.
+    """The normalisation of arrays, and the range of the normalised values where it is known.
 
     Args:
       normalize: "auto" takes uint8 from 0 to 255 to [-1, 1] and leaves other dtypes as they are; "none" leaves all; "0-255" and "0-1" take

@@ -1,4 +1,4 @@
-"""What training is fed: batches that are a function of the seed and the step alone, read ahead by grain."""
+"""Training batches: each is a function of the seed and the step alone, and is read ahead by grain."""
 
 import sys
 import threading
@@ -13,7 +13,7 @@ from flowjax.data.normalization import Normalization
 from flowjax.data.records import Records
 
 _DEVICE_DTYPES = tuple(np.dtype(dtype) for dtype in (np.uint8, np.float32, np.float16, ml_dtypes.bfloat16))  # others become float32
-_ORDER, _DRAWS = 0, 1  # what a random stream is for
+_ORDER, _DRAWS = 0, 1  # uses of a random stream
 
 
 class Batch(NamedTuple):
@@ -87,7 +87,7 @@ class Batches:
 
     @property
     def normalization(self) -> Normalization:
-        """What turns `Batch.data` into a model's values; for the first line of a training step."""
+        """The normalisation of `Batch.data`; for the first line of a training step."""
         return self.records.normalization
 
     @property

@@ -1,4 +1,4 @@
-"""Which source a path belongs to, from what lies there."""
+"""The source that reads a path, recognised by its files."""
 
 import itertools
 import os
@@ -13,7 +13,7 @@ from flowjax.data.sources.image_files import check_layout, files_below, is_image
 ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors", ".pt", ".pth")
 SHARDS = "latents_rank*.safetensors"
 TAR_SUFFIXES = (".tar",)
-_LOOKED_AT = 10_000  # files of a folder
+_INSPECTED = 10_000  # files of a folder
 ENCODING = "encoding.json"  # beside shards that were encoded here: of what, and whether to the end
 
 
@@ -56,7 +56,7 @@ def recognize(path: str | os.PathLike) -> str:
         return "repa"
     if check_layout(path):
         return "images"
-    below = {file.suffix.lower() for file in itertools.islice(files_below(path), _LOOKED_AT)}
+    below = {file.suffix.lower() for file in itertools.islice(files_below(path), _INSPECTED)}
     if ".parquet" in below:
         return "table"
     if ".tar" in below:

@@ -1,4 +1,4 @@
-"""Samples as a source stores them: read some rows at a time, in their own dtype, with what turns them into a model's values."""
+"""`Records`: samples as a source stores them, read some rows at a time, with their normalisation to a model's values."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ from flowjax.data.dataset import DataSet, Rows, SampleSet, checked_labels
 from flowjax.data.normalization import IDENTITY, Normalization
 
 Progress = Callable[[str], Callable[[Iterable[Any]], Iterable[Any]]]
-"""Of a few words, what wraps an iterable and shows how far it has come."""
+"""Makes a progress bar of a label: a function that wraps an iterable."""
 
 BLOCK_BYTES = 2**24  # of stored values that are read and normalised at once
 KEPT_DTYPES = {"float32": np.dtype("f4"), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -25,7 +25,7 @@ class Records(SampleSet):
     """N samples as stored, which need not fit in memory.
 
     Attributes:
-      name: what a reader calls it, for titles.
+      name: for titles.
       rows: `[N, *shape]` in the dtype of the source; images are `[H, W, C]` or `[H, W]`.
       labels: `[N]` int32 >= 0, or None.
       class_names: one for each label 0..num_classes - 1, or None.
@@ -233,7 +233,7 @@ class Records(SampleSet):
 
 
 class ChosenRows:
-    """Some rows of others."""
+    """A selection of the rows of another `Rows`."""
 
     def __init__(self, rows: Rows, index: np.ndarray):
         self._rows, self._index = rows, index
@@ -243,7 +243,7 @@ class ChosenRows:
         return self._rows[self._index[index]]
 
     def over_arrays(self, f: Callable[[Any], Any]) -> "ChosenRows":
-        """The same rows of `f` of the others."""
+        """The same selection of `f` of the other rows."""
         return ChosenRows(f(self._rows), self._index)
 
 

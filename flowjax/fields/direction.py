@@ -1,4 +1,4 @@
-"""Whether a field points from noise to data at all: near the data a wrong direction of time or a wrong sign is worse than no field."""
+"""A check that a field points from noise to data: near the data a wrong direction of time or sign is worse than no field."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -12,19 +12,19 @@ from flowjax.fields.field import Field
 from flowjax.fields.predictions import PREDICTIONS
 
 AT = (0.5, 0.9)
-"""The times at which it is looked."""
+"""Times at which the field is checked."""
 FITS = 0.8
-"""The largest error of another direction, of that of no field, that is taken to be the right one."""
+"""Largest error of another direction, as a share of the error of no field, at which it is taken to be the right one."""
 
 
 class Direction(NamedTuple):
-    """What was found; 1 is the error of the best constant, `E[x_1]`."""
+    """Errors of a field's direction, and a remedy; 1 is the error of the best constant, `E[x_1]`."""
 
     t: tuple[float, ...]
     error: tuple[float, ...]
     """E‖u - (x_1 - x_0)‖² at each t, over that of the best constant. The oracle's is the least there is, and below 1."""
     remedy: str | None
-    """What to set instead, where that fits; None where the field is right, or nothing that was tried is."""
+    """The setting that fits; None where the field is right, or no setting that was tried fits."""
 
     @property
     def wrong(self) -> bool:
@@ -33,7 +33,7 @@ class Direction(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """In one line."""
+        """The errors in one line."""
         t, error = max(zip(self.t, self.error, strict=True), key=lambda pair: (np.isnan(pair[1]), pair[1]))
         if not self.wrong:
             return f"the velocity is right in direction: at t = {t:g} its squared error is {error:.2f} of that of no model"
@@ -51,7 +51,7 @@ def measure_direction(
     num_samples: int = 64,
     seed: int = 0,
 ) -> Direction:
-    """Compare a field with the velocities x_1 - x_0 of pairs of noise and data, and where it is worse than a constant look for what fits.
+    """Compare a field with the velocities x_1 - x_0 of pairs of noise and data. If it is worse than a constant, try other settings.
 
     Args:
       x_1: the data that the field is of; `num_samples` of them are drawn.
@@ -95,7 +95,7 @@ def check_direction(
 
 
 def _others(field: Field) -> Iterator[tuple[Callable[..., Array], str]]:
-    """Other readings of the same model, with what says them."""
+    """The same model with other settings, and these settings in words."""
     yield _negated(field), "its negative fits: let the model's function return the negative (diffusers' flow models return noise - data)"
     if not isinstance(field, ExternalField):
         yield _reversed(field), "it fits with time reversed: tell the model 1 - t"

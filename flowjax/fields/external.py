@@ -1,4 +1,4 @@
-"""Any model as a field: whatever it predicts, on whatever schedule it was trained, however it is told the time."""
+"""Models of any framework as fields: for every kind of prediction, training schedule and time input."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from flowjax.path import Path, RectifiedFlow, expand_like
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Schedule:
-    """What a model was trained on, as `external_field` is told it."""
+    """Settings that `external_field` was given."""
 
     schedule: str | Path
     alphas_cumprod: Any
@@ -51,7 +51,7 @@ class ExternalField:
         return (data - x) / (1 - expand_like(time, x))  # the noise that is in x at t itself, not at the levels near it
 
     def told_otherwise(self, prediction: str, time: str) -> "ExternalField":
-        """The same model, taken to predict something else, or told the time in another way."""
+        """The same model with another prediction or time setting."""
         return _field(self.model, prediction, time, self.schedule, self.null_label)
 
     def _told(self, n: int, label: Label) -> Label:

@@ -81,7 +81,7 @@ class Staged:
         return self._switch([lambda *at, field=field: field(*at) for field in self.fields], x, t, label)
 
     def divergence(self, x: Float[Array, "B *shape"], t: Float[Array, ""], label: Label) -> Float[Array, " B"]:
-        """That of the field whose turn it is."""
+        """∇·u of the field in force at t."""
         return self._switch([lambda *at, field=field: divergence(field, *at) for field in self.fields], x, t, label)
 
     def _switch(self, branches: Sequence[Callable[..., Array]], x: Array, t: Array, label: Label) -> Array:

@@ -55,7 +55,7 @@ class ForeignFunction:
 
     @property
     def framework(self) -> str | None:
-        """What fn computes with; None as long as it is not known."""
+        """The framework of fn; None until it is known."""
         return self._framework
 
     def __call__(self, x: Float[Array, "B *shape"], time: Num[Array, " B"], label: Label) -> Float[Array, "B *shape"]:
@@ -128,7 +128,7 @@ class ForeignFunction:
         return np.concatenate(parts)
 
     def _look(self, shape: tuple[int, ...], dtype: Any, labelled: bool) -> None:
-        """Call fn once, on one row, before it is called by what is compiled: what is wrong is then told in one line."""
+        """Call fn once, on one row, before a compiled program calls it, so that an error is reported in one line."""
         key = (shape, np.dtype(dtype), labelled)
         if key in self._seen:
             return
@@ -173,7 +173,7 @@ class ForeignFunction:
             self._framework = before
 
     def _checked(self, found: Any, shape: tuple[int, ...]) -> Any:
-        """What fn returned, unpacked from the records that diffusers returns, if it is what it should be."""
+        """The result of fn, unpacked from the records that diffusers returns, and validated."""
         found = getattr(found, "sample", found)
         kind: Any = {"jax": jax.Array, "torch": _tensor_type(), "numpy": np.ndarray}[self._framework or "numpy"]
         if not isinstance(found, kind):
@@ -245,7 +245,7 @@ def _parameters(fn: Callable[..., Any]) -> list[Any]:
 
 
 def _framework_of(fn: Callable[..., Any]) -> str | None:
-    """Where the callable itself says it."""
+    """The framework that the callable itself tells; None if it does not."""
     return "torch" if _module(fn) is not None else "jax" if isinstance(fn, nnx.Module) else None
 
 

@@ -1,4 +1,4 @@
-"""The noise levels of a model's own schedule that belong to a point of rectified flow, and what the model is told there.
+"""The noise levels of a model's own schedule at a point of rectified flow, and the time that the model is given there.
 
 Two noisy points are the same up to scale where their ratio of noise to data is: `r = σ / α`. Rectified flow has r = (1 - t) / t, and so a
 model of any schedule is asked at the level of equal r, at x times its own α / t. Where the schedule has no level of so much or so little
@@ -22,22 +22,22 @@ TIMES: Mapping[str, Callable[[Array], Array]] = {
     "noise_is_one": lambda t: 1 - t,
     "thousand": lambda t: 1000 * (1 - t),
 }
-"""What a model of a path is told at t: torchcfm, SiT, LightningDiT; RAE and REPA; diffusers and SD3."""
+"""Time inputs of models of a path, at t: torchcfm, SiT, LightningDiT; RAE and REPA; diffusers and SD3."""
 STEPS = ("two_steps", "nearest_step", "fractional_step")
-"""What a model of discrete steps is told between two of them: both, one after the other; the nearer; a fraction."""
+"""Time inputs of models of discrete steps, between two steps: both, one after the other; the nearer; a fraction."""
 SIGMAS = ("sigma", "c_noise")
-"""What a model of EDM's convention is told: σ, or ln(σ) / 4."""
+"""Time inputs of models of EDM's convention: σ, or ln(σ) / 4."""
 EDM_RANGE = (0.002, 80.0)
-"""Of σ in EDM's own training and sampling (Karras et al. 2022, Table 1)."""
+"""Range of σ in EDM's own training and sampling (Karras et al. 2022, Table 1)."""
 
 
 class Level(NamedTuple):
-    """One evaluation that a model is asked for."""
+    """One evaluation of a model."""
 
     weight: Array
-    """Of its answer among those of all levels."""
+    """Weight of its result among those of all levels."""
     told: Array
-    """The time, as the model is told it."""
+    """The time that the model is given."""
     scale: Array
     """The factor from x of rectified flow to the model's own x."""
     coefficients: Coefficients
@@ -110,7 +110,7 @@ def _log_snr(t: Array) -> Array:
 
 
 def _time_of(log_snr: float) -> float:
-    """t of rectified flow."""
+    """The t of rectified flow with this log-SNR."""
     return float(1 / (1 + np.exp(-np.float64(log_snr) / 2)))
 
 

@@ -1,4 +1,4 @@
-"""What networks predict, and how each prediction tells the data and the noise in a noisy point."""
+"""Kinds of network predictions, and the data and noise that each implies in a noisy point."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ PREDICTIONS = ("velocity", "denoised", "epsilon", "score", "v")
 
 
 class Coefficients(NamedTuple):
-    """Of a model's own noisy point `x = α x_1 + σ x_0` at the time it is asked at; scalars or `[B]`."""
+    """Coefficients of a model's own noisy point `x = α x_1 + σ x_0` at the time it is asked at; scalars or `[B]`."""
 
     alpha: Array
     sigma: Array
@@ -20,7 +20,7 @@ class Coefficients(NamedTuple):
 
 
 class DataAndNoise(NamedTuple):
-    """What a prediction says of x: `x = α data + σ noise`."""
+    """The data and noise that a prediction implies: `x = α data + σ noise`."""
 
     data: Float[Array, "B *shape"]
     """E[x_1 | x]."""

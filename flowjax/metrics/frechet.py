@@ -59,19 +59,19 @@ def frechet_distance(a: Float[np.ndarray, "N F"] | Moments, b: Float[np.ndarray,
 
 def _root(covariance: Float[np.ndarray, "F F"]) -> Float[np.ndarray, "F F"]:
     values, vectors = np.linalg.eigh(covariance)
-    # What rounding makes of an eigenvalue of 0 would come out as its root, a hundred million times larger.
+    # Rounding errors of zero eigenvalues are cut off: their square roots would be a hundred million times larger.
     noise = len(values) * np.finfo(np.float64).eps * max(values[-1], 0)
     return (vectors * np.sqrt(np.where(values > noise, values, 0))) @ vectors.T
 
 
 class Extrapolated(NamedTuple):
-    """A Fréchet distance as it would be of infinitely many samples, with a 95 % interval."""
+    """A Fréchet distance extrapolated to infinitely many samples, with a 95 % interval."""
 
     value: float
     low: float
     high: float
     plain: float
-    """Of the samples that there are: too large, by about a constant over their number."""
+    """The distance of the given samples: too large, by about a constant over their number."""
 
 
 def frechet_extrapolated(

@@ -15,13 +15,13 @@ from flowjax.data.formats.torch_file import read_torch
 from flowjax.metrics.frechet import Moments
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
-"""What torch-fidelity publishes its weights as, converted from TensorFlow's original."""
+"""Name of the weight file that torch-fidelity publishes, converted from TensorFlow's original."""
 
 
 class InceptionFeatures:
     """The 2,048 features of the pool that FID is defined on, of images resized as TensorFlow 1 did.
 
-    The weights are read by our own readers, which run nothing that is in a file; torch-fidelity is given what they found.
+    The weights are read by this project's readers, which run no code of a file, and given to torch-fidelity.
 
     Args:
       weights: torch-fidelity's file of InceptionV3 (`WEIGHTS`), or the same tensors in `.safetensors`.

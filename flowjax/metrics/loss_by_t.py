@@ -1,4 +1,4 @@
-"""The squared error of a field at fixed times, against the CFM target and against the oracle: where it still has something to learn."""
+"""The squared error of a field at fixed times, against the CFM target and against the oracle."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,9 +21,9 @@ class LossByTime(NamedTuple):
 
     t: Float[np.ndarray, " T"]
     cfm: Float[np.ndarray, " T"]
-    """Against x_1 - x_0 of the pair: never below `cfm - oracle`, what no field can know."""
+    """Against x_1 - x_0 of the pair: never below `cfm - oracle`, the part that no field can predict."""
     oracle: Float[np.ndarray, " T"]
-    """Against the oracle: 0 for a field that has learnt the data set by heart."""
+    """Against the oracle: 0 for a field that has memorised the data set."""
 
     def split(self, turning_point: float | None) -> dict[str, float]:
         """Means over navigation (t below the turning point) and refinement; over all t where there is none."""
@@ -37,7 +37,7 @@ class LossByTime(NamedTuple):
 
 
 class ErrorsByTime(NamedTuple):
-    """The same, query by query."""
+    """Squared errors at each t, query by query."""
 
     t: Float[np.ndarray, " T"]
     cfm: Float[np.ndarray, "T Q"]
@@ -97,7 +97,7 @@ class LossByTimeMeter:
         return self.each(field).mean()
 
     def each(self, field: Callable[[Array, Array, Array | None], Array]) -> ErrorsByTime:
-        """The same, query by query."""
+        """Squared errors at each t, query by query."""
         cfm, exact = [], []
         for time, (conditional, marginal) in zip(self._t, self._targets, strict=True):
             t = jnp.full(len(self._pairs.x_0), time)

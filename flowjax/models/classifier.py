@@ -1,4 +1,4 @@
-"""A small convolutional classifier, whose features serve where Inception's would be out of place: digits, Fashion-MNIST."""
+"""A small convolutional classifier, whose features replace Inception's on small images such as digits and Fashion-MNIST."""
 
 import itertools
 
@@ -33,7 +33,7 @@ class Classifier(nnx.Module):
         self.logits = nnx.Linear(4 * width, num_classes, rngs=rngs)
 
     def maps(self, x: Float[Array, "B H W C"]) -> list[Float[Array, "B h w width"]]:
-        """What each convolution sees, at the image's size, a half and a quarter of it."""
+        """Output of each convolution, at the image's size, a half and a quarter of it."""
         found = []
         for convolution in self.convolutions:
             x = jax.nn.silu(convolution(x.astype(jnp.float32)))
@@ -41,7 +41,7 @@ class Classifier(nnx.Module):
         return found
 
     def features(self, x: Float[Array, "B H W C"]) -> Float[Array, "B F"]:
-        """What the last layer sees, `[B, 4 width]`."""
+        """Input of the last layer, `[B, 4 width]`."""
         return jax.nn.silu(self.hidden(self.maps(x)[-1].reshape(len(x), -1)))
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B num_classes"]:

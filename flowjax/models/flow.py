@@ -1,4 +1,4 @@
-"""What experiments need to know of a model: its field, the samples that it makes, and what is told of it. And one from elsewhere."""
+"""`Flow`: a model as experiments use it, with its field, its samples' shape, and facts about it; `ExternalFlow`: other frameworks."""
 
 import abc
 import hashlib
@@ -31,7 +31,7 @@ class Flow(abc.ABC):
     @property
     @abc.abstractmethod
     def digest(self) -> str:
-        """A fingerprint: what was measured of a model is kept under it."""
+        """A fingerprint, by which results for this model are stored."""
 
     @property
     @abc.abstractmethod
@@ -41,12 +41,12 @@ class Flow(abc.ABC):
     @property
     @abc.abstractmethod
     def image_shape(self) -> tuple[int, ...]:
-        """Of its samples: (H, W, C) for images and latents."""
+        """Shape of its samples: (H, W, C) for images and latents."""
 
     @property
     @abc.abstractmethod
     def parameters(self) -> int | None:
-        """How many it has; None where that is not known."""
+        """Number of parameters; None where it is not known."""
 
     @property
     @abc.abstractmethod
@@ -60,7 +60,7 @@ class Flow(abc.ABC):
 
     @property
     def path(self) -> Path:
-        """The path between noise and data; rectified flow where nothing is said, as published."""
+        """The path between noise and data; rectified flow where `about` has none, as for published models."""
         return path_by_name(self.about.get("path", "rectified_flow"))
 
     @property
@@ -70,7 +70,7 @@ class Flow(abc.ABC):
         return None if not found else float(found["ratio"])
 
     def check_shape(self, shape: tuple[int, ...], what: str) -> None:
-        """Raise a ValueError unless samples of this shape are what the model makes."""
+        """Raise a ValueError unless the model makes samples of this shape."""
         if tuple(shape) != self.image_shape:
             raise ValueError(f"{self.source}: makes samples of shape {self.image_shape}, and {what} has {tuple(shape)}: expected the same")
 
@@ -115,10 +115,10 @@ class ExternalFlow(Flow):
         self._asked: Mapping[str, Any] = {}
 
     def asked_for(self, factory: str, settings: Mapping[str, Any], code: bytes = b"") -> "ExternalFlow":
-        """The same, made by a factory with these settings.
+        """The same model, made by a factory with these settings.
 
-        Its fingerprint is of these, of the factory's source and of every file that the settings name: with other weights it is another
-        model, unless they come from where none of these says.
+        Its fingerprint is of the settings, of the factory's source and of every file that the settings name. Other weights make another
+        model, unless they come from a place that none of these names.
         """
         if not self._named:
             self.source = factory + (json.dumps(dict(settings), sort_keys=True) if settings else "")

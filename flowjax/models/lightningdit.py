@@ -28,7 +28,7 @@ UNROLLED_DEPTH = 12  # on CPU: up to this many layers are worth compiling one by
 
 
 class Buffer(nnx.Variable):
-    """Numbers that a model keeps and that are not trained."""
+    """Constants of a model, which are not trained."""
 
 
 class Linear(nnx.Module):
@@ -188,7 +188,7 @@ class LightningDiT(nnx.Module):
       shape: the architecture.
       rngs: of the initial parameters, as published: Xavier-uniform, modulations and the last layer 0.
       dtype: of the matrix products; bfloat16 for accelerators.
-      remat: what the backward pass computes again instead of keeping: "none", "dots" (all but matrix products) or "full" (each layer).
+      remat: values that the backward pass computes again, not keeps: "none", "dots" (all but matrix products) or "full" (each layer).
       scan: False compiles the layers one by one, which on CPU runs a quarter faster, since a scan copies what the backward pass needs into
         stacked arrays; None: so on CPU, up to 12 layers, and scanned elsewhere.
 
@@ -230,7 +230,7 @@ class LightningDiT(nnx.Module):
           t: scalar or `[B]`, in [0, 1]; 0 is noise.
           label: `[B]` or scalar, `num_classes` for none; None: none in every row.
           gather: makes whole parameters of one layer's shards, when the layer's turn comes; inside a `shard_map` over which the layers'
-            parameters are dealt. The backward pass gathers them again, and its transpose scatters the gradients.
+            parameters are distributed. The backward pass gathers them again, and its transpose scatters the gradients.
 
         Returns:
           `[B, H, W, C]`.
@@ -309,5 +309,5 @@ def _image(tokens: Float[Array, "B T P"], shape: Architecture) -> Float[Array, "
 
 
 def parameter_count(model: nnx.Module) -> int:
-    """How many numbers are trained."""
+    """Number of trained parameters."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

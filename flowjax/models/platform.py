@@ -1,4 +1,4 @@
-"""For which kind of device a model is being compiled: not always the one that this process has."""
+"""The kind of device that a model is compiled for, which is not always the one that this process has."""
 
 import contextlib
 from collections.abc import Iterator

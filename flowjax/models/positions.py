@@ -1,4 +1,4 @@
-"""Where a token sits: fixed sin-cos vectors that are added once, and rotations of queries and keys; and the time, likewise."""
+"""Embeddings of positions and of time: fixed sin-cos vectors, and rotations of queries and keys."""
 
 import jax.numpy as jnp
 import numpy as np

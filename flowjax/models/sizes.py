@@ -1,4 +1,4 @@
-"""What makes a LightningDiT: its shape, checked, and the shapes that have names."""
+"""Architectures of LightningDiT: their numbers, validated, and named sizes."""
 
 import dataclasses
 import difflib

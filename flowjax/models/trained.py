@@ -1,4 +1,4 @@
-"""A trained flow in one file: the published layout of LightningDiT, and in its header what the model was trained on.
+"""A trained flow in one file: the published layout of LightningDiT, with facts about its training in the header.
 
 A staged flow, of several models one after the other in t, is one file too: the tensors of stage k under `stages.k.`, the t at which each
 but the first takes over in the header.
@@ -25,7 +25,7 @@ _KEY = "flowjax"
 
 @dataclasses.dataclass(frozen=True)
 class TrainedFlow(Flow):
-    """A model, or several that follow each other in t, and what is known of it.
+    """A model, or several that follow each other in t, and facts about it.
 
     Attributes:
       model: the only one, or the first in t.
@@ -75,7 +75,7 @@ class TrainedFlow(Flow):
 
 
 def save_trained(model: LightningDiT, path: pathlib.Path, about: Mapping[str, Any]) -> None:
-    """Write a model, and what is to be known of it, in plain JSON values. A file that is there is replaced in one move."""
+    """Write a model, and facts about it in plain JSON values. An existing file is replaced in one move."""
     write_tensors(export_lightningdit(model), path, {_KEY: json.dumps({**about, "image_shape": list(model.shape.image_shape)})})
 
 

@@ -1,6 +1,6 @@
-"""Where an oracle's samples are, and what computes with them there: in memory, over a mesh, on disk.
+"""Backends of `Oracle`: samples in memory, over a mesh, or on disk, and the computation with them there.
 
-Each backend answers flat queries `[B, D]` for `Oracle`, which checks what a caller gives and shapes what he gets.
+A backend computes outputs of flat queries `[B, D]`. `Oracle` validates a caller's arguments and shapes the results.
 """
 
 import abc
@@ -26,14 +26,13 @@ from kernels.posterior.cpu.cost_model import Choice
 from kernels.posterior.cpu.dispatch import Calibration, CpuEngine, by_host
 from kernels.posterior.cpu.index_file import load_index, save_index
 from kernels.posterior.cpu.path_pass import Paths
-from kernels.posterior.cpu.results import Queries
 from kernels.posterior.distributed.sharded import Sharded
 from kernels.posterior.out_of_core.engine import posterior_out_of_core
 from kernels.posterior.out_of_core.source import Chunks
-from kernels.posterior.types import Samples
+from kernels.posterior.types import Queries, Samples
 
 LEAST_TILE = 8
-"""Queries that a dense pass takes together at least: fewer make poor matrix products."""
+"""Least number of queries in a tile of a dense pass: fewer make slow matrix products."""
 
 
 LEAST_RATIO = 1e-30
@@ -45,12 +44,12 @@ AT_ONCE = 4096
 
 
 class Backend(abc.ABC):
-    """What `Oracle` asks of the place where its samples are. `spec.how.full` says whether all moments are wanted."""
+    """Samples, and the operations of `Oracle` on them. `spec.how.full` says whether all moments are computed."""
 
     on_host = False
-    """Whether queries are wanted in NumPy arrays where their values are seen."""
+    """Whether concrete queries are to be NumPy arrays."""
     times_together = 1
-    """How many times `along_path` is best asked about at once."""
+    """Number of times that one call of `along_path` computes at the least cost for each."""
 
     @property
     @abc.abstractmethod
@@ -88,11 +87,11 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def unknown_label(self, label: Int[np.ndarray, " B"]) -> str | None:
-        """In words, the first label (not -1) that has no samples; None if all have, or if that cannot be seen."""
+        """A sentence about the first label (not -1) without samples; None if all have samples, or if labels are traced."""
 
     @abc.abstractmethod
     def place(self, rows: Rows) -> Rows:
-        """Queries where the backend wants them."""
+        """Queries on the devices that the backend computes on."""
 
     @abc.abstractmethod
     def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:
@@ -111,7 +110,7 @@ class Backend(abc.ABC):
         """How queries at t are computed, or why there is no choice."""
 
     def prepare(self, spec: Spec, calibration: Calibration | None, cache: str | os.PathLike[str] | None) -> Calibration | None:
-        """What is made ahead of calls; None: nothing is."""
+        """Build and calibrate ahead of calls; None: this backend has nothing to build."""
         return None
 
 
@@ -121,7 +120,7 @@ class InMemory(Backend):
 
     Args:
       samples: prepared.
-      engine: what computes on the host; None: a compiled program does.
+      engine: the CPU engine; None: a compiled program computes everything.
     """
 
     mesh = None
@@ -131,7 +130,7 @@ class InMemory(Backend):
 
     @property
     def on_host(self) -> bool:  # type: ignore[override]
-        """Where the CPU engine computes."""
+        """Whether the CPU engine computes."""
         return self.engine is not None and jax.default_backend() == "cpu" and all_seen(*jax.tree.leaves(self.samples))
 
     @property
@@ -169,7 +168,7 @@ class InMemory(Backend):
         return self.samples.restored(self.samples.in_order(self.samples.values))
 
     def unknown_label(self, label: Int[np.ndarray, " B"]) -> str | None:
-        """With the classes that there are."""
+        """As in `Backend`, with the classes that have samples."""
         labels = self.samples.labels
         if labels is None or isinstance(labels, jax.core.Tracer):
             return None
@@ -204,7 +203,7 @@ class InMemory(Backend):
             return PathOutput(**{name: jnp.asarray(v if v.dtype == np.int32 else v.astype(np.float32)) for name, v in found.items()})
 
     def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:
-        """By the CPU engine where all values are seen; by a compiled program otherwise, or for what the engine leaves."""
+        """By the CPU engine where all values are concrete; by a compiled program otherwise, and for queries left unanswered."""
         seen = all_seen(x, t, label, *jax.tree.leaves(self.samples))
         spec = spec_of_call(spec, t, host=seen)
 
@@ -216,7 +215,7 @@ class InMemory(Backend):
 
         if seen and self.engine is not None and self.engine.possible(spec.how):
             of = coefficients(spec.path, np.asarray(t))
-            queries = Queries(np.asarray(x), of.alpha, of.sigma, of.center, of.rate, np.asarray(label))
+            queries = Queries(np.asarray(x), of.alpha, of.sigma, np.asarray(label), of.center, of.rate)
             finish = functools.partial(output_of, of=of, path=spec.path, x=queries.x, full=spec.how.full)
             out = by_host(self.engine, self.samples, queries, spec.how, finish, compiled)
             if out is not None:
@@ -298,7 +297,7 @@ class Mesh(Backend):
         return self.sharded.samples.restored(jnp.asarray(self.sharded.in_order(self.sharded.samples.values)))
 
     def unknown_label(self, label: Int[np.ndarray, " B"]) -> str | None:
-        """Asked of all shards."""
+        """As in `Backend`, over all shards."""
         if isinstance(self.sharded.samples.labels, jax.core.Tracer):
             return None
         each = np.atleast_1d(label)
@@ -359,11 +358,11 @@ class Disk(Backend):
         return None if self.chunks.labels is None else jnp.asarray(self.chunks.labels)
 
     def rows(self) -> NoReturn:
-        """Not there: NotImplementedError."""
+        """Not available: NotImplementedError."""
         _refuse("leaves the data where they are (no data, no unique): read them, or merge duplicates, where they are stored")
 
     def unknown_label(self, label: Int[np.ndarray, " B"]) -> str | None:
-        """With the classes that there are."""
+        """As in `Backend`, with the classes that have samples."""
         return None if self.chunks.labels is None else _unknown(label, self.chunks.labels)
 
     def place(self, rows: Rows) -> Rows:
@@ -373,14 +372,14 @@ class Disk(Backend):
         return rows
 
     def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:
-        """One reading for all queries, and another for those that float32 leaves unsettled."""
+        """One reading of the data for all queries, and another for queries that float32 leaves unsettled."""
         of = coefficients(spec.path, np.asarray(t))
         with float64_scope():
-            found = posterior_out_of_core((x, of.alpha, of.sigma, label, of.center), self.chunks, spec.how)
+            found = posterior_out_of_core(Queries(x, of.alpha, of.sigma, label, of.center), self.chunks, spec.how)
             return finished(spec.path, x.shape[1], x, t, found)
 
     def jvp(self, spec: Spec, x: Rows, t: Rows, label: Rows, v: Rows) -> NoReturn:
-        """Not there: NotImplementedError."""
+        """Not available: NotImplementedError."""
         _refuse("has no jvp")
 
     def plan(self, spec: Spec, t: np.float32) -> Choice | str:
@@ -396,7 +395,7 @@ class Disk(Backend):
 
 
 def spec_of_call(spec: Spec, t: Rows, *, host: bool) -> Spec:
-    """What is known of a call before it is compiled: whether some t is 1, and what answers the queries that pruning leaves.
+    """The static part of a call: whether some t may be 1, and the implementation of the compiled program.
 
     Args:
       host: the host sees all values, and drives pruned search itself.
@@ -407,7 +406,7 @@ def spec_of_call(spec: Spec, t: Rows, *, host: bool) -> Spec:
 
 
 def evaluated(spec: Spec, samples: Samples | Sharded, x: Rows, t: Rows, label: Rows) -> OracleOutput:
-    """By the compiled program. JAX refuses the forward mode of what has a reverse rule, and does not know of `Oracle.jvp`."""
+    """Output of the compiled program. JAX refuses forward mode here; the error then names `Oracle.jvp`."""
     with _pointing_to_jvp():
         return program_of(spec).evaluate(samples, x, t, label)
 
@@ -433,7 +432,7 @@ def _pointing_to_jvp() -> Iterator[None]:
 
 
 def _tiled_by_class(spec: Spec, label: np.ndarray) -> Spec:
-    """Tiles of about one class each, so that the cost follows the classes' sizes; of few sizes, so that there are few programs."""
+    """Tiles of about one class each, so that the cost follows the classes' sizes; few tile sizes need few programs."""
     classes = len(np.unique(label))
     tile = max(LEAST_TILE, 1 << (len(label) // max(classes, 1)).bit_length() - 1) if classes > 1 else len(label)
     blocks = spec.how.blocks
@@ -443,11 +442,11 @@ def _tiled_by_class(spec: Spec, label: np.ndarray) -> Spec:
 
 
 def _unknown(label: np.ndarray, labels: np.ndarray) -> str | None:
-    there = np.unique(labels)
-    unknown = np.setdiff1d(label, [*there, -1])
+    known = np.unique(labels)
+    unknown = np.setdiff1d(label, [*known, -1])
     if not unknown.size:
         return None
-    listed = ", ".join(map(str, there[:10])) + (f", ... ({len(there)} in all)" if len(there) > 10 else "")
+    listed = ", ".join(map(str, known[:10])) + (f", ... ({len(known)} in all)" if len(known) > 10 else "")
     return f"label {unknown[0]} has no samples; classes with samples: {listed}"
 
 

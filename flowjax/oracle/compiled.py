@@ -1,4 +1,4 @@
-"""What runs a call of the oracle: from flat queries to `OracleOutput`, jitted, with its rules for `vmap` and reverse mode."""
+"""The jitted programs of an oracle: from flat queries to `OracleOutput`, with their rules for `vmap` and reverse mode."""
 
 import dataclasses
 import functools
@@ -15,16 +15,16 @@ from jaxtyping import Array, Float
 from flowjax.path import Path
 from kernels.float64 import float64_scope, to32, to64
 from kernels.posterior.api import covariance_product64, posterior64
-from kernels.posterior.cpu.results import Answer
+from kernels.posterior.cpu.results import HostMoments
 from kernels.posterior.distributed.sharded import Sharded, spread
 from kernels.posterior.settings import PosteriorSettings
-from kernels.posterior.types import Moments, Samples
+from kernels.posterior.types import Moments, Queries, Samples
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OracleOutput(Moments):
-    """What the posterior over the samples says at `B` points; float32. `moments="velocity"` leaves all but `velocity` and `denoised` None.
+    """Velocity and moments of the posterior at `B` points; float32. `moments="velocity"` leaves all but `velocity` and `denoised` None.
 
     `denoised` is E[x_1 | x_t], `log_density` log p_t(x_t) over the samples of the query's class, `top1_index` the sample in the caller's
     order (-1 where x is NaN), `variance` tr Cov[x_1 | x_t]; the others are as in `Moments`.
@@ -59,12 +59,13 @@ class Spec:
 
 
 def _evaluate(spec: Spec, samples: Samples | Sharded, x: Array, t: Array, label: Array) -> OracleOutput:
-    """`OracleOutput` on flat queries `[B, D]`. What is small is float64, from here to the last subtraction."""
+    """`OracleOutput` of flat queries `[B, D]`. Arrays without an axis of N are float64, up to the last subtraction."""
     with float64_scope():
         x, t = _valid(x, t)
         time = to64(t)
         alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
-        found = spread(posterior64, (x, alpha, sigma, label, _velocity_center(spec.path, time)), samples, spec.how)
+        queries = Queries(x, alpha, sigma, label, _velocity_center(spec.path, time))
+        found = spread(posterior64, (queries,), samples, spec.how)
         return _output(spec.path, samples.d, x, time, found)
 
 
@@ -87,11 +88,11 @@ def _output(path: Path, d: int, x: Array, time: Array, found: Moments) -> Oracle
 
 
 Rows = Array | np.ndarray
-"""Of queries: NumPy arrays where the host computes."""
+"""Arrays with a row for each query: NumPy arrays where the host computes."""
 
 
 class Coefficients(NamedTuple):
-    """Of a path at `B` times, on the host, float64: u* = A E[x_1 | x_t] + B x = A (E[x_1 | x_t] - κ x)."""
+    """Coefficients of a path at `B` times, on the host, float64: u* = A E[x_1 | x_t] + B x = A (E[x_1 | x_t] - κ x)."""
 
     alpha: Float[np.ndarray, " B"]
     sigma: Float[np.ndarray, " B"]
@@ -104,7 +105,7 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(path: Path, t: Float[np.ndarray, " B"]) -> Coefficients:
-    """Those of a path at these times."""
+    """The coefficients of a path at these times."""
     if (t == t[0]).all():
         return Coefficients(*np.repeat(_at_one(path, float(t[0])), len(t), axis=1))
     distinct, own = np.unique(t, return_inverse=True)
@@ -128,8 +129,8 @@ def _of_times(path: Path) -> Callable[[Array], Array]:
     return jax.jit(found)
 
 
-def output_of(answer: Answer, of: Coefficients, path: Path, x: Float[np.ndarray, "B D"], *, full: bool) -> OracleOutput:
-    """From the answer of the CPU engine, in NumPy arrays."""
+def output_of(answer: HostMoments, of: Coefficients, path: Path, x: Float[np.ndarray, "B D"], *, full: bool) -> OracleOutput:
+    """From the moments of the CPU engine to the oracle's output, in NumPy arrays."""
     at_end = np.flatnonzero(of.sigma == 0)
     if at_end.size:
         nearest, own = answer.denoised[at_end].astype(np.float64), x[at_end].astype(np.float64)
@@ -151,7 +152,7 @@ def output_of(answer: Answer, of: Coefficients, path: Path, x: Float[np.ndarray,
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def finished(path: Path, d: int, x: Array, t: Array, found: Moments) -> OracleOutput:
-    """From moments that something else has found, to the oracle's output."""
+    """From moments of another engine to the oracle's output."""
     return _output(path, d, x, to64(t), found)
 
 
@@ -162,11 +163,11 @@ def _velocity_center(path: Path, t: Float[Array, " B"]) -> Float[Array, " B"]:
 
 
 def _velocity_at_end(path: Path, x: Rows, nearest: Rows) -> Rows:
-    """The limit at a sample, and NaN elsewhere; in NumPy or JAX arrays."""
+    """The velocity at t = 1: its limit at a sample, NaN elsewhere; in NumPy or JAX arrays."""
     some: Any = np if isinstance(x, np.ndarray) else jnp
     away = some.sum((x - nearest) ** 2, axis=1) > 1e-24 * some.sum(nearest**2, axis=1)
-    found: Rows = some.where(away[:, None], some.nan, path.velocity_scale_at_sample * x)
-    return found
+    velocity: Rows = some.where(away[:, None], some.nan, path.velocity_scale_at_sample * x)
+    return velocity
 
 
 def _jacobian_product(spec: Spec, samples: Samples | Sharded, x: Array, t: Array, label: Array, v: Array) -> Float[Array, "B D"]:
@@ -174,14 +175,15 @@ def _jacobian_product(spec: Spec, samples: Samples | Sharded, x: Array, t: Array
         x, t = _valid(x, t)
         time = to64(t)
         alpha, sigma = spec.path.alpha(time), spec.path.sigma(time)
-        covariance = spread(covariance_product64, (x, alpha, sigma, label, _velocity_center(spec.path, time), v), samples, spec.how)
+        queries = Queries(x, alpha, sigma, label, _velocity_center(spec.path, time))
+        covariance = spread(covariance_product64, (queries, v), samples, spec.how)
         rate = spec.path.A(time) * alpha / sigma**2
         stretched = jnp.where(covariance == 0, covariance, rate[:, None] * covariance)
         return to32(stretched + spec.path.B(time)[:, None] * to64(v))
 
 
 def _valid(x: Array, t: Array) -> tuple[Array, Array]:
-    """Rows with a t outside [0, 1] become NaN: under tracing nobody could refuse them."""
+    """Rows with a t outside [0, 1] become NaN: under tracing they cannot raise an error."""
     inside = (t >= 0) & (t <= 1)
     return jnp.where(inside[:, None], x, jnp.nan), jnp.where(inside, t, 0.5)
 
@@ -226,7 +228,7 @@ def program_of(spec: Spec) -> Program:
 
 
 def _first_order(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f` refusing to be differentiated: it is called by the reverse rule, so that its derivative would be of second order."""
+    """`f`, with an error where it is differentiated: the reverse rule calls it, so that its derivative is of second order."""
 
     @jax.custom_jvp
     def whole(*arguments: Any) -> Any:

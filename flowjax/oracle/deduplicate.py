@@ -1,4 +1,4 @@
-"""The distinct samples among some, and how often each is there."""
+"""Exact duplicates in a data set: the distinct samples, and how often each occurs."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Distinct(NamedTuple):
-    """In the order of first occurrence."""
+    """Distinct samples, in the order of first occurrence."""
 
     values: np.ndarray
     labels: np.ndarray | None

@@ -1,4 +1,4 @@
-"""The oracle: the marginal velocity of flow matching on a finite data set, in closed form, and what the posterior says."""
+"""`Oracle`: the marginal velocity of flow matching on a finite data set, in closed form, and moments of its posterior."""
 
 import dataclasses
 import os
@@ -54,14 +54,14 @@ class Oracle:
     At t = 1 it is the limit: the nearest sample (ties equal), velocity `path.velocity_scale_at_sample · x` at a sample, NaN elsewhere.
 
     Args:
-      data: `[N, *shape]` samples; or what `shard_samples` made of those that each process has loaded itself.
+      data: `[N, *shape]` samples; or the result of `shard_samples`, for samples that each process has loaded itself.
       labels: `[N]` integers >= 0, or None.
       path: the probability path; static.
       precision: of the matmuls: "highest", "high" or "default"; see `kernels.posterior.Precision`.
       implementation, block_sizes: how the posterior is computed; None: the default of the device. On a CPU that is, call by call, a dense
         pass or "pruned", which skips the samples that provably do not matter; `plan` says which, and why.
-      mesh: of devices, with the axes "samples" and "queries": the samples are dealt over the one, the queries over the other. Results are
-        as on one device, but for float32 rounding. Not under tracing.
+      mesh: of devices, with the axes "samples" and "queries": the samples are distributed over the one, the queries over the other. Results
+        are as on one device, but for float32 rounding. Not under tracing.
       tolerance: share of a query's posterior weight whose samples `denoised` may lack, where an implementation can pass over them
         ("pallas_tpu": whole blocks of the data; "pruned": samples one by one); `error_bound` says what that did. 0: no more than
         float32 rounding hides: 1e-7 of the weight, less where the query lies close to a sample.
@@ -184,7 +184,7 @@ class Oracle:
 
     @property
     def implementation(self) -> str:
-        """What computes the posterior."""
+        """The name of the implementation that computes the posterior."""
         return "disk" if isinstance(self._backend, Disk) else self._spec.how.implementation
 
     @property
@@ -197,7 +197,7 @@ class Oracle:
         return f"Oracle(n={self._backend.n}, shape={self._spec.shape}, path={self.path}, labels={labels})"
 
     def __call__(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None = None, *, moments: Which = "all") -> OracleOutput:
-        """The velocity, and what the posterior says, at `B` points.
+        """The velocity, and moments of the posterior, at `B` points.
 
         Args:
           x_t: `[B, *shape]`.
@@ -281,12 +281,12 @@ class Oracle:
         return self._backend.along_path(self._spec, noise, data, times, labels, gap=gap)
 
     def prepare(self, *, calibration: Calibration | None = None, cache: str | os.PathLike[str] | None = None) -> Calibration | None:
-        """Make now what calls would make once it has paid: on a CPU, the index of the samples by which late queries skip most of them.
+        """Build now the index that calls would build once it pays for itself: on a CPU, late queries skip most samples by it.
 
             chosen = oracle.prepare(cache="latents.index.npz")      # seconds; read from the file the next time
             json.dump(chosen.as_dict(), file)                       # and Calibration.from_dict(...) as `calibration`, for equal bits
 
-        Without it the index is made when as many queries have been answered without it as it costs, so that a few calls never pay for it.
+        Without `prepare` the index is made after as many queries as its making costs, so that a few calls never pay for it.
 
         Args:
           calibration: what an earlier `prepare` returned: which queries are pruned is then decided as there, and results are the same to
@@ -294,7 +294,7 @@ class Oracle:
           cache: a file for the index, about 1.4 bytes a number for images: read if it is of these samples, else written.
 
         Returns:
-          What was measured; None where there is nothing to prepare: a mesh, a source on disk, an accelerator, an implementation asked for.
+          The calibration; None where there is no index: on a mesh, a disk or an accelerator, or with another implementation named.
         """
         return self._backend.prepare(self._spec, calibration, cache)
 
@@ -308,7 +308,7 @@ class Oracle:
         return "\n".join(f"t = {time:.4g}: {self._backend.plan(self._spec, time)}" for time in times)
 
     def relative_cost(self, t: ArrayLike | Sequence[float]) -> Float[np.ndarray, " T"]:
-        """What `plan` expects a call at these times to cost, as a share of a pass over all samples; 1 where there is no choice.
+        """The cost of a call at these times that `plan` expects, as a share of a pass over all samples; 1 where there is no choice.
 
         Args:
           t: scalar or `[T]`, in [0, 1].
@@ -343,12 +343,12 @@ class Oracle:
 
     @property
     def _asked_for(self) -> str | None:
-        """The implementation as the caller gave it; None: he left it to the device."""
+        """The implementation that the caller named; None: the default of the device."""
         engine = self._backend.engine if isinstance(self._backend, InMemory) else None
         return None if engine is not None and not engine.always else self.implementation
 
     def _arguments(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None) -> tuple[Rows, Rows, Rows]:
-        """x `[B, D]`, t `[B]`, label `[B]`, with every value checked that can be seen; NumPy arrays where the host computes."""
+        """x `[B, D]`, t `[B]`, label `[B]`, validated where they are concrete; NumPy arrays where the host computes."""
         some: Any = np if self._backend.on_host and addressable(x_t, t, label) else jnp
         x = some.asarray(x_t, dtype=np.float32)
         if x.ndim == 0 or x.shape[1:] != self._spec.shape:
@@ -414,7 +414,7 @@ def _counts(counts: ArrayLike | None, n: int) -> Float[Array, " N"] | None:
 
 
 def _sharded(data: ArrayLike | Sharded, labels: ArrayLike | None, counts: ArrayLike | None, mesh: Any) -> Sharded:
-    """The samples over the devices of a mesh, whoever dealt them."""
+    """The samples over the devices of a mesh; those of `shard_samples` as they are."""
     if isinstance(data, Sharded):
         again = [name for name, v in (("labels", labels), ("counts", counts), ("mesh", mesh)) if v is not None]
         if again:
@@ -422,6 +422,6 @@ def _sharded(data: ArrayLike | Sharded, labels: ArrayLike | None, counts: ArrayL
         return data
     check_mesh(mesh)
     if any(isinstance(v, jax.core.Tracer) for v in (data, labels, counts)):
-        raise ValueError("an oracle over a mesh is built outside of jit: its data are dealt by the host")
+        raise ValueError("an oracle over a mesh is built outside of jit: the host distributes its data")
     n = np.shape(data)[0] if np.ndim(data) else 0
     return shard_samples(data, mesh, labels=_labels(labels, n), counts=_counts(counts, n))

@@ -1,4 +1,4 @@
-"""`report.html`: one page that stands by itself. Figures are embedded, and open by a click; nothing is fetched and no script runs."""
+"""`report.html`: one self-contained page. Figures are embedded, and open by a click; nothing is fetched and no script runs."""
 
 import base64
 import dataclasses

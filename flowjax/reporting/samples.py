@@ -1,4 +1,4 @@
-"""Pictures of a training run: its samples, its losses."""
+"""Images of a training run: grids of samples, and loss curves."""
 
 import math
 from collections.abc import Mapping, Sequence

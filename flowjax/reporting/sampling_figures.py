@@ -1,4 +1,4 @@
-"""Figures of how samples come about: copies against t_switch, one-step predictions against t."""
+"""Figures of sampling experiments: copies against t_switch, one-step predictions against t."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The strip of images: what a noisy query looks like, and what the oracle makes of it, from noise to data."""
+"""The strip of images: noisy queries, and the oracle's one-step predictions of them, from noise to data."""
 
 import math
 from collections.abc import Mapping

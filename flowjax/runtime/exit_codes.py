@@ -1,4 +1,4 @@
-"""With what status a process ends, and what whoever started it is to do then. The one place where the numbers stand."""
+"""Exit statuses of all binaries, and the reaction that a supervisor should have to each. The numbers stand only here."""
 
 import enum
 import errno
@@ -23,11 +23,11 @@ class Exit(enum.IntEnum):
 
 
 FINAL = frozenset({Exit.FINISHED, Exit.USER_ERROR, Exit.INTERRUPTED})
-"""After these a job is not started again. After any other it is, a death by a signal included: SIGKILL (137, out of memory) and SIGABRT
-(134, by which JAX's runtime ends a process whose coordinator is gone)."""
+"""Statuses after which a job is not restarted. It is restarted after any other, a death by a signal included: SIGKILL (137, out of
+memory) and SIGABRT (134, by which JAX's runtime ends a process whose coordinator is gone)."""
 
 FREE = frozenset({Exit.STOPPED})
-"""After these it is, and that does not count as one of the restarts that a job is allowed."""
+"""Statuses after which it is restarted without counting as one of the restarts that a job is allowed."""
 
 
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE})

@@ -1,4 +1,4 @@
-"""How a process keeps the memory that a training step on CPU needs, from one step to the next."""
+"""Memory of training steps on CPU, kept by the process from one step to the next."""
 
 import ctypes
 

@@ -1,4 +1,4 @@
-"""SIGTERM: what a scheduler sends before it takes a machine away. A long run saves, and ends with a status of its own."""
+"""Preemption: a scheduler sends SIGTERM before it takes a machine away. A long run then saves, and ends with a status of its own."""
 
 import signal
 import threading

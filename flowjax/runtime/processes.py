@@ -1,4 +1,4 @@
-"""What the processes of one job tell each other. Every function here is called by all of them alike; in a job of one it is a plain call."""
+"""Communication among the processes of a job. All processes call each function alike; in a job of one process it is a plain call."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ T = TypeVar("T")
 Json = Any
 
 FAILURES = (ValueError, OSError, NotImplementedError, MemoryError)
-"""What a user can cause: it ends a process in one line."""
+"""Errors that a user can cause: they end a process with one line."""
 
 
 def several() -> bool:
@@ -23,7 +23,7 @@ def several() -> bool:
 
 
 class FailedThere(ValueError):
-    """What a user can cause, in another process."""
+    """An error that a user can cause, in another process."""
 
     def __init__(self, index: int, words: str, status: int):
         super().__init__(f"process {index}: {words}")
@@ -72,13 +72,13 @@ def together(f: Callable[[], T]) -> T:
 
 
 def of_first(f: Callable[[], Json]) -> Json:
-    """What `f()` gives on the first process, a plain JSON value, on all of them; it runs on no other."""
+    """The result of `f()`, a plain JSON value, on all processes; `f` runs on the first process only."""
     value = together(lambda: f() if is_first() else None)
     return json.loads(gather(json.dumps(value))[0])
 
 
 def check_same(facts: Mapping[str, Json]) -> None:
-    """That every process was started with the same facts, plain JSON values.
+    """Check that every process was started with the same facts, plain JSON values.
 
     Raises:
       ValueError: on all of them, with the first key that differs and both values.

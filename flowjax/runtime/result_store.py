@@ -31,7 +31,7 @@ class ResultStore:
     are plain JSON values, or with `arrays` mappings of names to arrays, bit for bit (`.npz`).
 
     Args:
-      folder: made for the first result. What an earlier build of this package left there is removed, and said in one line: it is computed
+      folder: made for the first result. Results of an earlier build of this package are removed, which is said in one line, and computed
         anew.
       of: plain JSON values that all results depend on; a folder holds results of one such set.
       arrays: results are arrays.
@@ -68,7 +68,7 @@ class ResultStore:
             ) from error
 
     def __call__(self, depends_on: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-        """The result: what is kept of it, else what `compute` gives, which is kept."""
+        """The stored result, or else the result of `compute`, which is then stored."""
         found = self.find(depends_on)
         return self.keep(depends_on, compute()) if found is None else found
 

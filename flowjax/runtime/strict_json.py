@@ -1,4 +1,4 @@
-"""Values as strict JSON has them."""
+"""Conversion of values to strict JSON."""
 
 import math
 import os

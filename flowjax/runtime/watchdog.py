@@ -1,4 +1,4 @@
-"""A step that does not end is found: where every thread stands is printed, and the process ends."""
+"""A watchdog for steps that hang: it prints the stack of every thread, and ends the process."""
 
 import faulthandler
 import time

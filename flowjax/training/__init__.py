@@ -1,1 +1,1 @@
-"""Training: a state, one step, a loop that reads as sentences, and the objects by which it meets the world."""
+"""Training: the state, the sharded step, the loop, and checkpoints, metrics and plans."""

@@ -31,7 +31,7 @@ class Restored(NamedTuple):
 
     state: State
     data: Mapping[str, Any]
-    """What the loop keeps beside the state."""
+    """Values that the loop keeps beside the state."""
 
 
 class SaveFailed(OSError):
@@ -97,7 +97,7 @@ class Checkpointer:
             print(f"warning: {error}; training goes on", file=sys.stderr, flush=True)
         if self.latest == step:
             return
-        if jax.default_backend() == "cpu":  # host memory is the device's: what is saved must not be what the next step overwrites
+        if jax.default_backend() == "cpu":  # host memory is the device's: a copy is saved, which the next step does not overwrite
             state = jax.tree.map(jnp.copy, state)
         self._step = step
         content = {"state": state, "meta": {**self._meta, "data": dict(data)}}
@@ -120,7 +120,7 @@ class Checkpointer:
             raise self._failed(error, step) from error
 
     def _remove_failed(self) -> bool:
-        """What saves that failed have left, as nothing is being saved now. Whether all of it is gone."""
+        """Remove the files of failed saves, while nothing is being saved. Returns whether all are gone."""
         failed = [name for name in storage.names(self._folder) if ".orbax-checkpoint-tmp" in name]
         for name in failed:
             with contextlib.suppress(OSError):
@@ -132,7 +132,7 @@ class Checkpointer:
         return SaveFailed(f"the checkpoint at step {step} could not be saved in {self._folder} ({which}{_cause(error)})")
 
     def wait(self) -> None:
-        """Until what was begun is on disk, on all processes.
+        """Wait until the saves that were begun are on disk, on all processes.
 
         Raises:
           SaveFailed: it could not be saved.
@@ -243,8 +243,8 @@ class Checkpointer:
 
 
 class _Heard(logging.Filter):
-    """What goes wrong in Orbax's threads: it logs that at once, and raises it only when all processes have come to the end of the save.
-    Of what else it logs (every file that it renames) nothing is shown."""
+    """Errors in Orbax's threads: Orbax logs them at once, and raises them only when all processes have reached the end of the save.
+    Its other messages (every file that it renames) are not shown."""
 
     def __init__(self) -> None:
         super().__init__()

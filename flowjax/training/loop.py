@@ -1,4 +1,4 @@
-"""The loop. It reads as sentences; how a checkpoint, a metric or an evaluation is made stands elsewhere."""
+"""The training loop: steps, checkpoints, metrics and evaluations, in order."""
 
 import contextlib
 import dataclasses
@@ -19,12 +19,12 @@ from flowjax.training.sharding import place_batch
 from flowjax.training.step import State, Trainer
 
 Evaluate = Callable[[int, State], dict[str, float]]
-"""What is looked at now and then, of the step and the state (see `Trained.state`): numbers for the metrics."""
+"""An evaluation at times of the schedule: from the step and the state (see `Trained.state`) to numbers for the metrics."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How long to train, and how often to say so."""
+    """Number of steps, and the intervals of logging and evaluation."""
 
     steps: int
     log_every: int = 20
@@ -40,7 +40,7 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a run ends with."""
+    """Result of a training run."""
 
     state: State
     """On the devices; where several processes share them, parameters and their average whole on every host, as NumPy arrays."""
@@ -54,12 +54,12 @@ class Trained:
 
 @dataclasses.dataclass(frozen=True)
 class Observers:
-    """What looks on while a run trains; it changes nothing of what is found.
+    """Observers of a training run: metrics, progress, evaluations and the watchdog. They do not change its result.
 
     Attributes:
       writer, progress: made when the first step is known.
-      evaluate: looks at the state now and then (`Schedule`), and at the end.
-      watchdog: hears of every step; an evaluation counts with the step that follows, and so does what comes before the first one.
+      evaluate: called with the state at times of the `Schedule`, and at the end.
+      watchdog: notified of every step; an evaluation counts with the step that follows, and so does what comes before the first one.
     """
 
     writer: Callable[[int], MetricWriter] = lambda first_step: NoMetricWriter()
@@ -96,7 +96,7 @@ def train(
     Raises:
       Diverged: with the step, the seed of its batch and the last good checkpoint.
       Stopped: SIGTERM came, and the last step done is saved. It ends the process with the status `Exit.STOPPED`.
-      ValueError: a batch that cannot be dealt to the devices, a checkpoint of another configuration.
+      ValueError: a batch that cannot be divided among the devices, a checkpoint of another configuration.
       SaveFailed: the last checkpoint could not be saved.
     """
     trainer.check_batch(batches.batch_size)
@@ -167,7 +167,7 @@ def _whole(state: State) -> State:
 
 
 class _Window:
-    """The metrics of the steps since they were last logged. They are looked at one step late: the device is never waited for."""
+    """The metrics of the steps since they were last logged. They are read one step late, so that the loop never waits for the device."""
 
     def __init__(self, batches: Batches, saver: Checkpointer, last_loss: float | None):
         self._seed, self._saver = batches.seed, saver

@@ -1,4 +1,4 @@
-"""Where the numbers of a training run go: JSON lines, TensorBoard, and the line on the terminal."""
+"""Writers of a training run's metrics: JSON lines, TensorBoard, and the line on the terminal."""
 
 import json
 import math
@@ -38,13 +38,13 @@ class MetricWriter:
             self._board.add_scalar(name, value, step)
 
     def keep(self) -> None:
-        """What has been written is there for a run that goes on. On a disk it always is; in a bucket the files are written again."""
+        """Keep the written metrics for a run that resumes. On a disk they are kept already; in a bucket the files are written again."""
         self._board.flush()
         for each in self._grows:
             each.keep()
 
     def close(self) -> None:
-        """Everything where it belongs."""
+        """Close the files, and upload them where the folder is a bucket."""
         self._file.close()
         self._board.close()
         for each in self._grows:

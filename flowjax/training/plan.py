@@ -1,4 +1,4 @@
-"""What a training step takes on devices that are not here, by the compiler that will compile it there."""
+"""Memory, FLOPs and traffic of a training step on devices that are not available, from the compiler for them."""
 
 import dataclasses
 import re
@@ -24,7 +24,7 @@ REMATS = ("none", "dots", "full")
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """How a step is dealt to devices, and what it keeps."""
+    """The division of a step among devices, and the values it keeps for the backward pass."""
 
     batch: int
     fsdp: int
@@ -50,7 +50,7 @@ class Used:
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """What the compiler made of a step. Bytes and FLOPs are of one device and one step.
+    """Figures of a compiled step. Bytes and FLOPs are of one device and one step.
 
     `least` has the seconds below which a step cannot take, by what bounds them: `compute` (FLOPs over the MXU's bfloat16 peak), `memory`
     (arguments and results once, temporaries twice, over HBM's bandwidth) and `network` (bytes sent over that of all links of a chip).
@@ -81,7 +81,7 @@ class Planned:
 
 
 def plan_step(trainer: Trainer, batch: Any, constants: Any, generation: Generation, choice: Choice) -> Planned:
-    """Compile a trainer's own step for the devices of its mesh, and read what came out.
+    """Compile a trainer's own step for the devices of its mesh, and read its figures.
 
     Args:
       trainer: on a mesh of devices that need not be there.
@@ -91,7 +91,7 @@ def plan_step(trainer: Trainer, batch: Any, constants: Any, generation: Generati
       choice: what the trainer was made by.
     """
     began = time.monotonic()
-    traced = trainer.step().trace(trainer.placed(), _dealt(batch, trainer), constants)
+    traced = trainer.step().trace(trainer.placed(), _placed(batch, trainer), constants)
     cores = getattr(trainer.mesh.devices.flat[0], "num_cores", 1)
     flops = count_flops(traced.jaxpr.jaxpr) / trainer.mesh.size
     least = {"compute": flops / (generation.bf16_flops * cores)}
@@ -177,7 +177,7 @@ def summarize(found: list[Collective], shape: tuple[int, ...]) -> tuple[Used, ..
     return tuple(sorted(rows, key=lambda use: -use.sent))
 
 
-def _dealt(batch: Any, trainer: Trainer) -> Any:
+def _placed(batch: Any, trainer: Trainer) -> Any:
     sharding = NamedSharding(trainer.mesh, PartitionSpec(AXES))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), batch)
 

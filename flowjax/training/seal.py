@@ -6,11 +6,12 @@ from typing import NamedTuple
 from flowjax.runtime import storage
 
 FILE = "SHA256SUMS"
-"""In the format of `sha256sum`, which can check it: `sha256sum --check SHA256SUMS`. In a bucket its own CRC32C stand there instead."""
+"""File of the checksums, in the format of `sha256sum`, which can check it: `sha256sum --check SHA256SUMS`. In a bucket it holds the
+bucket's own CRC32C."""
 
 
 class Seal(enum.Enum):
-    """What the checksums say."""
+    """Outcome of a comparison with the checksums."""
 
     NONE = 0
     """There are none: the process died just then, or an earlier version wrote the files."""
@@ -19,7 +20,7 @@ class Seal(enum.Enum):
 
 
 class Found(NamedTuple):
-    """What became of a folder."""
+    """Outcome of the check of a folder."""
 
     seal: Seal
     why: str = ""

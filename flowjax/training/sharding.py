@@ -1,4 +1,4 @@
-"""Over which devices a batch and the parameters are dealt: a mesh with the axes `batch` and `fsdp`.
+"""Sharding of batches and parameters over a mesh with the axes `batch` and `fsdp`.
 
 Every device takes its share of the examples. Along `fsdp` each also keeps only its share of every parameter, gathers a layer's when the
 layer's turn comes, and gets its share of the summed gradients back: the transpose of gathering is reducing and scattering.
@@ -37,12 +37,12 @@ def make_mesh(batch: int = 0, fsdp: int = 1, devices: Sequence[jax.Device] | Non
             "process must have its part in it"
         )
     # An axis of the slice is split where it must be: fsdp = 8 on 4 x 4 chips.
-    dealt = mesh_utils.create_device_mesh((batch, fsdp), list(devices[: batch * fsdp]), allow_split_physical_axes=True)
-    return Mesh(dealt, AXES, axis_types=(AxisType.Auto, AxisType.Auto))
+    grid = mesh_utils.create_device_mesh((batch, fsdp), list(devices[: batch * fsdp]), allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def oracle_mesh(mesh: Mesh) -> Mesh:
-    """The same devices, in the same order, for an `Oracle` among a step's constants: the samples dealt over all of them."""
+    """The same devices, in the same order, for an `Oracle` among a step's constants: the samples distributed over all of them."""
     return Mesh(mesh.devices.reshape(-1, 1), (SAMPLES, QUERIES))
 
 
@@ -56,8 +56,8 @@ def replicated(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(jax.tree.map(np.asarray, tree), NamedSharding(mesh, PartitionSpec()))
 
 
-def dealt_axes(parameters: Any, size: int, stacked: str | None) -> Any:
-    """For each parameter the axis along which it is dealt to `size` devices; -1: each keeps the whole.
+def sharded_axes(parameters: Any, size: int, stacked: str | None) -> Any:
+    """For each parameter the axis along which it is sharded over `size` devices; -1: each keeps the whole.
 
     It is the longest axis that size divides; never the axis of layers, of which one is gathered at a time. Vectors (biases, norms) stay
     whole: they are a thousandth of a model, and gathering each would take as long as gathering a matrix.

@@ -84,7 +84,7 @@ class Trainer:
             raise ValueError(f"accumulation = {self.accumulation}: expected at least 1")
 
     def check_batch(self, batch_size: int) -> None:
-        """Raise a ValueError if a batch cannot be dealt to the devices, in equal parts."""
+        """Raise a ValueError if a batch cannot be divided among the devices in equal parts."""
         parts = self.mesh.size * self.accumulation
         if batch_size < 1 or batch_size % parts:
             raise ValueError(
@@ -145,14 +145,14 @@ class Trainer:
         return State(state.step + 1, state.key, parameters, ema, optimizer), metrics | {"gradient_norm": optax.tree.norm(gradient)}
 
     def _gradient(self, parameters: Any, examples: Any, constants: Any) -> tuple[Any, Metrics]:
-        """The mean gradient over the batch, dealt like the parameters, and the mean metrics."""
+        """The mean gradient over the batch, sharded like the parameters, and the mean metrics."""
         axes = self._axes(parameters)
         layer_axes = None if self.task.stacked is None else jax.tree.map(lambda a: a - (a > 0), axes[self.task.stacked])
-        dealt = self.mesh.shape["fsdp"] > 1
-        gather = (lambda own: sharding.gathered(own, layer_axes)) if dealt and layer_axes is not None else None
+        sharded = self.mesh.shape["fsdp"] > 1
+        gather = (lambda own: sharding.gathered(own, layer_axes)) if sharded and layer_axes is not None else None
 
         def loss(own: Any, part: Any, constants: Any) -> tuple[Array, Metrics]:
-            if dealt:  # what is stacked is gathered by the model, layer by layer
+            if sharded:  # what is stacked is gathered by the model, layer by layer
                 whole = sharding.gathered(own, axes)
                 if self.task.stacked is not None:
                     whole[self.task.stacked] = own[self.task.stacked]
@@ -183,7 +183,7 @@ class Trainer:
         return State(jnp.int32(0), root, parameters, jax.tree.map(jnp.copy, parameters), self.optimizer.init(parameters))
 
     def _axes(self, parameters: Any) -> Any:
-        return sharding.dealt_axes(parameters, self.mesh.shape["fsdp"], self.task.stacked)
+        return sharding.sharded_axes(parameters, self.mesh.shape["fsdp"], self.task.stacked)
 
     def _specs(self, parameters: Any) -> Any:
         return sharding.specs(parameters, self._axes(parameters))

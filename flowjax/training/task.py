@@ -1,4 +1,4 @@
-"""What is trained: a model, and what a batch says of it. The loop, the step and the checkpoints are the same for every task."""
+"""Training tasks: a model and its loss. The loop, the step and the checkpoints are the same for every task."""
 
 from typing import Any, Protocol
 

@@ -1,7 +1,7 @@
-"""What `kernels.bench` compares: every implementation here, and other people's ways to the same velocity, each from a user's point of view.
+"""The competitors of `kernels.bench`: every implementation here, and the same velocity by other libraries, called as a user calls them.
 
-An entry is `name -> prepare`, and `prepare(data)` gives `call(x, t) -> velocity`: float32, `[B, D]`, rectified flow. A peer that is not
-installed, or fails on this machine, is left out with a note.
+An entry is `name -> prepare`, and `prepare(data)` returns `call(x, t) -> velocity`: float32, `[B, D]`, rectified flow. A library that is
+not installed, or fails on this machine, is left out with a note.
 """
 
 import os
@@ -19,12 +19,11 @@ from jaxtyping import Array, Float
 from kernels.float64 import float64_scope, to32, to64
 from kernels.posterior.api import IMPLEMENTATIONS, plan, posterior64
 from kernels.posterior.cpu.dispatch import CpuEngine, by_host
-from kernels.posterior.cpu.results import Queries
 from kernels.posterior.cpu.tuning import TUNING
 from kernels.posterior.out_of_core.engine import posterior_out_of_core
 from kernels.posterior.out_of_core.source import prepare_chunks
 from kernels.posterior.settings import PosteriorSettings
-from kernels.posterior.types import Samples, prepare
+from kernels.posterior.types import Queries, Samples, prepare
 
 Call = Callable[[np.ndarray, float], np.ndarray]
 Prepare = Callable[[np.ndarray], Call]
@@ -33,7 +32,7 @@ KEOPS_LONGEST = 128
 
 
 def ours() -> dict[str, Prepare]:
-    """Every implementation that runs on this platform, all moments; and what a caller gets who names none."""
+    """Every implementation that runs on this platform, with all moments, and the default."""
     here = [name for name, one in IMPLEMENTATIONS.items() if jax.default_backend() in one.platforms]
     dense = {name: bind(_dense, name) for name in here if name != "pruned"}
     return {
@@ -50,7 +49,7 @@ def _dense(implementation: str | None, data: np.ndarray) -> Call:
 
 
 def _on_host(always: bool, data: np.ndarray) -> Call:
-    """As an `Oracle` does it that was given no implementation, or "pruned"; the index is made beforehand."""
+    """The path of an `Oracle` without an implementation (or "pruned"); the index is made beforehand."""
     samples, how, engine = prepare(jnp.asarray(data)), plan("all", None, None, "highest", limit=False), CpuEngine(always=always)
     if not engine.possible(how):
         return _dense(None, data)
@@ -63,8 +62,8 @@ def _on_host(always: bool, data: np.ndarray) -> Call:
 
         ones = np.ones(len(x))
         time = float(np.float32(t))
-        queries = Queries(x, time * ones, (1 - time) * ones, ones, ones / (1 - time), np.full(len(x), -1))
-        velocity = by_host(engine, samples, queries, how, lambda answer: answer.velocity, dense)
+        queries = Queries(x, time * ones, (1 - time) * ones, np.full(len(x), -1), ones, ones / (1 - time))
+        velocity = by_host(engine, samples, queries, how, lambda moments: moments.velocity, dense)
         return np.asarray(dense(np.arange(len(x))) if velocity is None else velocity)
 
     return call
@@ -72,25 +71,25 @@ def _on_host(always: bool, data: np.ndarray) -> Call:
 
 @bind(jax.jit, static_argnames="how")
 def _velocity(x: Float[Array, "B D"], t: Float[Array, ""], samples: Samples, how: PosteriorSettings) -> tuple[Array, list[Array]]:
-    """As `flowjax.oracle` does it, with all that it computes beside the velocity."""
+    """The velocity as `flowjax.oracle` computes it, with all other moments."""
     with float64_scope():
         time = jnp.full(x.shape[0], to64(t))
         label = jnp.full(x.shape[0], -1, jnp.int32)
-        found = posterior64(x, time, 1 - time, label, jnp.ones_like(time), samples, how)
-        return to32((found.denoised - to64(x)) / (1 - time)[:, None]), [to32(v) for v in jax.tree.leaves(found)]
+        moments = posterior64(Queries(x, time, 1 - time, label, jnp.ones_like(time)), samples, how)
+        return to32((moments.denoised - to64(x)) / (1 - time)[:, None]), [to32(v) for v in jax.tree.leaves(moments)]
 
 
 def from_disk(data: np.ndarray) -> Call:
-    """The data in a file, which the system keeps in memory as long as there is room, read chunk by chunk in each call; budget 1 GiB."""
+    """The data in a file that each call reads chunk by chunk, budget 1 GiB. The system caches the file while there is room."""
     source = _File(data)
     chunks, how = prepare_chunks(source, None, budget=2**30), plan("all", "streaming", None, "highest", limit=False)
 
     def call(x: np.ndarray, t: float) -> np.ndarray:
         with float64_scope():
             time = jnp.full(len(x), t, jnp.float64)
-            rows = (jnp.asarray(x), time, 1 - time, jnp.full(len(x), -1, jnp.int32), jnp.ones_like(time))
-            found = posterior_out_of_core(rows, chunks, how)
-            return np.asarray((found.denoised - x.astype(np.float64)) / (1 - t), np.float32)
+            queries = Queries(jnp.asarray(x), time, 1 - time, jnp.full(len(x), -1, jnp.int32), jnp.ones_like(time))
+            moments = posterior_out_of_core(queries, chunks, how)
+            return np.asarray((moments.denoised - x.astype(np.float64)) / (1 - t), np.float32)
 
     return call
 
@@ -111,7 +110,7 @@ class _File:
 
 
 def numpy_dense(data: np.ndarray) -> Call:
-    """Scores, softmax and weighted sum, as one writes it; the norms are computed beforehand."""
+    """Scores, softmax and weighted sum in plain NumPy; the norms are computed beforehand."""
     norms = np.sum(data**2, axis=1)
 
     def call(x: np.ndarray, t: float) -> np.ndarray:
@@ -192,7 +191,7 @@ def keops(data: np.ndarray) -> Call:
     return call
 
 
-PEERS: dict[str, Prepare] = {
+COMPETITORS: dict[str, Prepare] = {
     "NumPy": numpy_dense,
     "PyTorch dense": torch_dense,
     "PyTorch attention": torch_attention,
@@ -203,19 +202,19 @@ PYTORCH = ("PyTorch dense", "PyTorch attention")
 
 
 def sgemms(data: np.ndarray, x: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """The two matmuls of a pass and nothing else, by each library."""
+    """The two matmuls of a pass and nothing else, in NumPy and PyTorch."""
     weights = np.full((len(x), len(data)), 1 / len(data), np.float32)
-    found: dict[str, Callable[[], Any]] = {"NumPy": lambda: (x @ data.T, weights @ data)}
+    of_numpy: dict[str, Callable[[], Any]] = {"NumPy": lambda: (x @ data.T, weights @ data)}
     try:
         import torch
     except ImportError:
-        return found
+        return of_numpy
     y, q, w = torch.from_numpy(data), torch.from_numpy(x), torch.from_numpy(weights)
-    return found | {"PyTorch": lambda: (q @ y.T, w @ y)}
+    return of_numpy | {"PyTorch": lambda: (q @ y.T, w @ y)}
 
 
 def reference_velocity(data: np.ndarray, x: np.ndarray, t: float) -> Float[np.ndarray, "B D"]:
-    """Float64, of the same float32 numbers, by blocks of samples."""
+    """The velocity in float64, from the same float32 numbers, by blocks of samples."""
     t = float(np.float32(t))
     rate, curvature = _rates(t)
     center = data[: 2**12].mean(axis=0, dtype=np.float64)

@@ -1,7 +1,10 @@
-"""What `kernels.bench` measures, and how it shows it: everything that runs on one data set, timed in turn."""
+"""Measurements of `kernels.bench`: implementations timed in turn on one data set, and their table and figure."""
 
 import csv
 import gzip
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial as bind
@@ -10,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.benchmark.competitors import DEFAULT, PEERS, PYTORCH, Call, ours, reference_velocity, sgemms
+from kernels.benchmark.competitors import COMPETITORS, DEFAULT, PYTORCH, Call, ours, reference_velocity, sgemms
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
 COLUMNS = (
@@ -30,14 +33,14 @@ COLUMNS = (
 Row = dict[str, Any]
 
 
-class PairedScores:
-    """Everything that runs on one data set, built and called once."""
+class Comparison:
+    """Implementations on one data set, each built and called once."""
 
     def __init__(self, data: np.ndarray, names: Iterable[str], say: Callable[[str], None]):
         self.data, self.calls = data, dict[str, Call]()
         self.build_seconds, self.first_seconds = dict[str, float](), dict[str, float]()
         warm = queries(data, 0.5, 2)[0]
-        known = ours() | PEERS
+        known = ours() | COMPETITORS
         for name in names:
             try:
                 started = time.perf_counter()
@@ -50,14 +53,14 @@ class PairedScores:
             self.calls[name] = call
 
     def at(self, t: float, count: int, repeats: int, *, part: str, exact: bool = True) -> list[Row]:
-        """A row for each, at one t."""
+        """A row for each implementation, at one t."""
         t = float(np.float32(t))
         x, n, d = queries(self.data, t, count)[0], *self.data.shape
         true = reference_velocity(self.data, x, t) if exact else None
-        found = {}
+        velocities = {}
         for name, call in self.calls.items():
             started = time.perf_counter()
-            found[name] = call(x, t)
+            velocities[name] = call(x, t)
             self.first_seconds.setdefault(name, time.perf_counter() - started)
         matmuls = sgemms(self.data, x)
         taken: dict[str, list[float]] = {name: [] for name in [*self.calls, *(f"sgemm {name}" for name in matmuls)]}
@@ -79,7 +82,7 @@ class PairedScores:
                 "seconds": median[name],
                 "share_of_sgemm": sgemm / median[name],
                 "times_pytorch": pytorch and pytorch / median[name],
-                "velocity_error": None if true is None else _error(found[name], true),
+                "velocity_error": None if true is None else _error(velocities[name], true),
                 "build_seconds": self.build_seconds[name],
                 "first_call_seconds": self.first_seconds[name],
             }
@@ -106,7 +109,7 @@ def synthetic(n: int, d: int, seed: int = 0) -> np.ndarray:
 
 
 def load(data: str, n: int, d: int) -> np.ndarray:
-    """`[N, D]` float32, of a name or a file.
+    """The data set of a name or a file, `[N, D]` float32.
 
     Raises:
       FileNotFoundError: no such file.
@@ -133,6 +136,20 @@ def load(data: str, n: int, d: int) -> np.ndarray:
     return np.ascontiguousarray(values.reshape(len(values), -1), np.float32)
 
 
+def apart(module: str, what: str, argument: Any) -> Any:
+    """What `python -m module argument` prints as its last line, in JSON: a measurement in a process of its own.
+
+    Idle threads of one library spin and slow the next library by up to a factor of two. In a process of their own they end with it.
+
+    Raises:
+      ValueError: it failed; in its last words.
+    """
+    done = subprocess.run([sys.executable, "-m", module, json.dumps(argument)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"{what} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     """p of the power law seconds ~ sizes^p, by least squares of the logarithms."""
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
@@ -145,8 +162,8 @@ def growth(names: Sequence[str], count: int, repeats: int, sizes: Sequence[Seque
     rows = []
     for part, shapes in (("growth with N", [(size, d) for size in of_n]), ("growth with D", [(n, size) for size in of_d])):
         for size in shapes:
-            contest = PairedScores(synthetic(*size), names, lambda _: None)
-            rows += [row for t in (0.1, 0.9) for row in contest.at(t, count, repeats, part=part, exact=False)]
+            comparison = Comparison(synthetic(*size), names, lambda _: None)
+            rows += [row for t in (0.1, 0.9) for row in comparison.at(t, count, repeats, part=part, exact=False)]
             say(f"{part}: N = {size[0]:,}, D = {size[1]:,}")
     return rows
 
@@ -161,7 +178,7 @@ def exponents(rows: Sequence[Row]) -> list[tuple[str, float, str, float]]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """For reading: a block of lines for each t."""
+    """The rows as text, a line each."""
     shown: dict[str, tuple[str, Callable[[float], str]]] = {
         "seconds": ("ms", lambda v: f"{1e3 * v:.1f}"),
         "share_of_sgemm": ("of sgemm", lambda v: f"{v:.2f}"),
@@ -172,8 +189,8 @@ def table(rows: Sequence[Row]) -> str:
     }
     lines = [f"{'t':>6}  {'implementation':18}" + "".join(f"{head:>10}" for head, _ in shown.values())]
     for row in rows:
-        cells = ["" if row[key] is None else show(row[key]) for key, (_, show) in shown.items()]
-        lines.append(f"{row['t']:>6.3g}  {row['implementation']:18}" + "".join(f"{cell:>10}" for cell in cells))
+        values = ["" if row[key] is None else show(row[key]) for key, (_, show) in shown.items()]
+        lines.append(f"{row['t']:>6.3g}  {row['implementation']:18}" + "".join(f"{value:>10}" for value in values))
     return "\n".join(lines)
 
 
@@ -187,7 +204,7 @@ def swept(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def write(rows: Sequence[Row], folder: Path) -> None:
-    """bench.csv, of what there is so far."""
+    """Write bench.csv with the rows so far."""
     with open(folder / "bench.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -195,7 +212,7 @@ def write(rows: Sequence[Row], folder: Path) -> None:
 
 
 def figure(rows: Sequence[Row], title: str, folder: Path) -> None:
-    """Time against t; and against N and D, if that was measured."""
+    """Draw time against t, and against N and D where that was measured."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -244,6 +261,6 @@ def _seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def _error(found: np.ndarray, true: np.ndarray) -> float:
-    """Of the worst query, relative to its velocity."""
-    return float((np.linalg.norm(found - true, axis=1) / np.linalg.norm(true, axis=1)).max())
+def _error(velocity: np.ndarray, true: np.ndarray) -> float:
+    """The error of the worst query, relative to its velocity."""
+    return float((np.linalg.norm(velocity - true, axis=1) / np.linalg.norm(true, axis=1)).max())

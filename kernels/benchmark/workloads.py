@@ -1,11 +1,7 @@
-"""What people compute, by default and beside PyTorch's dense softmax: each library in a process of its own, in turn.
-
-Threads of one library that wait at full speed slow the next by up to a factor of two; in a process of their own they end with it.
-"""
+"""Workloads of typical users, computed by default settings and by PyTorch's dense softmax, each library in a process of its own."""
 
 import dataclasses
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,13 +12,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.benchmark.competitors import PEERS, reference_velocity
-from kernels.benchmark.runner import FASHION_MNIST, load, queries
+from kernels.benchmark.competitors import COMPETITORS, reference_velocity
+from kernels.benchmark.runner import FASHION_MNIST, apart, load, queries
 from kernels.posterior.api import plan
 from kernels.posterior.cpu.dispatch import CpuEngine, by_host
-from kernels.posterior.cpu.results import Queries
 from kernels.posterior.cpu.tuning import TUNING
-from kernels.posterior.types import by_class, prepare
+from kernels.posterior.types import Queries, by_class, prepare
 
 TABLE = {
     "workload": "{workload}",
@@ -34,10 +29,10 @@ TABLE = {
     "x PyTorch": "{ratio:.2f}",
     "error": "{velocity_error:.0e}",
 }
-"""How a document shows the rows."""
+"""Columns of the table in documents, by header: the format of each."""
 OURS, PYTORCH = "flowjax", "PyTorch dense"
 CALLS = 15
-"""Calls of a process, after two; the median counts."""
+"""Timed calls of a process, after two untimed; the median counts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +58,7 @@ WORKLOADS = {
     "Fashion-MNIST": Workload(60_000, 784, 128, (0.1, 0.5, 0.7, 0.9), data="fashion_mnist"),
 }
 SMALL = {"toy": Workload(200, 16, 8, (0.1, 0.9)), "toy classes": Workload(200, 16, 8, (0.5,), 4)}
-"""The same in seconds, for tests."""
+"""Workloads that take seconds, for tests."""
 
 
 def compare(workloads: dict[str, Workload], rounds: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
@@ -75,22 +70,19 @@ def compare(workloads: dict[str, Workload], rounds: int, say: Callable[[str], No
         with tempfile.TemporaryDirectory() as folder:
             np.save(Path(folder) / "data.npy", load(workload.data, workload.n, workload.d))
             for t in workload.times:
-                found: dict[str, list[dict[str, float]]] = {OURS: [], PYTORCH: []}
+                runs: dict[str, list[dict[str, float]]] = {OURS: [], PYTORCH: []}
                 for _ in range(rounds):
-                    for library, every in found.items():
-                        asked = json.dumps([library, dataclasses.asdict(workload), t, str(Path(folder) / "data.npy")])
-                        done = subprocess.run([sys.executable, "-m", __name__, asked], capture_output=True, text=True, check=False)
-                        if done.returncode:
-                            raise ValueError(f"{library} failed on {name}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-                        every.append(json.loads(done.stdout.splitlines()[-1]))
-                ours, torch = (float(np.median([one["ms"] for one in found[library]])) for library in (OURS, PYTORCH))
-                error = max(one["error"] for one in found[OURS])
+                    for library, every in runs.items():
+                        argument = [library, dataclasses.asdict(workload), t, str(Path(folder) / "data.npy")]
+                        every.append(apart(__name__, f"{library} on {name}", argument))
+                ours, torch = (float(np.median([one["ms"] for one in runs[library]])) for library in (OURS, PYTORCH))
+                error = max(one["error"] for one in runs[OURS])
                 of = {"n": workload.n, "d": workload.d, "queries": workload.queries}
                 yield {"workload": name, **of, "t": t, "ours_ms": ours, "pytorch_ms": torch, "ratio": torch / ours, "velocity_error": error}
 
 
 def measure(library: str, workload: Workload, t: float, file: str) -> dict[str, float]:
-    """One library, in this process."""
+    """Median milliseconds and worst relative error of one library, in this process."""
     data = np.load(file)
     labels = np.sort(np.arange(len(data)) % workload.classes).astype(np.int32) if workload.classes else None
     x, index = queries(data, t, workload.queries)
@@ -117,7 +109,7 @@ Call = Callable[[np.ndarray, float, np.ndarray | None], np.ndarray]
 
 
 def _ours(data: np.ndarray, labels: np.ndarray | None) -> Call:
-    """As an `Oracle` computes it that is called many times: where data may have an index, it is made beforehand."""
+    """The path of an `Oracle` that is called many times: where data may have an index, it is made beforehand."""
     values = jnp.asarray(data)
     samples = prepare(values) if labels is None else by_class(values, jnp.asarray(labels))
     engine, how = CpuEngine(always=False), plan("all", None, None, "highest")
@@ -127,9 +119,8 @@ def _ours(data: np.ndarray, labels: np.ndarray | None) -> Call:
     def call(x: np.ndarray, t: float, label: np.ndarray | None) -> np.ndarray:
         ones, time = np.ones(len(x)), float(np.float32(t))
         of_all = np.full(len(x), -1, np.int32) if label is None else label
-        asked = Queries(x, time * ones, (1 - time) * ones, ones, ones / (1 - time), of_all)
-        found = by_host(engine, samples, asked, how, lambda answer: answer.velocity, _nothing_left)
-        return np.asarray(found)
+        queries = Queries(x, time * ones, (1 - time) * ones, of_all, ones, ones / (1 - time))
+        return np.asarray(by_host(engine, samples, queries, how, lambda moments: moments.velocity, _nothing_left))
 
     return call
 
@@ -139,9 +130,9 @@ def _nothing_left(rows: np.ndarray) -> Any:
 
 
 def _pytorch(data: np.ndarray, labels: np.ndarray | None) -> Call:
-    """Class by class, as one writes it."""
+    """PyTorch's dense softmax, class by class."""
     parts = {-1: data} if labels is None else {int(one): data[labels == one] for one in np.unique(labels)}
-    dense = {one: PEERS[PYTORCH](rows) for one, rows in parts.items()}
+    dense = {one: COMPETITORS[PYTORCH](rows) for one, rows in parts.items()}
 
     def call(x: np.ndarray, t: float, label: np.ndarray | None) -> np.ndarray:
         if label is None:

@@ -1,9 +1,9 @@
-"""posterior(...): the only door to the implementations."""
+"""`posterior` validates a call, chooses an engine and returns moments. `Oracle` reaches the engines by the same functions."""
 
 import dataclasses
 from collections.abc import Callable
 from functools import partial as bind
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,7 @@ from jaxtyping import Array
 
 from kernels.float64 import float64_scope, to32, to64
 from kernels.posterior.cpu.dispatch import CpuEngine, by_host
-from kernels.posterior.cpu.results import Answer
-from kernels.posterior.cpu.results import Queries as HostQueries
+from kernels.posterior.cpu.results import HostMoments
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.distributed.sharded import Sharded, spread
 from kernels.posterior.pallas.gpu import pallas_gpu
@@ -22,11 +21,11 @@ from kernels.posterior.pallas.tpu import pallas_tpu
 from kernels.posterior.pallas.tpu_blocks import TpuBlocks
 from kernels.posterior.partial import Partial
 from kernels.posterior.settings import BlockSizes, PosteriorSettings, default_block_sizes
-from kernels.posterior.types import Moments, Queries, Samples, by_class, prepare
+from kernels.posterior.types import CentredQueries, Moments, Queries, Samples, by_class, prepare
 from kernels.posterior.xla.batching import in_class_order, in_tiles, repeat
 from kernels.posterior.xla.covariance import covariance_product
 from kernels.posterior.xla.differences import covariance_from_differences, from_differences
-from kernels.posterior.xla.refine import Settled, settle
+from kernels.posterior.xla.refine import RefinedMoments, refine
 from kernels.posterior.xla.streaming import streaming
 from kernels.posterior.xla.zero_noise import nearest
 from kernels.precision import Precision, check_precision
@@ -34,8 +33,9 @@ from kernels.precision import Precision, check_precision
 Which = Literal["all", "velocity"]
 
 
-SETTLED_AT_ONCE = {True: 2**22, False: 2**26}
-"""Numbers in the candidates that are recomputed together, on one device: what stays in a cache. Over shards more: the devices meet once."""
+REFINED_AT_ONCE = {True: 2**22, False: 2**26}
+"""Numbers in the candidates that are recomputed together. On one device (True) they stay in a cache; over shards (False) one collective
+serves more of them."""
 
 Rows = TypeVar("Rows")
 Output = TypeVar("Output")
@@ -45,16 +45,17 @@ Output = TypeVar("Output")
 class Implementation:
     """One way to make a Partial of a pass over the data."""
 
-    run: Callable[[Queries, Samples, PosteriorSettings], Partial]
-    """In float32; what that leaves unsettled, `streaming` repeats in float64."""
+    run: Callable[[CentredQueries, Samples, PosteriorSettings], Partial]
+    """One pass in float32. `streaming` repeats in float64 the queries that it leaves unsettled."""
     platforms: tuple[str, ...]
-    """Where it runs."""
+    """Platforms on which it runs."""
     default_on: tuple[str, ...]
+    """Platforms on which it is the default."""
     why_not: str
-    """Why it is passed over elsewhere."""
+    """Why it is not the default, or does not run, on other platforms."""
 
 
-def _fused(queries: Queries, samples: Samples, how: PosteriorSettings) -> Partial:
+def _fused(queries: CentredQueries, samples: Samples, how: PosteriorSettings) -> Partial:
     return pallas_tpu(
         queries,
         samples,
@@ -66,13 +67,13 @@ def _fused(queries: Queries, samples: Samples, how: PosteriorSettings) -> Partia
     )
 
 
-def _in_blocks(make: Callable[..., Partial]) -> Callable[[Queries, Samples, PosteriorSettings], Partial]:
+def _in_blocks(make: Callable[..., Partial]) -> Callable[[CentredQueries, Samples, PosteriorSettings], Partial]:
     return lambda queries, samples, how: make(
         queries, samples, full=how.full, dtype=jnp.float32, blocks=how.blocks, precision=how.precision
     )
 
 
-def _driven_by_host(queries: Queries, samples: Samples, how: PosteriorSettings) -> Partial:
+def _driven_by_host(queries: CentredQueries, samples: Samples, how: PosteriorSettings) -> Partial:
     raise NotImplementedError(
         "implementation 'pruned' is driven by the host and cannot run under jit, grad or vmap: "
         "leave implementation out, and the dense pass is taken there"
@@ -99,7 +100,7 @@ def plan(
     tolerance: float = 0.0,
     limit: bool = True,
 ) -> PosteriorSettings:
-    """Validate the choices of a caller.
+    """The settings of a call, from a caller's choices, validated.
 
     Raises:
       ValueError: an unknown value.
@@ -125,7 +126,7 @@ def choose(implementation: str | None) -> str:
     """The implementation to use on the default platform.
 
     Raises:
-      NotImplementedError: one that there is not, or that does not run here; with what else there is, and why it was passed over.
+      NotImplementedError: an unknown implementation, or one that does not run here; the message lists those that do, and the reason.
     """
     platform = jax.default_backend()
     here = [name for name, one in IMPLEMENTATIONS.items() if platform in one.platforms]
@@ -172,8 +173,8 @@ def posterior(
       counts: `[N]` how often each sample counts, or None: once each.
       moments: "velocity" computes `denoised` only.
       implementation: a name in `IMPLEMENTATIONS` ("pallas_tpu", "pallas_gpu", "streaming", "pruned"), or None for the default:
-        pallas_tpu on TPUs, streaming elsewhere; its `why_not` says why the others are passed over. "pruned" makes one for this call: an
-        `Oracle` keeps it.
+        pallas_tpu on TPUs, streaming elsewhere; its `why_not` says why not another. "pruned" makes an index for this call, which an
+        `Oracle` would keep.
       block_sizes: how the work is cut up, a `BlockSizes`, or for pallas_tpu a `TpuBlocks`; the result depends on it by rounding only.
       tolerance: share of a query's weight whose samples its mean may lack, so that whole blocks are passed over; `error_bound` says what
         that did. 0: no more than float32 rounding hides. `streaming` leaves none out.
@@ -216,14 +217,14 @@ def posterior(
         settings = dataclasses.replace(how, limit=limit, shards=Shards(axis_name))
         if seen and pruned:
             settings = dataclasses.replace(settings, implementation="streaming")
-        return run(x[rows], a[rows], s[rows], label[rows], samples, settings)
+        return run(Queries(x[rows], a[rows], s[rows], label[rows]), samples, settings)
 
     if axis_name is None and seen and (implementation is None or pruned):
         alphas, sigmas = np.array(a, np.float64), np.array(s, np.float64)
-        asked = HostQueries(np.asarray(x), alphas, sigmas, 1 / np.maximum(alphas, 1e-30), np.ones_like(alphas), np.asarray(label))
-        found = by_host(CpuEngine(always=pruned), samples, asked, how, bind(moments_of, full=how.full), compiled)
-        if found is not None:
-            return found
+        on_host = Queries(np.asarray(x), alphas, sigmas, np.asarray(label), 1 / np.maximum(alphas, 1e-30), np.ones_like(alphas))
+        moments_of_host = by_host(CpuEngine(always=pruned), samples, on_host, how, bind(_public, full=how.full), compiled)
+        if moments_of_host is not None:
+            return moments_of_host
     return compiled(slice(None))
 
 
@@ -233,48 +234,41 @@ def no_moments(d: int, full: bool) -> Moments:
     return Moments(rows, none, none, jnp.zeros(0, jnp.int32) if full else None, none, none, none, none)
 
 
-def moments_of(answer: Answer, full: bool) -> Moments:
-    """The answer of the CPU engine."""
-    kept: dict[str, Any] = {f.name: getattr(answer, f.name) if full or f.name == "denoised" else None for f in dataclasses.fields(Moments)}
-    return Moments(**kept)
+def _public(found: HostMoments, full: bool) -> Moments:
+    """The moments that the CPU engine has found, all or only the mean."""
+    return found.alone() if full else Moments(found.denoised)
 
 
 @bind(jax.jit, static_argnames="how")
-def run(x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples | Sharded, how: PosteriorSettings) -> Moments:
-    """`posterior` with everything in its final form: `run.lower(...).compile()` compiles it ahead of time, from shapes alone."""
+def run(queries: Queries, samples: Samples | Sharded, how: PosteriorSettings) -> Moments:
+    """`posterior` on validated arguments, jitted: `run.lower(...).compile()` compiles it ahead of time, from shapes alone."""
     with float64_scope():
-        velocity_center = 1 / jnp.maximum(to64(alpha), 1e-30)
-        found = spread(posterior64, (x, to64(alpha), to64(sigma), label, velocity_center), samples, how)
-        return jax.tree.map(lambda v: v if v.dtype == jnp.int32 else to32(v), found)
+        moments = spread(posterior64, (queries,), samples, how)
+        return jax.tree.map(lambda v: v if v.dtype == jnp.int32 else to32(v), moments)
 
 
-def posterior64(
-    x: Array, alpha: Array, sigma: Array, label: Array, velocity_center: Array, samples: Samples, how: PosteriorSettings
-) -> Moments:
+def posterior64(queries: Queries, samples: Samples, how: PosteriorSettings) -> Moments:
     """`posterior` on prepared samples, its result in float64. For callers inside `float64_scope` that go on computing."""
 
-    def tile(args: tuple[Array, Array, Array, Array, Array]) -> Moments:
-        queries = Queries.of(args[0], args[1], args[2], args[3], samples, args[4])
-        return moments_of_settled(settled(queries, samples, how), queries, samples)
+    def tile(some: Queries) -> Moments:
+        centred = CentredQueries.of(some, samples)
+        return refined(centred, samples, how).in_callers_frame(centred, samples)
 
-    return _tiled(tile, (x, alpha, sigma, label, velocity_center), label, samples, how)
+    return _tiled(tile, queries, queries.label, samples, how)
 
 
-def covariance_product64(
-    x: Array, alpha: Array, sigma: Array, label: Array, velocity_center: Array, vector: Array, samples: Samples, how: PosteriorSettings
-) -> Array:
+def covariance_product64(queries: Queries, vector: Array, samples: Samples, how: PosteriorSettings) -> Array:
     """`Cov[y | x] v` for each query, `[B, D]` float64, by one more pass over the data. As `posterior64`."""
 
-    def tile(args: tuple[Array, Array, Array, Array, Array, Array]) -> Array:
-        queries = Queries.of(*args[:4], samples, args[4])
-        v = to64(args[5])
+    def tile(args: tuple[Queries, Array]) -> Array:
+        queries, v = CentredQueries.of(args[0], samples), to64(args[1])
         limit = bind(_covariance_at_limit, samples=samples, shards=how.shards)
 
-        def once(some: tuple[Queries, Array], dtype: DTypeLike) -> tuple[Array, Array, Array]:
+        def once(some: tuple[CentredQueries, Array], dtype: DTypeLike) -> tuple[Array, Array, Array]:
             partial = partial_of(some[0], samples, dataclasses.replace(how, full=True), dtype)
             return covariance_product(*some, partial, samples, blocks=how.blocks, precision=how.precision, shards=how.shards)
 
-        def exactly(some: tuple[tuple[Queries, Array], Array]) -> tuple[Array, Array, Array]:
+        def exactly(some: tuple[tuple[CentredQueries, Array], Array]) -> tuple[Array, Array, Array]:
             (queries, v), pivot = some
             product = covariance_from_differences(queries, pivot, v, samples, how.shards)
             return product, jnp.zeros(product.shape[0], bool), pivot
@@ -283,15 +277,14 @@ def covariance_product64(
         product, unsettled, pivot = once((queries.where(fits), v), jnp.float32)
         if how.precision == "highest":
             unsettled = (unsettled | ~fits) & (queries.sigma > 0)
-            found = repeat(unsettled, lambda some: once(some, jnp.float64), (queries, v), (product, unsettled, pivot))
-            product, unsettled, pivot = found
+            product, unsettled, pivot = repeat(unsettled, lambda some: once(some, jnp.float64), (queries, v), (product, unsettled, pivot))
             unsettled &= queries.sigma > 0
             product, _, _ = repeat(unsettled, exactly, ((queries, v), pivot), (product, unsettled, pivot))
         else:
             product = jnp.where(fits[:, None], product, jnp.nan)
         return repeat(queries.sigma == 0, limit, (queries, v), product) if how.limit else product
 
-    product = _tiled(tile, (x, alpha, sigma, label, velocity_center, vector), label, samples, how)
+    product = _tiled(tile, (queries, vector), queries.label, samples, how)
     return product if samples.unit is None else product * to64(samples.unit) ** 2
 
 
@@ -299,72 +292,43 @@ def _tiled(f: Callable[[Rows], Output], args: Rows, label: Array, samples: Sampl
     return in_class_order(f, args, label, how.blocks.queries) if samples.by_class else in_tiles(f, args, how.blocks.queries)
 
 
-def _covariance_at_limit(some: tuple[Queries, Array], samples: Samples, shards: Shards) -> Array:
+def _covariance_at_limit(some: tuple[CentredQueries, Array], samples: Samples, shards: Shards) -> Array:
     """At σ = 0 the covariance is zero but for ties, and its product with α/σ² has no limit there: NaN for ties."""
     tied = nearest(some[0], samples, full=True, shards=shards)
-    assert tied.second is not None
-    return jnp.where(tied.second[:, None] > 0, jnp.nan, jnp.zeros_like(some[1]))
+    assert tied.variance is not None
+    return jnp.where(tied.variance[:, None] > 0, jnp.nan, jnp.zeros_like(some[1]))
 
 
-def settled(queries: Queries, samples: Samples, how: PosteriorSettings) -> Settled:
-    """Exact moments of one tile of queries: in float32; in float64 for the rows that float32 leaves unsettled; from differences for those
-    that this leaves; at σ = 0."""
+def refined(queries: CentredQueries, samples: Samples, how: PosteriorSettings) -> RefinedMoments:
+    """Exact moments of one tile of queries: from a float32 pass; from a float64 pass for the queries that float32 leaves unsettled; from
+    differences for those that float64 leaves unsettled; from the nearest sample at σ = 0."""
 
-    def once(some: Queries, dtype: DTypeLike) -> Settled:
+    def once(some: CentredQueries, dtype: DTypeLike) -> RefinedMoments:
         partial = partial_of(some, samples, how, dtype)
-        step = max(1, min(some.x.shape[0], SETTLED_AT_ONCE[how.shards.axis_name is None] // partial.top_score.shape[1] // samples.d))
-        return in_tiles(lambda args: settle(*args, samples, how.shards), (partial, some), step)
+        step = max(1, min(some.x.shape[0], REFINED_AT_ONCE[how.shards.axis_name is None] // partial.top_score.shape[1] // samples.d))
+        return in_tiles(lambda args: refine(*args, samples, how.shards), (partial, some), step)
 
-    def exactly(some: tuple[Queries, Array]) -> Settled:
+    def exactly(some: tuple[CentredQueries, Array]) -> RefinedMoments:
         return from_differences(*some, samples, how.full, how.shards)
 
     fits, noisy = queries.fit_float32(samples), queries.sigma > 0
-    first = once(queries.where(fits), jnp.float32)
+    moments = once(queries.where(fits), jnp.float32)
     if how.precision == "highest":
-        unsettled = noisy & (first.unsettled | ~fits)
-        first = repeat(unsettled, lambda some: once(some, jnp.float64), queries, first._replace(unsettled=unsettled))
-        first = repeat(first.unsettled & noisy, exactly, (queries, first.pivot), first)
-    else:
-        first = first._replace(mean=jnp.where(fits[:, None], first.mean, jnp.nan))  # nothing is repeated, and nothing wrong is given
+        moments = dataclasses.replace(moments, unsettled=noisy & (moments.unsettled | ~fits))
+        moments = repeat(moments.unsettled, lambda some: once(some, jnp.float64), queries, moments)
+        moments = repeat(moments.unsettled & noisy, exactly, (queries, moments.pivot), moments)
+    else:  # nothing is repeated, and nothing wrong is returned
+        moments = dataclasses.replace(moments, denoised=jnp.where(fits[:, None], moments.denoised, jnp.nan))
     if how.limit:
-        first = repeat(queries.sigma == 0, lambda some: nearest(some, samples, how.full, how.shards), queries, first)
-    return first
+        moments = repeat(queries.sigma == 0, lambda some: nearest(some, samples, how.full, how.shards), queries, moments)
+    return moments
 
 
-def partial_of(queries: Queries, samples: Samples, how: PosteriorSettings, dtype: DTypeLike) -> Partial:
+def partial_of(queries: CentredQueries, samples: Samples, how: PosteriorSettings, dtype: DTypeLike) -> Partial:
     """One pass over the data: in float32 by the implementation chosen, in float64 by `streaming`."""
     if dtype == jnp.float32:
         return IMPLEMENTATIONS[how.implementation].run(queries, samples, how)
     return streaming(queries, samples, full=how.full, dtype=dtype, blocks=how.blocks, precision=how.precision)
-
-
-def moments_of_settled(found: Settled, queries: Queries, samples: Samples) -> Moments:
-    """What a caller is told; `samples` are asked for their centre and their largest norm only."""
-    # Without samples the mean is 0 / 0.
-    answered = jnp.isfinite(queries.x).all(axis=1) & jnp.isfinite(found.mean).all(axis=1)
-
-    def or_nan(v: Array) -> Array:
-        return jnp.where(answered.reshape(answered.shape + (1,) * (v.ndim - 1)), v, jnp.nan)
-
-    unit = 1.0 if samples.unit is None else to64(samples.unit)
-    denoised = or_nan(found.mean + to64(samples.center)) * unit
-    if found.mass is None or found.second is None or found.effective is None or found.entropy is None:
-        return Moments(denoised, None, None, None, None, None, None, None)
-    assert found.top1_weight is not None
-    assert found.top1_index is not None
-    normal = samples.d / 2 * jnp.log(2 * jnp.pi * (queries.sigma * unit) ** 2)
-    at_limit = queries.sigma == 0
-    log_density = jnp.where(at_limit, found.log_weight, found.log_weight - normal - jnp.log(found.mass))
-    return Moments(
-        denoised=denoised,
-        log_density=or_nan(log_density),
-        top1_weight=or_nan(found.top1_weight),
-        top1_index=jnp.where(answered, found.top1_index, -1).astype(jnp.int32),
-        entropy=or_nan(found.entropy),
-        effective_samples=or_nan(found.effective),
-        variance=or_nan(found.second) * unit**2,
-        error_bound=or_nan(found.left_out * 2 * jnp.sqrt(to64(samples.largest))) * unit,
-    )
 
 
 def as_samples(data: ArrayLike, name: str) -> Array:

@@ -48,7 +48,7 @@ class Partial:
     """At least the largest score of the samples that are not among those k; -inf if there are none."""
     second: Float[Array, " B"] | None
     """Σ w_i ‖y_i - center - mean‖²: about its own mean, merged by Chan's formula. None where an implementation leaves it out of a
-    velocity's moments: `settle` then assumes the worst of the rest."""
+    velocity's moments: `refine` then assumes the worst of the rest."""
     weight_square: Float[Array, " B"] | None
     """Σ w_i²."""
     weighted_score: Float[Array, " B"] | None

@@ -1,9 +1,9 @@
-"""The records of a posterior: samples, prepared once for many queries; queries, rewritten so that a score is one product; moments."""
+"""The records of a posterior: samples, prepared once for many queries; queries, as asked and about the data's centre; moments."""
 
 import dataclasses
 import math
 from functools import partial as bind
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from kernels.float64 import float64_scope, to32, to64
 from kernels.posterior.distributed.collectives import ONE_DEVICE, Shards
+
+SomeMoments = TypeVar("SomeMoments", bound="Moments")
 
 SHIFTED_FROM = 4
 """Blocks are moved to the centre on the fly where ‖centre‖² exceeds so many times the mean ‖y - centre‖²."""
@@ -173,14 +175,35 @@ LARGEST_SCORE = 1e30
 """A score, or a product on the way to it, that float32 surely holds."""
 
 
+class Queries(NamedTuple):
+    """`B` noisy queries x = α y + σ noise, in NumPy or JAX arrays, as every engine is given them. In the caller's unit."""
+
+    x: Float[Any, "B D"]
+    """float32; float64 where the CPU engine has divided by the samples' unit."""
+    alpha: Float[Any, " B"]
+    sigma: Float[Any, " B"]
+    label: Int[Any, " B"]
+    """-1: all samples."""
+    velocity_center: Float[Any, " B"] | None = None
+    """κ in the velocity `A (E[y | x] - κ x)` that the mean is computed for, which says how exact the mean must be. None: 1/α."""
+    velocity_rate: Float[Any, " B"] | None = None
+    """A. Only the CPU engine, which returns the velocity too, reads it."""
+
+    def at(self, rows: np.ndarray) -> "Queries":
+        """The queries `rows`, in this order, in NumPy arrays; writable, because numba compiles anew for arrays that are not."""
+        if len(rows) == len(self.x) and (np.diff(rows) > 0).all():
+            return jax.tree.map(lambda v: np.require(v, requirements=["C", "W"]), self)
+        return jax.tree.map(lambda v: np.ascontiguousarray(v[rows]), self)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Queries:
-    """`B` queries of a posterior, in float64 (made and used inside `float64_scope`), in the unit of the samples.
+class CentredQueries:
+    """`Queries` about the data's centre, float64 (made and used inside `float64_scope`), in the samples' unit: what XLA's passes read.
 
     The score of sample i, `direction · (y_i - center) - curvature · ‖y_i - center‖² + log prior_i`, is its log weight
     `-‖x - α y_i‖² / 2σ² + log prior_i` plus `offset`: the query's own norm has dropped out of what float32 must resolve.
-    Rows with σ = 0 have no scores (theirs are all equal); `nearest` answers them.
+    Rows with σ = 0 have no scores (theirs are all equal); `nearest` computes their moments.
     """
 
     x: Float[Array, "B D"]
@@ -189,7 +212,7 @@ class Queries:
     label: Int[Array, " B"]
     """-1: all samples."""
     velocity_center: Float[Array, " B"]
-    """κ in the velocity `A (E[y | x] - κ x)` that the mean is wanted for, and that says how exact it must be."""
+    """As in `Queries`."""
     direction: Float[Array, "B D"]
     """(α/σ²)(x - α center)."""
     curvature: Float[Array, " B"]
@@ -198,12 +221,12 @@ class Queries:
     """‖x - α center‖² / 2σ²."""
 
     @classmethod
-    def of(cls, x: Array, alpha: Array, sigma: Array, label: Array, samples: Samples, velocity_center: Array | None = None) -> "Queries":
-        """From the caller's numbers, in float64: at t = 0.999 scores are 10⁶ times the distances. `velocity_center`: 1/α by default."""
-        x, alpha, sigma = to64(x), to64(alpha), to64(sigma)
+    def of(cls, queries: Queries, samples: Samples) -> "CentredQueries":
+        """`queries` about the centre of `samples`; in float64, because at t = 0.999 scores are 10⁶ times the distances."""
+        x, alpha, sigma = to64(queries.x), to64(queries.alpha), to64(queries.sigma)
         if samples.unit is not None:
             x, sigma = x / to64(samples.unit), sigma / to64(samples.unit)
-        velocity_center = 1 / jnp.maximum(alpha, 1e-30) if velocity_center is None else to64(velocity_center)
+        velocity_center = 1 / jnp.maximum(alpha, 1e-30) if queries.velocity_center is None else to64(queries.velocity_center)
         variance = jnp.where(sigma > 0, sigma, 1) ** 2
         rate = jnp.where(sigma > 0, alpha / variance, 0)
         centred = x - alpha[:, None] * to64(samples.center)
@@ -211,7 +234,7 @@ class Queries:
             x=x,
             alpha=alpha,
             sigma=sigma,
-            label=label,
+            label=jnp.asarray(queries.label),
             velocity_center=velocity_center,
             direction=rate[:, None] * centred,
             curvature=rate * alpha / 2,
@@ -224,7 +247,7 @@ class Queries:
         size = jnp.sqrt(jnp.sum(self.direction**2, axis=1)) * jnp.maximum(reach, 1) + self.curvature * jnp.maximum(reach**2, 1)
         return size < LARGEST_SCORE
 
-    def where(self, keep: Bool[Array, " B"]) -> "Queries":
+    def where(self, keep: Bool[Array, " B"]) -> "CentredQueries":
         """The same, but with all scores 0 in the other rows."""
         direction, curvature = jnp.where(keep[:, None], self.direction, 0), jnp.where(keep, self.curvature, 0)
         return dataclasses.replace(self, direction=direction, curvature=curvature)
@@ -233,7 +256,11 @@ class Queries:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """The posterior of one sample index given `B` noisy queries, NumPy or JAX arrays. `moments="velocity"` leaves but `denoised`."""
+    """The posterior of one sample index given `B` noisy queries, in NumPy or JAX arrays, in the caller's unit.
+
+    `moments="velocity"` leaves all but `denoised` None. Engines extend this record by what their callers need to go on: `HostMoments` of
+    the CPU engine, `RefinedMoments` of XLA, `OracleOutput`.
+    """
 
     denoised: Float[Any, "B D"]
     """E[y | x] = Σ γ_i y_i."""
@@ -251,3 +278,18 @@ class Moments:
     """tr Cov[y | x] = Σ γ_i ‖y_i - E[y | x]‖²."""
     error_bound: Float[Any, " B"] | None = None
     """Bound on ‖denoised - exact‖₂ from samples left out: their share of the weight times the diameter of the data. 0: none."""
+
+    def alone(self) -> "Moments":
+        """The moments without what an engine's own record keeps beside them."""
+        return Moments(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Moments)})
+
+    def times(self: SomeMoments, unit: float | Array) -> SomeMoments:
+        """The moments of data that are `unit` times as large."""
+        d, log_unit = self.denoised.shape[-1], (np if isinstance(unit, float) else jnp).log(unit)
+        return dataclasses.replace(
+            self,
+            denoised=self.denoised * unit,
+            log_density=None if self.log_density is None else self.log_density - d * log_unit,
+            variance=None if self.variance is None else self.variance * unit**2,
+            error_bound=None if self.error_bound is None else self.error_bound * unit,
+        )

@@ -1,4 +1,4 @@
-"""The TPU compiler, with no TPU: the devices of a slice that is not there, and the memory that a program compiled for them takes."""
+"""The TPU compiler on a machine without a TPU: the devices of a slice, and the memory that a program compiled for them takes."""
 
 import importlib.util
 import os
@@ -19,12 +19,11 @@ _QUIET = {
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
 }
-"""No metadata server to ask, other compilers beside this one, and no warnings that there is no TPU; the compiler compiles for any all the
-same."""
+"""Environment of the compiler: no metadata server, several compilers at a time, no warnings that there is no TPU."""
 
 
 def without_tpu() -> None:
-    """Keep this process from looking for a TPU. Before libtpu is loaded."""
+    """Keep this process from searching for a TPU. To be called before libtpu is loaded."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")
@@ -43,7 +42,7 @@ def generation_of_topology(topology: str) -> Generation:
 
 
 def devices_of(topology: str) -> Sequence[jax.Device]:
-    """The devices of a slice that is not there.
+    """The devices of a slice, to compile for.
 
     Raises:
       ValueError: a shape that the generation does not come in.
@@ -63,9 +62,9 @@ class Memory(NamedTuple):
     """Bytes of one device that a program takes."""
 
     arguments: int
-    """Those that its results take over included."""
+    """Arguments, those whose memory results take over included."""
     results: int
-    """Beside those."""
+    """Results in memory of their own."""
     temporaries: int
 
     @property
@@ -75,7 +74,7 @@ class Memory(NamedTuple):
 
 
 def memory_of(compiled: jax.stages.Compiled) -> Memory:
-    """What a compiled program takes of each device."""
-    found = compiled.memory_analysis()
-    assert found is not None
-    return Memory(found.argument_size_in_bytes, found.output_size_in_bytes - found.alias_size_in_bytes, found.temp_size_in_bytes)
+    """The memory that a compiled program takes of each device."""
+    sizes = compiled.memory_analysis()
+    assert sizes is not None
+    return Memory(sizes.argument_size_in_bytes, sizes.output_size_in_bytes - sizes.alias_size_in_bytes, sizes.temp_size_in_bytes)

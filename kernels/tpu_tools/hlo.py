@@ -1,4 +1,4 @@
-"""What a compiled program says of itself, read from its text: which collectives it runs, how often, over which devices."""
+"""Collectives of a compiled program, read from its text: which it runs, how often, over which devices."""
 
 import dataclasses
 import re
@@ -19,21 +19,21 @@ class Collective:
     """One collective operation of a program."""
 
     opcode: str
-    """all-reduce, all-gather, reduce-scatter, all-to-all or collective-permute: what the devices do, however the compiler wraps it."""
+    """all-reduce, all-gather, reduce-scatter, all-to-all or collective-permute, however the compiler wraps it."""
     count: int
     """How often it runs in one run of the program: more than once in a loop."""
     bytes: int
-    """Of its result on one device, each time."""
+    """Bytes of its result on one device, each time."""
     arrays: tuple[tuple[str, tuple[int, ...]], ...]
     """Element type and shape of the arrays of the result."""
     group: tuple[int, ...]
-    """The positions, in the program's order of devices, of those that take part with the first; (): all of them, or pairs."""
+    """Positions, in the program's order of devices, of the devices in the first one's group; (): all devices, or pairs."""
 
     def sent(self, devices: int) -> float:
         """Bytes that each device sends in one run of the program, at the least (a ring's; Thakur et al. 2005).
 
         Args:
-          devices: of the whole program.
+          devices: number of devices of the whole program.
         """
         n = len(self.group) or devices
         share = {"all-reduce": 2 * (n - 1) / n, "reduce-scatter": n - 1.0, "collective-permute": 1.0}.get(self.opcode, (n - 1) / n)
@@ -43,18 +43,18 @@ class Collective:
 def collectives(hlo: str) -> list[Collective]:
     """The collectives of a compiled program (`compiled.as_text()`), those of fusions and loops too, each with how often it runs.
 
-    TPU programs wrap them: an asynchronous one is a fusion that starts it, others that go on with it beside their own work, and one that
-    ends it and alone has its result; a reduce-scatter may be a fusion of an all-reduce, and of what takes this device's part of it. Each
-    is counted once, as what the devices do. A loop that does not tell its number of rounds counts as one.
+    TPU programs wrap collectives in fusions. An asynchronous one is a fusion that starts it, fusions that continue it beside other work,
+    and one that ends it and returns its result. A reduce-scatter may be a fusion of an all-reduce and a slice. Each collective is
+    counted once, as the operation that the devices perform. A loop without a known number of rounds counts as one round.
     """
     bodies = _computations(hlo)
-    found = []
+    every = []
     for name, count in _executions(bodies):
         for instruction in bodies[name]:
             collective = _collective(instruction, bodies)
             if collective is not None:
-                found.append(dataclasses.replace(collective, count=count))
-    return found
+                every.append(dataclasses.replace(collective, count=count))
+    return every
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _collective(instruction: _Instruction, bodies: dict[str, list[_Instruction]]
     """The collective that this instruction is, or that this fusion ends."""
     if instruction.opcode == "fusion":
         inner = [i for i in bodies.get(instruction.called("calls") or "", ()) if i.opcode in _COLLECTIVES]
-        if not inner or instruction.type.startswith("("):  # a tuple: it begins one, or goes on with one
+        if not inner or instruction.type.startswith("("):  # a fusion with a tuple starts or continues one
             return None
         sliced = inner[0].opcode == "all-reduce" and _size(instruction.type) < _size(inner[0].type)
         return _of(instruction.type, "reduce-scatter" if sliced else inner[0].opcode, inner[0].rest)
@@ -146,7 +146,7 @@ def _collective(instruction: _Instruction, bodies: dict[str, list[_Instruction]]
     if opcode not in _COLLECTIVES:
         return None
     kind = instruction.type
-    if instruction.opcode.endswith("-start") and opcode in ("all-gather", "collective-permute"):  # operand, result, what keeps time
+    if instruction.opcode.endswith("-start") and opcode in ("all-gather", "collective-permute"):  # operand, result, context
         kind = list(_split(kind[1:-1], ","))[1]
     return _of(kind, opcode, instruction.rest)
 

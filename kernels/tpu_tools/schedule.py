@@ -1,7 +1,7 @@
-"""Read the static schedule that the TPU compiler dumps for a Pallas kernel: cycles of a grid step, and what fills them.
+"""The static schedule that the TPU compiler dumps for a Pallas kernel: cycles of a grid step, and the use of each unit.
 
 The dump (`DUMP_FLAGS`) holds, for each kernel, the final bundles - one is one cycle - and a table of the units that each one
-uses. It is what the compiler knows: exact for compute, and an upper bound on speed, for no DMA ever stalls in it.
+uses. The schedule is exact for compute. It is an upper bound on speed, because no DMA ever stalls in it.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from pathlib import Path
 DUMP_FLAGS = "--xla_jf_dump_to={folder} --xla_jf_dump_hlo_text=true --xla_jf_dump_llo_text=true"
 BUNDLES, UNITS = "-packed-bundles-post-ra.txt", "pre-delay_hlo-static-per-bundle-utilization.txt"
 BOOKKEEPING = 64
-"""A conditional region no longer than this, or that copies from HBM, without a loop, is the pipeline's own: starting and awaiting copies.
-It counts. Any other without a matmul is what a kernel does at its first step, its last, or seldom: it does not."""
+"""Bundles of a conditional region up to which it belongs to the pipeline, as does one that copies from HBM: it starts or awaits copies, and
+counts. A longer one without a matmul runs at the first step, at the last, or rarely, and does not count."""
 GRANULE = 32
 """Bytes in a granule, the unit of a copy."""
 
@@ -24,7 +24,7 @@ _COPY = re.compile(r"= dma\.hbm_to_vmem\b.*?size_in_granules=\*/(\d*)")
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The steady loop of a kernel: its grid steps but for what only some of them do."""
+    """The steady loop of a kernel: a grid step without the regions that only some steps enter."""
 
     cycles: int
     """Bundles of one step."""
@@ -34,8 +34,8 @@ class Schedule:
     """Registers reloaded in a step from where they were spilled."""
     spills: int
     copies: tuple[int | None, ...]
-    """Bytes of each copy from HBM that the pipeline may start in a step: it does so when the block is another than in the step before.
-    None: known at run time only, that of a block which the end of the data may cut short."""
+    """Bytes of each copy from HBM that the pipeline may start in a step, which it does when the block has changed. None: known at run time
+    only, for a block that the end of the data may cut short."""
     kernel_cycles: int
     """Bundles of the whole program."""
 
@@ -46,14 +46,14 @@ def read_schedule(folder: Path, kernel: str) -> Schedule:
     Raises:
       ValueError: no such kernel, or files that are not as expected.
     """
-    found = [p for p in sorted(folder.glob(f"*{kernel}*{BUNDLES}")) if "schedule-analysis" not in p.name]
-    if not found:
+    schedules = [p for p in sorted(folder.glob(f"*{kernel}*{BUNDLES}")) if "schedule-analysis" not in p.name]
+    if not schedules:
         raise ValueError(f"no schedule of a kernel {kernel!r} in {folder}")
-    prefix = found[0].name.removesuffix(BUNDLES).rsplit("-", 1)[0]
+    prefix = schedules[0].name.removesuffix(BUNDLES).rsplit("-", 1)[0]
     tables = [p for p in folder.iterdir() if p.name.startswith(prefix + "-") and p.name.endswith(UNITS)]
     if len(tables) != 1:
         raise ValueError(f"expected one table of units for {prefix!r} in {folder}, found {len(tables)}")
-    return parse_schedule(found[0].read_text(), tables[0].read_text())
+    return parse_schedule(schedules[0].read_text(), tables[0].read_text())
 
 
 def parse_schedule(bundles: str, units: str) -> Schedule:
@@ -103,8 +103,8 @@ def _units(text: str) -> tuple[list[str], list[int], list[list[int]]]:
 def _steady(lines: list[str]) -> list[int]:
     """Addresses of the longest loop's bundles, less the conditional regions that the steady loop does not enter.
 
-    Of regions with matmuls beside each other it enters the one with the most: the others are the first step, the last, or one that has
-    less to do.
+    Of alternative regions with matmuls it enters the one with the most: the others belong to the first step, the last, or to skipped
+    blocks.
     """
     branches = [(i, int(target)) for i, line in enumerate(lines) for target in _BRANCH.findall(line)]
     loops = [(target, i) for i, target in branches if target <= i]

@@ -24,7 +24,7 @@ MAX_PIXELS = 2**26  # of one image: a file of a few bytes can claim any number
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "F")  # which would be clipped to 8 bits, not scaled
 _GREY = ("1", "L", "LA")
 _FORMATS = ", ".join(IMAGE_FORMATS)
-# What Pillow raises for bytes that are no whole image.
+# Errors that Pillow raises for bytes that are no whole image.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, MemoryError, struct.error, zlib.error)
 _BOMBS = (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError)
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)  # open_image refuses less than Pillow warns of
@@ -164,7 +164,7 @@ class EncodedRows:
 
 
 class Encoded(NamedTuple):
-    """Encoded images, wherever they lie.
+    """Encoded images of any storage.
 
     Attributes:
       fetch: gives some of them.
@@ -180,7 +180,7 @@ class Encoded(NamedTuple):
 
 
 def image_rows(encoded: Encoded, resolution: int, cache_dir: str, name: str, progress: Progress | None) -> Any:
-    """Images as rows `[N, H, W, C]`: C = 1 if all of those whose headers are looked at are grey, 3 otherwise.
+    """Images as rows `[N, H, W, C]`: C = 1 if all inspected headers are grey, 3 otherwise.
 
     Args:
       encoded: the images.

@@ -1,4 +1,4 @@
-"""What a file from outside is, by its first bytes: for the error that refuses it."""
+"""The kind of a file, by its first bytes, for error messages."""
 
 import pathlib
 

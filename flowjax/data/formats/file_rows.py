@@ -12,7 +12,7 @@ from flowjax.data.sources.latents import ShardedRows
 
 BLOCK_BYTES = 2**22  # of stored values that are read and normalised at once: it stays in a cache
 KEPT_DTYPES = ("float32", "bfloat16", "uint8")
-"""What the oracle reads as it is; other dtypes become float32."""
+"""Dtypes that the oracle reads without conversion; others become float32."""
 
 
 class FlatFile:
@@ -56,7 +56,7 @@ class FlatFile:
 
 
 def runs(index: Int[np.ndarray, " M"]) -> Iterator[tuple[int, int]]:
-    """Where runs of consecutive numbers begin and end in ascending ones."""
+    """First and last position of each run of consecutive numbers, in ascending numbers."""
     ends = [*np.flatnonzero(np.diff(index) != 1) + 1, len(index)] if len(index) else []
     return zip([0, *ends[:-1]], ends, strict=False)
 
@@ -94,7 +94,7 @@ class RecordSource:
 
 
 class ArraySource:
-    """Whatever has a shape, a dtype and slices of rows, as `kernels.posterior.out_of_core.source.Source`: a memory map, an HDF5 data set.
+    """An object with a shape, a dtype and slices of rows, as `kernels.posterior.out_of_core.source.Source`: a memory map, an HDF5 data set.
 
     Raises:
       ValueError: not such a thing; no samples, or no real numbers.
@@ -124,5 +124,5 @@ class ArraySource:
 
 
 def _same(rows: Any, out: np.ndarray) -> bool:
-    """Whether a file holds what is wanted, byte for byte."""
+    """Whether a file holds the rows in the dtype of `out`, byte for byte."""
     return isinstance(rows, FlatFile) and rows.dtype == out.dtype

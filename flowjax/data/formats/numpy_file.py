@@ -26,7 +26,7 @@ _ENTRY = re.compile(
     rf"""\s*(['"])(?P<key>\w+)\1\s*:\s*(?:(['"])(?P<text>[^'"]*)\3|(?P<truth>True|False)|\((?P<shape>{_SHAPE})\))\s*(?:,|$)"""
 )
 _PLAIN = re.compile(r"[<>|=]?[a-zA-Z?]\d*(\[\w+\])?")  # a dtype that is no record of several
-# What zipfile raises for a file that is cut short, damaged or encrypted; MemoryError: of a header that describes more than fits.
+# Errors that zipfile raises for a file that is cut short, damaged or encrypted; MemoryError: of a header that describes more than fits.
 _UNREADABLE = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, MemoryError)
 
 

@@ -1,4 +1,4 @@
-"""From a model's values to the bytes of pictures."""
+"""Conversion of a model's values to 8-bit images."""
 
 import numpy as np
 from jaxtyping import Float, UInt8

@@ -1,4 +1,4 @@
-"""`.safetensors` files, memory-mapped: an array costs nothing until its rows are looked at.
+"""`.safetensors` files, memory-mapped: an array costs nothing until its rows are read.
 
 The safetensors library reads whole tensors or slices; shuffled training reads single rows from everywhere, which NumPy does on a map.
 """
@@ -59,7 +59,7 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
-    """The words that a file says of itself; none for most.
+    """The metadata of a file, text by name; most files have none.
 
     Raises:
       FileNotFoundError, ValueError: as `read_safetensors`.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TABLE_SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv")
 SAVED = ("state.json", "dataset_dict.json")
-"""What `datasets.save_to_disk` leaves beside its files: of one data set, and of one for each split."""
+"""Files by which a folder of `datasets.save_to_disk` is recognised: of one data set, and of one for each split."""
 _KEPT_BLOCKS = 8  # columns of row groups that stay in memory: neighbours are read together
 _NUMBERED = re.compile(r"(?P<split>[A-Za-z]\w*?)-\d+-of-\d+")  # how Hugging Face names the files of a split
 
@@ -162,7 +162,7 @@ def _split_of(file: pathlib.Path, root: pathlib.Path) -> str:
 
 
 def _saved(folder: pathlib.Path) -> Table:
-    """What `datasets.save_to_disk` wrote. The files that its `state.json` names must lie beside it."""
+    """The table that `datasets.save_to_disk` wrote. The files that its `state.json` names must lie beside it."""
     place = folder / "state.json"
     state = _json(place)
     if state.get("_indices_data_files"):

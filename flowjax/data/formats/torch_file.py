@@ -24,7 +24,7 @@ Tensors = dict[Any, Any]
 
 _MAPPED_FROM = 2**20  # bytes; smaller storages are read, and their checksum seen to, larger ones stay on disk
 _LONGEST_PROGRAM = 2**27  # bytes; a model of ten thousand tensors takes a hundredth of that
-_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # what files of before PyTorch 1.6 begin with
+_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes of files of before PyTorch 1.6
 _DTYPES = {
     "float64": np.dtype("f8"),
     "float32": np.dtype("f4"),
@@ -61,7 +61,7 @@ _STORAGES = {
 
 
 class _Refused(Exception):
-    """What a file holds that is not a tensor, or not whole."""
+    """A file holds something that is not a tensor, or is not whole."""
 
 
 class _Storage(NamedTuple):
@@ -81,7 +81,7 @@ def read_torch(path: str | os.PathLike, *, plain: bool = False, bare: bool = Fal
 
     Returns:
       The dictionary, with a read-only NumPy array for each tensor, in its own dtype (bfloat16 and float8 are those of ml_dtypes).
-      Storages of a megabyte or more are memory-mapped: they cost nothing until they are looked at.
+      Storages of a megabyte or more are memory-mapped: they cost nothing until they are read.
 
     Raises:
       FileNotFoundError: no such file.
@@ -182,7 +182,7 @@ class _Archive:
         return np.frombuffer(self._map, np.uint8, info.file_size, start)
 
 
-# What the names in a program stand for. Nothing else can be named, let alone called.
+# Meanings of the names in a program. Nothing else can be named, let alone called.
 
 
 class _Name(NamedTuple):
@@ -243,9 +243,9 @@ def _view(data: np.ndarray, dtype: np.dtype, offset: Any, size: Any, stride: Any
     return np.ndarray(size, dtype, data, offset * dtype.itemsize, [s * dtype.itemsize for s in stride])
 
 
-# It is long, for all that a file may ask of this machine is to be seen in one place: a case for each instruction.
+# Long, so that all instructions that a file may use are in one place: a case for each.
 def _run(program: bytes, storage: Callable[[Any], _Storage]) -> Any:
-    """What a pickle program leaves, on a machine that can build dictionaries of tensors and nothing else."""
+    """The result of a pickle program, on a machine that can build dictionaries of tensors and nothing else."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}

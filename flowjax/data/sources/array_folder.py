@@ -14,11 +14,11 @@ from flowjax.data.records import Records
 from flowjax.data.sources.image_files import SPLITS, files_below, files_in, folders_in
 
 _LABELS = "labels.npy"
-_HEADERS = 32  # files that are looked at, to tell samples from arrays of samples
+_HEADERS = 32  # files that are inspected, to tell samples from arrays of samples
 
 
 def is_array_folder(root: pathlib.Path) -> bool:
-    """Whether the `.npy` files in a folder look like one for each sample: several of one shape, not called `x_train` or `labels`."""
+    """Whether a folder seems to have a `.npy` file for each sample: several of one shape, not called `x_train` or `labels`."""
     files = list(itertools.islice((file for file in files_below(root) if _is_sample(file)), _HEADERS))
     if len(files) < 2 or any(_is_of_many(file) for file in files):
         return False

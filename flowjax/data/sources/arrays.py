@@ -15,7 +15,7 @@ from flowjax.data.normalization import array_scaling
 from flowjax.data.records import Records
 
 DATA_NAMES = ("data", "images", "image", "imgs", "latents", "samples", "x", "x_train", "train_images", "train_data", "arr_0")
-"""What the samples in a file of several arrays are called; the first that there is."""
+"""Names of the samples in a file of several arrays; the first one present is taken."""
 _LABELS_OF = {"images": "labels", "image": "label", "imgs": "labels", "data": "labels", "x": "y"}  # part by part: x_train has y_train
 _NUMBERED = "arr_1"  # the second array of numpy.savez: ADM's labels, or anything
 
@@ -78,7 +78,7 @@ def records(
 
 
 class _Labels(NamedTuple):
-    """The labels of samples, and where they were found: in a file, and in an array of the samples' own one."""
+    """The labels of samples, and their origin: a file, or an array in the samples' own file."""
 
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
@@ -134,7 +134,7 @@ def _first(held: dict[str, np.ndarray], known: tuple[str, ...]) -> str | None:
 
 
 def _label_names(data: str) -> tuple[str, ...]:
-    """What labels of samples of some name are called: `y_train` of `x_train`, `labels` of `images`, or as labels are in general."""
+    """Names of the labels that belong to samples of some name: `y_train` to `x_train`, `labels` to `images`, or labels in general."""
     own = "_".join(_LABELS_OF.get(part, part) for part in data.lower().split("_"))
     return (*([own] if own != data.lower() else []), *LABEL_NAMES)
 

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and of which class; what systems leave in folders is passed over."""
+"""Image files in a folder, and their classes; files that operating systems leave in folders are ignored."""
 
 import collections
 import itertools
@@ -7,13 +7,13 @@ import pathlib
 from collections.abc import Iterator
 
 IMAGE_FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
-"""What is decoded, in Pillow's names, and how its files are called. Pillow is never given another format: some start other programs."""
+"""Formats that are decoded, by Pillow's names, and their suffixes. Pillow is never given another format: some start other programs."""
 IMAGE_SUFFIXES = tuple(suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes)
 OTHER_SUFFIXES = (".gif", ".tif", ".tiff", ".avif", ".heic", ".jp2", ".jxl", ".ppm", ".pgm", ".tga", ".svg", ".exr")
 """Images that are not read; they are counted and named."""
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 """Folders of these names are parts of a data set, not classes."""
-_MOST_FOLDERS, _MOST_FILES = 100, 2_000  # that are looked at for an error: folders, and files in each
+_MOST_FOLDERS, _MOST_FILES = 100, 2_000  # inspected for an error message: folders, and files in each
 
 
 def is_rubbish(name: str) -> bool:

@@ -30,7 +30,7 @@ def records(
 
     Each folder in it is a class, in the order of their names; with EDM's `dataset.json`, `{"labels": [[FILE, CLASS], ...]}`, that says the
     classes; a folder with images only has no labels. Order: by class, then by name; without classes by name. All are grey (C = 1) if all of
-    those looked at first are, and RGB otherwise; transparency is left out. Hidden files and `__MACOSX` are passed over; images that are not
+    those inspected first are, and RGB otherwise; transparency is left out. Hidden files and `__MACOSX` are passed over; images that are not
     read for another reason are counted in `provenance["not_read"]`.
 
     Args:
@@ -122,7 +122,7 @@ def _listed(root: pathlib.Path) -> _Listed:
 
 
 def _edm_labels(root: pathlib.Path, files: list[pathlib.Path]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-    """What EDM's `dataset.json` says of some files: their classes, or None. Names in it are looked up among the files, never opened."""
+    """The classes of some files by EDM's `dataset.json`, or None. Names in it are compared with the files, never opened."""
     place = root / _EDM
     try:
         pairs = json.loads(place.read_text(encoding="utf-8"))["labels"]

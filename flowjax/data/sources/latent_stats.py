@@ -1,4 +1,4 @@
-"""Mean and standard deviation of latents by channel: found beside them, or computed and left there."""
+"""Mean and standard deviation of latents by channel: read from a file beside them, or computed and written there."""
 
 import os
 import pathlib

@@ -16,7 +16,7 @@ from flowjax.data.recognize import ENCODING, SHARDS
 from flowjax.data.records import Progress, Records
 from flowjax.data.sources.latent_stats import latent_normalization
 
-THREADS = 8  # that read from different files at once: what waits is the disk
+THREADS = 8  # threads that read from different files: the disk limits
 SD_VAE_MULTIPLIER = 0.18215  # the convention of Stable Diffusion's autoencoder, which is not normalised otherwise
 _REAL = "fV"  # kinds of dtypes: floats of NumPy, and of ml_dtypes
 

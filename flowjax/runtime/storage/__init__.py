@@ -1,4 +1,4 @@
-"""What a run writes may lie on this machine, or in a bucket of Google Cloud Storage: the few things that differ stand here."""
+"""Storage of a run: a folder on this machine, or in a bucket of Google Cloud Storage. The differences are handled here."""
 
 from flowjax.runtime.storage.lock import hold
 from flowjax.runtime.storage.mirror import Mirror

@@ -1,4 +1,4 @@
-"""Google Cloud Storage, by its own client. What goes wrong there is said in one line, and within a minute.
+"""Google Cloud Storage, by its own client. Errors are reported in one line, and within a minute.
 
 Credentials are those that the client finds: of the host on Google Cloud, elsewhere of `gcloud auth application-default login` or
 GOOGLE_APPLICATION_CREDENTIALS. STORAGE_EMULATOR_HOST (and for checkpoints TENSORSTORE_GCS_HTTP_URL) name an emulator, which asks for none.
@@ -19,7 +19,7 @@ TIMEOUT = 20.0
 PATIENCE = 120.0
 """Seconds for all attempts at one, in a run."""
 AT_THE_START = 15.0
-"""Seconds for all attempts to see a bucket before there is a run."""
+"""Seconds for all attempts to reach a bucket before a run begins."""
 
 
 def ready() -> None:

@@ -1,4 +1,4 @@
-"""From pairs of sample and query to moments: candidates exactly, from differences; the others by the approximate scores they have."""
+"""Moments from pairs of sample and query: candidates are weighed exactly, from differences; other pairs by their approximate scores."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,10 @@ from jaxtyping import Bool, Float, Int
 
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.host_samples import HostSamples
-from kernels.posterior.cpu.results import Answer, Queries, log_density_of
+from kernels.posterior.cpu.results import HostMoments, log_density_of
 from kernels.posterior.cpu.threads import cores, in_turn
 from kernels.posterior.cpu.tuning import TUNING
+from kernels.posterior.types import Queries
 
 
 class Pairs(NamedTuple):
@@ -18,40 +19,40 @@ class Pairs(NamedTuple):
     rows: Int[np.ndarray, " P"]
     queries: Int[np.ndarray, " P"]
     values: Float[np.ndarray, " P"]
-    """Their scores, float64, ..."""
+    """Scores, float64."""
     widths: Float[np.ndarray, " P"]
-    """... to within so much; infinity where they have yet to be computed."""
+    """Bounds of the scores' errors; infinite where a score has yet to be computed."""
 
     @classmethod
     def none(cls, room: int = 0) -> "Pairs":
-        """Room for so many."""
+        """Arrays for `room` pairs, not yet filled."""
         return cls(*(np.empty(room, kind) for kind in (np.int32, np.int32, np.float64, np.float64)))
 
     @classmethod
     def unscored(cls, rows: Int[np.ndarray, " P"], queries: Int[np.ndarray, " P"]) -> "Pairs":
-        """Whose scores have yet to be computed."""
+        """Pairs whose scores have yet to be computed."""
         return cls(rows, queries, np.zeros(len(rows)), np.full(len(rows), np.inf))
 
     @classmethod
     def together(cls, parts: list["Pairs"]) -> "Pairs":
-        """Of all parts."""
+        """The pairs of all parts."""
         return parts[0] if len(parts) == 1 else cls(*(np.concatenate(v) for v in zip(*parts, strict=True)))
 
     def where(self, keep: np.ndarray) -> "Pairs":
-        """Some of them."""
+        """The pairs that `keep` selects."""
         return Pairs(*(v[keep] for v in self))
 
 
 class Pivots(NamedTuple):
-    """A heavy sample of each query, about which its moments are taken."""
+    """The pivot of each query: a sample among its heaviest, about which its moments are taken."""
 
     row: Int[np.ndarray, " B"]
     log_weight: Float[np.ndarray, " B"]
     """`-‖x - α y‖² / 2σ² + log prior`, exact."""
     score: Float[np.ndarray, " B"]
-    """The same about the data's centre, without the query's own norm: `-‖x - α c‖² / 2σ²` less."""
+    """The score of `CentredQueries`: `log_weight + ‖x - α c‖² / 2σ²`, without the query's own norm."""
     position: Float[np.ndarray, "B D"]
-    """Itself, float64."""
+    """The pivot y, float64."""
     reflected: Float[np.ndarray, "B D"]
     """2x - α y."""
     square: Float[np.ndarray, " B"]
@@ -70,7 +71,7 @@ class Pivots(NamedTuple):
 
 
 class ApproximateSums(NamedTuple):
-    """Sums over samples of little weight each, by approximate scores, with weights relative to the log weight of `Pivots`."""
+    """Sums over samples of little weight each, from approximate scores, with weights w relative to the log weight of `Pivots`."""
 
     sums: Float[np.ndarray, "4 B"]
     """Σ w, Σ w², Σ w log w, Σ w ‖y - c‖²."""
@@ -78,8 +79,8 @@ class ApproximateSums(NamedTuple):
     """Σ w (y - shift), float32 or float64."""
 
     def scaled(self, rise: Float[np.ndarray, " B"]) -> "ApproximateSums":
-        """Relative to a log weight that lies so much lower."""
-        rise = np.where(self.sums[0] > 0, rise, 0.0)  # nothing is relative to anything
+        """The sums relative to a log weight that is lower by `rise`."""
+        rise = np.where(self.sums[0] > 0, rise, 0.0)  # sums over no samples stay 0
         scale = np.exp(rise)
         sums = self.sums * np.stack([scale, scale**2, scale, scale])
         sums[2] += rise * sums[0]
@@ -88,13 +89,13 @@ class ApproximateSums(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One tile of queries, the samples that count for them, and where they are computed."""
+    """One tile of queries, the samples that count for them, and the threads that compute it."""
 
     samples: HostSamples
     part: slice
     queries: Queries
     alone: bool
-    """Whether this thread does all of it: other threads have tiles of their own."""
+    """Whether one thread computes the whole tile, because the others have tiles of their own."""
 
     def on_cores(self, count: int, work, least: int = 1):  # type: ignore[no-untyped-def]
         """`work(first, last)` over `count` things, divided over the cores if there are `least` for each."""
@@ -103,11 +104,11 @@ class Task(NamedTuple):
 
 
 class Weighed(NamedTuple):
-    """Moments, and what says how exact they are."""
+    """Moments of a tile, and the sizes that their errors are compared with."""
 
-    answer: Answer
+    moments: HostMoments
     total: Float[np.ndarray, " B"]
-    """The whole weight, relative to the pivot's."""
+    """Σ of all weights, relative to the pivot's."""
     moving: Float[np.ndarray, " B"]
     """‖E[y | x] - κ x‖."""
     size: Float[np.ndarray, " B"]
@@ -126,8 +127,9 @@ def moments(
     """Moments of the queries over these pairs and the other samples.
 
     Args:
-      cut: pairs so far below the pivot are left out; as `error_bound` stands what they weigh, as a share of the heaviest.
-      logs: log weights of the pairs relative to the pivot; where not `sure`, they are computed from differences.
+      cut: nats below the pivot beyond which a pair is left out of the mean. `error_bound` is set to the weight of all such pairs, as a
+        share of the heaviest sample's.
+      logs: log weights of the pairs relative to the pivot; those that are not `sure` are computed anew, from differences.
       others: sums over samples that no pair names; then no pair is sure.
     """
     # Query by query, so that its sums stay in a core's first caches; some pairs at a time, so that samples stay in the last one.
@@ -137,29 +139,32 @@ def moments(
     pairs, logs, sure = pairs.where(order), logs[order], sure[order]
     pivots, heaviest, mean, weighted, sums = _weighed(task, pivots, cut, pairs, logs, sure, others)
     samples, queries = task.samples, task.queries
-    found = Answer.none(len(queries.x), samples.d)
+    out = HostMoments.none(len(queries.x), samples.d)
     seconds, shift = np.empty((len(queries.x), 5)), samples.shift if others is not None else np.zeros(samples.d, np.float32)
-    total, square, score, away, light, light_square, below = sums.T
+    total, square, score, away, approximate, approximate_square, below = sums.T
 
     frame = pivots.position, samples.center, shift
-    of_means, result = (mean, weighted, np.ascontiguousarray(light), np.ascontiguousarray(total)), (found.denoised, found.velocity, seconds)
-    with np.errstate(invalid="ignore", divide="ignore"):  # of those that have no pairs
+    of_means = mean, weighted, np.ascontiguousarray(approximate), np.ascontiguousarray(total)
+    result = out.denoised, out.velocity, seconds
+    with np.errstate(invalid="ignore", divide="ignore"):  # queries without pairs
         task.on_cores(len(queries.x), lambda a, b: numba_kernels.finish(a, b, queries, frame, of_means, result), least=8)
         cross, from_center, apart, moving, size = seconds.T
         # Σ w ‖y - p‖² of the others = Σ w ‖y - c‖² - 2 Σ w (y - p)·(p - c) - Σ w ‖p - c‖², p the pivot
-        away = away + np.maximum(light_square - 2 * cross - light * from_center, 0)
+        away = away + np.maximum(approximate_square - 2 * cross - approximate * from_center, 0)
         top1 = np.exp(heaviest.rise) / total
-        found.log_density[:] = log_density_of(samples, task.part, pivots.log_weight + np.log(total), queries.sigma)
-        found.top1_weight[:] = top1
-        found.entropy[:] = np.maximum(np.log(total) - score / total, 0)
-        found.effective_samples[:] = total**2 / square
-        found.variance[:] = np.maximum(away / total - apart, 0)
-        found.error_bound[:] = below / total / top1
-    found.top1_index[:] = samples.original[heaviest.row]
-    return Weighed(found, total, np.sqrt(moving), np.sqrt(size))
+        out.log_density[:] = log_density_of(samples, task.part, pivots.log_weight + np.log(total), queries.sigma)
+        out.top1_weight[:] = top1
+        out.entropy[:] = np.maximum(np.log(total) - score / total, 0)
+        out.effective_samples[:] = total**2 / square
+        out.variance[:] = np.maximum(away / total - apart, 0)
+        out.error_bound[:] = below / total / top1
+    out.top1_index[:] = samples.original[heaviest.row]
+    return Weighed(out, total, np.sqrt(moving), np.sqrt(size))
 
 
 class _Heaviest(NamedTuple):
+    """The heaviest sample of each query."""
+
     rise: Float[np.ndarray, " B"]
     """Its log weight relative to the pivot's."""
     row: Int[np.ndarray, " B"]
@@ -168,7 +173,7 @@ class _Heaviest(NamedTuple):
 def _weighed(
     task: Task, pivots: Pivots, cut: np.ndarray, pairs: Pairs, logs: np.ndarray, sure: np.ndarray, others: ApproximateSums | None
 ) -> tuple[Pivots, _Heaviest, np.ndarray, np.ndarray, np.ndarray]:
-    """The pivots, the heaviest, Σ w (y - pivot) of pairs that are not sure, Σ w y of the others, and the sums of `add_pairs`."""
+    """The pivots, the heaviest samples, Σ w (y - pivot) of pairs that are not sure, Σ w y of the others, and the sums of `add_pairs`."""
     samples = task.samples
     x = task.queries.x
     of_samples = samples.rows, samples.square_norms, samples.log_prior, samples.original
@@ -178,14 +183,13 @@ def _weighed(
     def work(first: int, last: int) -> tuple[np.ndarray, ...]:
         mean, sums = np.zeros(x.shape), np.zeros((len(x), 7))
         weighted = np.zeros(x.shape, np.float32) if others is None else np.empty((len(x), 0), np.float32)
-        highest, whose = np.full(len(x), -np.inf), pivots.row.copy()  # so that all are computed by the same code, and ties are
+        # The pivot's own log weight is computed as the others are, so that ties stay ties.
+        highest, whose = np.full(len(x), -np.inf), pivots.row.copy()
         result = numba_kernels.PairSums(mean, weighted, sums, highest, whose)
         numba_kernels.add_pairs((task.queries.alpha, task.queries.sigma), of_samples, of_pivots, of_pairs, first, last, result)
         return result
 
-    every = task.on_cores(
-        len(pairs.rows), work, least=TUNING.pairs_alone * len(x)
-    )  # sums of its own cost each core more than a few pairs do
+    every = task.on_cores(len(pairs.rows), work, least=TUNING.pairs_alone * len(x))  # separate sums cost a core more than a few pairs do
     heaviest = _highest(samples, [one[3:] for one in every])
     rise = np.where(np.isneginf(heaviest.rise), 0, heaviest.rise)
     heaviest = heaviest._replace(rise=rise)
@@ -202,7 +206,7 @@ def _weighed(
 
 
 def _highest(samples: HostSamples, every: list[tuple[np.ndarray, ...]]) -> _Heaviest:
-    """Of what each core found as highest log weight, and whose: the caller's lowest index among equals."""
+    """The highest of the cores' log weights, and its sample: the caller's lowest index among equals."""
     if len(every) == 1:
         return _Heaviest(*every[0])
     peaks, whose = (np.stack(v) for v in zip(*every, strict=True))

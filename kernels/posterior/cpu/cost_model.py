@@ -1,7 +1,7 @@
-"""What each way to a posterior costs on this machine and on these data: measured when the index is made, and asked before each call.
+"""The cost model: what a dense pass and a pruned search cost on this machine and these data.
 
-Two things are measured: what a bound, a score by bytes, a weight and a dense pass take on this machine, and how many samples survive each
-bound at each noise level on this data set.
+It is measured when the index is made, and consulted before each call. Two things are measured: the time of a bound, a score by bytes, a
+weight and a dense pass on this machine; and the share of this data set's samples that survive each bound, by noise level.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ from kernels.posterior.cpu.bounds import LEAF
 from kernels.posterior.cpu.full_pass import dense_tile
 from kernels.posterior.cpu.index import Index
 from kernels.posterior.cpu.pruned_search import PrunedSearch
-from kernels.posterior.cpu.results import Queries
 from kernels.posterior.cpu.tuning import TUNING
+from kernels.posterior.types import Queries
 
 Way = Literal["dense", "bounds", "products"]
 """A pass over all samples; bounds, then scores by bytes of what they leave; or a product with the bytes of all samples."""
 RATIOS = np.geomspace(0.05, 20, 25)
-"""σ/α at which it is counted how many samples survive; beyond the last, all do."""
+"""σ/α at which survivors are counted. Beyond the last, all samples survive."""
 
 
 class SurvivorFractions(NamedTuple):
@@ -38,7 +38,7 @@ class SurvivorFractions(NamedTuple):
     """Samples that survive those scores, and are weighed exactly."""
 
     def at(self, ratio: float) -> tuple[float, float, float]:
-        """At any σ/α."""
+        """The three shares at any σ/α, interpolated."""
         if not 0 < ratio <= RATIOS[-1]:
             return sum(TUNING.bound_costs), 1.0, 1.0
         bounded, scored, weighed = (float(np.interp(np.log(ratio), np.log(RATIOS), shares)) for shares in self)
@@ -50,24 +50,24 @@ class Costs:
     """Seconds on this machine, for one query and one sample of this data set."""
 
     start: float
-    """What is done before any sample is bounded, and after the last is weighed."""
+    """The work before any sample is bounded, and after the last is weighed."""
     bound: float
-    """Its bound by the first columns."""
+    """The sample's bound by the first columns."""
     score: float
-    """Its score by its bytes."""
+    """The sample's score by its bytes."""
     product: float
-    """Its score by a product with the bytes of all samples."""
+    """The sample's score in a product with the bytes of all samples."""
     weigh: float
-    """Its weight and its part in the sums."""
+    """The sample's weight, and its part in the sums."""
     dense: float
-    """Its share of a pass over all samples, early in time."""
+    """The sample's share of a dense pass, early in time."""
 
     def of_dense(self, survivors: SurvivorFractions, ratio: float) -> float:
-        """Its share of that pass at σ/α = `ratio`: where few samples have weight, the second of two products is left out."""
+        """The sample's share of a dense pass at σ/α = `ratio`: where few samples have weight, the second of two products is left out."""
         return self.dense * (1 + min(1.0, survivors.at(ratio)[2] / TUNING.sparse_weights)) / 2
 
     def cheapest(self, survivors: SurvivorFractions, ratio: float) -> tuple[Way, float]:
-        """The cheaper of the two ways to prune at σ/α = `ratio`, and its cost as a share of the dense pass."""
+        """The cheaper form of pruned search at σ/α = `ratio`, and its cost as a share of a dense pass."""
         bounded, scored, weighed = survivors.at(ratio)
         bounds = self.start + bounded * self.bound + scored * self.score
         products = self.product + weighed * self.score
@@ -84,11 +84,11 @@ class Choice:
     way: Way
     n: int
     scored: float
-    """Share of the samples that bounds are expected to leave."""
+    """Share of the samples expected to survive the bounds."""
     survivors: float
     """Share of the samples that are expected to be weighed."""
     cost: float
-    """Of the dense pass, as a share."""
+    """Cost as a share of a dense pass."""
 
     def __str__(self) -> str:
         if self.way == "dense":
@@ -106,7 +106,7 @@ class Choice:
 
 
 def choose(n: int, costs: Costs, survivors: SurvivorFractions, ratio: float) -> Choice:
-    """The cheapest way for queries with σ/α = `ratio`, by what was left of noisy samples of this data set."""
+    """The cheapest way for queries with σ/α = `ratio`, by the survivors that were counted on this data set."""
     way, cost = costs.cheapest(survivors, ratio)
     _, scored, weighed = survivors.at(ratio)
     if 0 < ratio < math.inf and cost < 1:
@@ -115,7 +115,7 @@ def choose(n: int, costs: Costs, survivors: SurvivorFractions, ratio: float) -> 
 
 
 def count_survivors(index: Index) -> SurvivorFractions:
-    """What is left of the samples, for a few noisy samples of the data at each of `RATIOS`."""
+    """Shares of the samples that survive, counted for a few noisy samples of the data at each of `RATIOS`."""
     counted = SurvivorFractions(np.full(len(RATIOS), sum(TUNING.bound_costs)), np.ones(len(RATIOS)), np.ones(len(RATIOS)))
     for k, ratio in enumerate(RATIOS):
         search = PrunedSearch(index, slice(0, index.n), noisy(index, np.arange(index.n), TUNING.calibration_queries, ratio), 0.0)
@@ -123,27 +123,27 @@ def count_survivors(index: Index) -> SurvivorFractions:
         of_all = 1 / TUNING.calibration_queries / index.n
         counted.bounded[k] = LEAF * float(search.counts @ TUNING.bound_costs) * of_all
         counted.scored[k], counted.weighed[k] = search.scored.sum() * of_all, len(pairs.rows) * of_all
-        if counted.weighed[k] > TUNING.most_survivors:  # and so it will be
+        if counted.weighed[k] > TUNING.most_survivors:  # at larger ratios more survive
             break
     return counted
 
 
 def noisy(index: Index, rows: Int[np.ndarray, " n"], count: int, ratio: float) -> Queries:
-    """Some of these samples plus noise, α = 1."""
+    """`count` of the samples `rows`, plus noise, as queries with α = 1."""
     rng = np.random.default_rng(0)
     x = index.rows[rng.choice(rows, size=count)] + ratio * rng.standard_normal((count, index.d))
     ones = np.ones(count)
-    return Queries(x, ones, ratio * ones, ones, ones, np.full(count, -1))
+    return Queries(x, ones, ratio * ones, np.full(count, -1), ones, ones)
 
 
 def measure_costs(index: Index, survivors: SurvivorFractions) -> Costs:
-    """Of this machine, on the first leaves of the data: some tens of milliseconds each, the fastest of three."""
+    """The costs on this machine, measured on the first leaves of the data: some tens of milliseconds each, the fastest of two calls."""
     n, every = min(TUNING.calibration_rows, index.n), np.full(TUNING.tile_queries, math.inf)
     few, pairs = min(TUNING.calibration_rows // 8, index.n), TUNING.tile_queries * n
-    there = index.row[:n][index.row[:n] >= 0]
+    rows = index.row[:n][index.row[:n] >= 0]
 
     def search(ratio: float) -> PrunedSearch:
-        return PrunedSearch(index, slice(0, n), noisy(index, there, TUNING.tile_queries, ratio), 0.0)
+        return PrunedSearch(index, slice(0, n), noisy(index, rows, TUNING.tile_queries, ratio), 0.0)
 
     def at(shares: np.ndarray, share: float) -> PrunedSearch:
         return search(RATIOS[np.abs(shares - share).argmin()])
@@ -156,11 +156,12 @@ def measure_costs(index: Index, survivors: SurvivorFractions) -> Costs:
     weighed = _seconds(lambda: more.answer(False, every)) - before
     weighed_pairs = len(more.survivors(False, every)[2].rows)
     product = _seconds(lambda: search(RATIOS[0]).survivors(True, every)) / pairs
-    dense = _seconds(lambda: dense_tile(Task(index, slice(0, few), noisy(index, there, TUNING.tile_queries, RATIOS[-1]), alone=False))) / (
+    dense = _seconds(lambda: dense_tile(Task(index, slice(0, few), noisy(index, rows, TUNING.tile_queries, RATIOS[-1]), alone=False))) / (
         TUNING.tile_queries * few
     )
-    # On a busy machine a difference of two times can be anything. But a bound takes some of a product's operations; a score by bytes as
-    # many as one of the two products, of bytes; and a weight as many, and none of them at a product's rate: several times what that takes.
+    # On a busy machine a difference of two times can be anything, so that each cost is kept within limits. A bound takes at least one of
+    # a dense pair's D operations. A score by bytes takes as many operations as one of a dense pass's two products. A weight takes as many
+    # too, at a lower rate.
     bound = max(bound, dense / index.d)
     score = float(np.clip(scored / max(some.scored.sum(), 1), dense / TUNING.score_factor, TUNING.score_factor * dense))
     weigh = float(np.clip(weighed / max(weighed_pairs, 1), TUNING.least_weigh * dense, TUNING.most_weigh * dense))
@@ -168,9 +169,9 @@ def measure_costs(index: Index, survivors: SurvivorFractions) -> Costs:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    found = []
+    times = []
     for _ in range(3):  # the first compiles
         started = time.perf_counter()
         call()
-        found.append(time.perf_counter() - started)
-    return min(found[1:])
+        times.append(time.perf_counter() - started)
+    return min(times[1:])

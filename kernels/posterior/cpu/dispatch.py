@@ -1,4 +1,4 @@
-"""How a posterior is computed on the host, call by call: by a dense pass, or by pruned search, whichever is cheaper here, on these data."""
+"""The CPU engine chooses for each query between a dense pass and a pruned search, whichever costs less on these data."""
 
 import dataclasses
 import logging
@@ -17,40 +17,40 @@ from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.index import Index, build_index
 from kernels.posterior.cpu.path_pass import Paths, PathSums, path_posterior
 from kernels.posterior.cpu.pruned_search import pruned_posterior
-from kernels.posterior.cpu.results import Answer, Queries
+from kernels.posterior.cpu.results import HostMoments
 from kernels.posterior.cpu.threads import one_thread_each
 from kernels.posterior.cpu.tuning import TUNING
 from kernels.posterior.cpu.zero_noise import nearest_posterior
 from kernels.posterior.settings import PosteriorSettings
-from kernels.posterior.types import LARGEST_SCORE, Samples
+from kernels.posterior.types import LARGEST_SCORE, Queries, Samples
 
 Output = TypeVar("Output")
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What was measured when an index was made, and decides how each query is computed. With the same calibration, index and number of
-    cores, results are the same to the bit."""
+    """Measurements made with the index, by which each query's way is chosen. With the same calibration, index and number of cores, results
+    are the same to the bit."""
 
     costs: Costs
     survivors: SurvivorFractions
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
-        """For JSON."""
+        """Plain numbers and lists, for JSON."""
         return {"costs": dataclasses.asdict(self.costs), "survivors": {k: v.tolist() for k, v in self.survivors._asdict().items()}}
 
     @classmethod
-    def from_dict(cls, found: dict[str, dict[str, Any]]) -> "Calibration":
-        """From `as_dict`.
+    def from_dict(cls, saved: dict[str, dict[str, Any]]) -> "Calibration":
+        """The calibration that `as_dict` saved.
 
         Raises:
-          ValueError: something else.
+          ValueError: `saved` is something else.
         """
         try:
-            survivors = SurvivorFractions(**{k: np.asarray(v, np.float64) for k, v in found["survivors"].items()})
-            calibration = cls(Costs(**{k: float(v) for k, v in found["costs"].items()}), survivors)
+            survivors = SurvivorFractions(**{k: np.asarray(v, np.float64) for k, v in saved["survivors"].items()})
+            calibration = cls(Costs(**{k: float(v) for k, v in saved["costs"].items()}), survivors)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"a calibration is what Calibration.as_dict gave, with costs and survivors; got {found!r}") from error
+            raise ValueError(f"a calibration is what Calibration.as_dict gave, with costs and survivors; got {saved!r}") from error
         if any(v.shape != RATIOS.shape for v in survivors):
             raise ValueError(f"a calibration has {len(RATIOS)} shares of survivors, got {[v.shape for v in survivors]}")
         return calibration
@@ -58,15 +58,14 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prepared:
-    """The index, and what was measured with it."""
+    """An index and its calibration."""
 
     index: Index
     calibration: Calibration
 
 
 class CpuEngine:
-    """What computes posteriors on the host. It keeps what it makes of the samples: their norms from the first call on, an index once that
-    has paid.
+    """Computes posteriors on the host. It keeps the samples' norms from the first call on, and an index once that has paid for itself.
 
     Args:
       always: prune wherever that is possible at all (α > 0 and σ > 0), whatever it costs.
@@ -86,16 +85,16 @@ class CpuEngine:
         return hash((CpuEngine, self.always))
 
     def __reduce__(self) -> tuple[Callable[[bool], "CpuEngine"], tuple[bool]]:
-        """Copies and pickles are `fresh`: a lock cannot be copied, and the index is made again where it pays."""
+        """Copies and pickles are `fresh`: a lock cannot be copied, and the index is made again once it pays for itself."""
         return _fresh_engine, (self.always,)
 
     def fresh(self) -> "CpuEngine":
-        """The same, for other samples."""
+        """An engine with the same setting, for other samples."""
         return CpuEngine(always=self.always)
 
     @property
     def ready(self) -> bool:
-        """Whether the index is made."""
+        """Whether there is an index."""
         return self._prepared is not None
 
     def possible(self, how: PosteriorSettings) -> bool:
@@ -105,10 +104,10 @@ class CpuEngine:
         return how.implementation == "streaming" and how.precision == "highest" and jax.default_backend() == "cpu"
 
     def prepare(self, samples: Samples, *, calibration: Calibration | None = None, index: Index | None = None) -> Prepared:
-        """The index of the samples, and what things cost with it; made at the first call.
+        """The index of the samples and its calibration, made at the first call.
 
         Args:
-          calibration: measured before; None: it is measured.
+          calibration: of an earlier run; None: it is measured.
           index: of these samples, from a file; None: it is made.
         """
         with self._lock:
@@ -136,8 +135,8 @@ class CpuEngine:
         sigma = sigma if samples.unit is None else sigma / float(samples.unit)
         return choose(index.n, calibration.costs, calibration.survivors, sigma / alpha if alpha > 0 else math.inf)
 
-    def __call__(self, samples: Samples, queries: Queries, *, tolerance: float) -> Answer | None:
-        """Moments of the queries, in the caller's unit, as far as they are answered; None where none is."""
+    def __call__(self, samples: Samples, queries: Queries, *, tolerance: float) -> HostMoments | None:
+        """Moments of the queries, in the caller's unit; some may not be `answered`. None if none is."""
         unit = 1.0 if samples.unit is None else float(samples.unit)
         if unit != 1:
             queries = queries._replace(x=queries.x.astype(np.float64) / unit, sigma=queries.sigma / unit)
@@ -145,20 +144,20 @@ class CpuEngine:
             host = self.host_samples(samples)
             sound = np.isfinite(queries.x).all(axis=1) & host.has_class(queries.label)
             inside = sound & (queries.sigma > 0) & fit_float32(host, queries)
-            found = Answer.none(*queries.x.shape)
-            nearest_posterior(host, queries, np.flatnonzero(sound & (queries.sigma == 0)), found)
+            out = HostMoments.none(*queries.x.shape)
+            nearest_posterior(host, queries, np.flatnonzero(sound & (queries.sigma == 0)), out)
             due = samples.values.size >= TUNING.least_indexed and self._prunable >= TUNING.index_cost
             if not inside.any():
                 pass
             elif self.always or self._prepared is not None or due:
-                self._by_cost(self.prepare(samples), queries, inside, tolerance, found)
+                self._by_cost(self.prepare(samples), queries, inside, tolerance, out)
             else:
-                dense_posterior(host, queries, np.flatnonzero(inside), found)
-                prunable = int((found.answered & (found.top1_weight >= TUNING.refined)).sum())
+                dense_posterior(host, queries, np.flatnonzero(inside), out)
+                prunable = int((out.answered & (out.top1_weight >= TUNING.refined)).sum())
                 self._prunable += max(prunable, TUNING.least_counted) if prunable else 0
-        if not found.answered.any():
+        if not out.answered.any():
             return None
-        return found if unit == 1 else found.times(unit)
+        return out if unit == 1 else out.times(unit)
 
     def along_paths(self, samples: Samples, paths: Paths, *, means: bool) -> PathSums:
         """The posterior of whole paths, in the samples' unit, as far as it is answered.
@@ -188,8 +187,8 @@ class CpuEngine:
             self._host = HostSamples.of(samples)
         return self._host
 
-    def _by_cost(self, prepared: Prepared, queries: Queries, inside: Bool[np.ndarray, " B"], tolerance: float, found: Answer) -> None:
-        """Each query by what is cheapest for it."""
+    def _by_cost(self, prepared: Prepared, queries: Queries, inside: Bool[np.ndarray, " B"], tolerance: float, out: HostMoments) -> None:
+        """Compute each query in the way that is cheapest for it."""
         index, costs, survivors = prepared.index, prepared.calibration.costs, prepared.calibration.survivors
         able = inside & (queries.alpha > 0)
         ratio = np.where(able, queries.sigma / np.where(able, queries.alpha, 1), np.inf)
@@ -200,15 +199,15 @@ class CpuEngine:
         share = costs.dense / costs.score if costs.score else math.inf
 
         def prune(rows: Bool[np.ndarray, " B"], most: float) -> None:
-            """Give up the queries that cost more than so many dense passes."""
+            """Prune for these queries, and give up those that cost more than `most` dense passes."""
             if rows.any():
                 budget = math.inf if self.always else most * share
-                pruned_posterior(index, queries, np.flatnonzero(rows), found, tolerance=tolerance, by_products=by_products, most=budget)
+                pruned_posterior(index, queries, np.flatnonzero(rows), out, tolerance=tolerance, by_products=by_products, most=budget)
 
         prune(able & (self.always | (cost < 1)), 1.0)
         if not self.always:
-            dense_posterior(index, queries, np.flatnonzero(inside & ~found.answered), found)
-            prune(able & ~found.answered & (cost >= 1), TUNING.compiled_cost)  # a cluster, or scores that are larger than those of the path
+            dense_posterior(index, queries, np.flatnonzero(inside & ~out.answered), out)
+            prune(able & ~out.answered & (cost >= 1), TUNING.compiled_cost)  # queries of a cluster, or off the path
 
 
 def by_host(
@@ -216,31 +215,32 @@ def by_host(
     samples: Samples,
     queries: Queries,
     how: PosteriorSettings,
-    finish: Callable[[Answer], Output],
+    finish: Callable[[HostMoments], Output],
     compiled: Callable[[np.ndarray], Output],
 ) -> Output | None:
-    """What the CPU engine answers, and a compiled program for the queries that it leaves; None where there is no engine for these settings,
-    or it answers nothing.
+    """Results of the CPU engine, with the queries that it leaves unanswered computed by a compiled program.
+
+    None where there is no engine for these settings, or it answers no query.
 
     Args:
-      finish: from its answer to what is wanted, in NumPy arrays.
-      compiled: the same for some of the queries, by their rows.
+      finish: from the engine's moments to the result, in NumPy arrays.
+      compiled: from rows of queries to their result.
     """
     if engine is None or not engine.possible(how):
         return None
-    answer = engine(samples, queries, tolerance=how.tolerance)
-    if answer is None:
+    moments = engine(samples, queries, tolerance=how.tolerance)
+    if moments is None:
         return None
-    found = jax.tree.map(lambda v: v if v.dtype in (np.int32, np.float32) else v.astype(np.float32), finish(answer))
-    left = np.flatnonzero(~answer.answered)
+    result = jax.tree.map(lambda v: v if v.dtype in (np.int32, np.float32) else v.astype(np.float32), finish(moments))
+    left = np.flatnonzero(~moments.answered)
     if left.size:
         rest = compiled(np.resize(left, 1 << (len(left) - 1).bit_length()))  # few sizes, and so few programs
-        for whole, more in zip(jax.tree.leaves(found), jax.tree.leaves(rest), strict=True):
+        for whole, more in zip(jax.tree.leaves(result), jax.tree.leaves(rest), strict=True):
             whole[left] = np.asarray(more)[: len(left)]
-    return _to_device(found)
+    return _to_device(result)
 
 
-_to_device = jax.jit(lambda found: found)  # for many small arrays six times as fast as `jax.device_put`
+_to_device = jax.jit(lambda arrays: arrays)  # for many small arrays six times as fast as `jax.device_put`
 
 
 def fit_float32(samples: HostSamples, queries: Queries) -> Bool[np.ndarray, " B"]:

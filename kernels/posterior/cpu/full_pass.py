@@ -1,8 +1,8 @@
 """The posterior over all samples on the host: scores and weighted sums by matrix products, weights between them while they are in a cache.
 
-Scores are float32, and so is what they get wrong: some 1e-5 nats early in time. Of many samples of about equal weight that averages out.
-Those that have a share of their own, by which it would show, are few: the candidates. They are left out of the sums, weighed from
-differences, and put back. Late in time scores are wrong by whole nats, and all samples that could be heavy are candidates.
+Scores are float32 and wrong by some 1e-5 nats early in time. Over many samples of about equal weight these errors average out. Few samples
+have a share of the weight so large that their own error would show: the candidates. They are left out of the sums, weighed from
+differences, and put back. Late in time scores are wrong by whole nats, and every sample that may carry weight is a candidate.
 """
 
 from typing import NamedTuple
@@ -13,15 +13,16 @@ from jaxtyping import Bool, Float, Int
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.accumulate import ApproximateSums, Pairs, Pivots, Task, moments
 from kernels.posterior.cpu.host_samples import HostSamples
-from kernels.posterior.cpu.results import Answer, Queries, tiles_of
+from kernels.posterior.cpu.results import HostMoments, tiles_of
 from kernels.posterior.cpu.threads import cores, in_turn
 from kernels.posterior.cpu.tuning import TUNING, UNIT
+from kernels.posterior.types import Queries
 
 
-def dense_posterior(samples: HostSamples, queries: Queries, rows: Int[np.ndarray, " m"], into: Answer) -> None:
-    """Moments of the queries `rows`, all with σ > 0, put into `into`, exact to float32; those for which that cannot be said, not.
+def dense_posterior(samples: HostSamples, queries: Queries, rows: Int[np.ndarray, " m"], into: HostMoments) -> None:
+    """Moments of the queries `rows`, all with σ > 0, put into `into`, exact to float32. Where exactness is not certain, nothing is put.
 
-    Queries that a first pass leaves unanswered are repeated, with all samples that could show as candidates.
+    Queries that a first pass leaves unanswered are repeated, with all samples whose error could show as candidates.
     """
     _passes(samples, queries, rows, into, TUNING.tile_queries, all_candidates=False)
     left = rows[~into.answered[rows]]
@@ -29,7 +30,7 @@ def dense_posterior(samples: HostSamples, queries: Queries, rows: Int[np.ndarray
         _passes(samples, queries, left, into, TUNING.repeated_queries, all_candidates=True)
 
 
-def _passes(samples: HostSamples, queries: Queries, rows: np.ndarray, into: Answer, size: int, *, all_candidates: bool) -> None:
+def _passes(samples: HostSamples, queries: Queries, rows: np.ndarray, into: HostMoments, size: int, *, all_candidates: bool) -> None:
     tiles = tiles_of(samples, queries, rows, size)
     work = sum((part.stop - part.start) * samples.d * len(tile) for part, tile in tiles)
     alone = all((part.stop - part.start) * samples.d <= TUNING.small_class for part, _ in tiles)
@@ -48,7 +49,7 @@ def _passes(samples: HostSamples, queries: Queries, rows: np.ndarray, into: Answ
 
 
 class ExpectedScores(NamedTuple):
-    """Queries as a pass reads them, and what is known of their scores before they are computed."""
+    """Queries as a dense pass reads them, and the expected size and error of their scores."""
 
     directions: Float[np.ndarray, "B D"]
     """(α/σ²)(x - α c), float32."""
@@ -57,101 +58,100 @@ class ExpectedScores(NamedTuple):
     curvature: Float[np.ndarray, " B"]
     """α²/2σ²."""
     offset: Float[np.ndarray, " B"]
-    """directions · (c - shift): what a product with the samples as they are read has too much."""
+    """directions · (c - shift), to be subtracted from products with the samples as they are read."""
     error: Float[np.ndarray, " B"]
-    """`error_of_scores`."""
+    """Standard deviation of a score's rounding error, nats: `error_of_scores`."""
     equal: Bool[np.ndarray, " B"]
     """Whether all scores are the same, but for the prior."""
     share: Float[np.ndarray, " B"]
-    """Which share of a query's weight makes a sample a candidate."""
+    """Share of a query's weight from which on a sample is a candidate."""
     cut: Float[np.ndarray, " B"]
     """Nats below log Σ w at which all samples together weigh less than float32 shows."""
 
     @classmethod
     def of(cls, samples: HostSamples, queries: Queries, *, all_candidates: bool) -> "ExpectedScores":
-        """Of queries of the path; others are found out later.
+        """For queries on the path. Scores of queries off it are larger, which `dense_tile` detects after the pass.
 
         Args:
-          all_candidates: every sample that could show is a candidate; else those are whose errors would not average out: the others make
-            errors that add up to `TUNING.score_error`.
+          all_candidates: every sample whose error could show is a candidate; else only samples whose errors would not average out: the
+            errors of the others add up to `TUNING.score_error`.
         """
-        x, alpha, sigma, _, _, _ = queries
+        x, alpha, sigma = queries.x, queries.alpha, queries.sigma
         g, (squares, offset) = np.empty(x.shape, np.float32), np.empty((2, len(x)))
         numba_kernels.directions(x, alpha, sigma, samples.center, samples.center - samples.shift, g, squares, offset)
         variance = sigma**2
         rate, curvature = alpha / variance, alpha**2 / (2 * variance)
         size = np.abs(offset) + curvature * samples.mean_square + np.maximum(0, squares / (2 * variance) - samples.d / 2)
-        size += 2 * rate * np.sqrt(squares * samples.mean_square / samples.d)  # of sums on the way
-        size = np.where(alpha > 0, size, 0)  # at α = 0 there is nothing to get wrong
+        size += 2 * rate * np.sqrt(squares * samples.mean_square / samples.d)  # intermediate sums
+        size = np.where(alpha > 0, size, 0)  # at α = 0 all scores are 0
         equal = rate * np.sqrt(squares) * samples.radius + curvature * samples.radius**2 < TUNING.equal_scores
-        width = np.maximum(1, 4 * samples.radius**2 / np.maximum(variance * samples.d / 2, 1e-60))  # of the data, beside the noise
+        width = np.maximum(1, 4 * samples.radius**2 / np.maximum(variance * samples.d / 2, 1e-60))  # squared, over the noise's
         error = error_of_scores(samples.d, size)
         share = 0 * error if all_candidates else np.minimum(1, (TUNING.score_error / np.maximum(error, TUNING.score_error)) ** 2)
         return cls(g, rate * np.sqrt(squares), curvature, offset, error, equal, share, np.log(samples.n * width / TUNING.dense_hidden))
 
     @property
     def margin(self) -> Float[np.ndarray, " B"]:
-        """Nats that a difference of two scores may surely be wrong by."""
+        """Upper bound of the rounding error of a difference of two scores, nats."""
         return 2 * TUNING.sure_deviations * self.error
 
 
 def error_of_scores(d: int, size: Float[np.ndarray, "*B"]) -> Float[np.ndarray, "*B"]:
-    """Standard deviation of what float32 gets wrong of a score of some size, nats: D sums, rounded at about that size."""
+    """Standard deviation of the float32 rounding error of a score of this size, nats: D sums, each rounded at about that size."""
     return UNIT / 3 * d**0.5 * size
 
 
-def dense_tile(task: Task, *, all_candidates: bool = False) -> Answer:
+def dense_tile(task: Task, *, all_candidates: bool = False) -> HostMoments:
     """`dense_posterior` for one tile of queries, over the samples that count for them."""
     samples, queries, most = task.samples, task.queries, TUNING.most_candidates_of_all if all_candidates else TUNING.most_candidates
     expected = ExpectedScores.of(samples, queries, all_candidates=all_candidates)
-    one = _all_of(task, expected, most)
-    top = one.top
+    sums = _all_of(task, expected, most)
+    top = sums.top
     if expected.equal.any():
         first = task.part.start + np.flatnonzero(samples.log_prior[task.part] == samples.log_prior[task.part].max())
         top = np.where(expected.equal, first[samples.original[first].argmin()], top).astype(np.int32)
     pivots = Pivots.at(samples, queries, top)
-    # float32's word on the same sample
-    others = ApproximateSums(one.sums[:4], one.weighted_sum).scaled(one.peak - expected.offset - pivots.score)
-    pairs = Pairs.together(one.pairs)
+    # The sums are relative to the float32 score of the peak, the pivot's weight to its exact score.
+    others = ApproximateSums(sums.sums[:4], sums.weighted_sum).scaled(sums.peak - expected.offset - pivots.score)
+    pairs = Pairs.together(sums.pairs)
     unknown = np.zeros(len(pairs.rows))
     weighed = moments(task, pivots, np.full(len(top), np.inf), pairs, unknown, unknown > 0, others)
-    found, light = weighed.answer, others.sums
+    out, approximate = weighed.moments, others.sums
     with np.errstate(over="ignore", invalid="ignore"):
-        left_out = one.sums[5] * np.exp(np.minimum(one.peak - expected.offset - pivots.score, 600)) / weighed.total
+        left_out = sums.sums[5] * np.exp(np.minimum(sums.peak - expected.offset - pivots.score, 600)) / weighed.total
         left_out = np.where(
             expected.margin > TUNING.light_rounding, samples.n * np.exp(-expected.cut), left_out * np.exp(TUNING.light_rounding)
         )
         left_out = left_out * 2 * samples.radius
-        found.error_bound[:] = np.where(left_out <= UNIT * weighed.size, 0, left_out)  # no more than the mean's own rounding
+        out.error_bound[:] = np.where(left_out <= UNIT * weighed.size, 0, left_out)  # no more than the mean's own rounding
         size = np.abs(pivots.score) + expected.curvature * samples.square_norms[top]
         as_expected = error_of_scores(samples.d, size) <= TUNING.unexpected_error * np.maximum(expected.error, TUNING.score_error)
-        light_share = light[0] / weighed.total
-        slip = left_out + 4 * UNIT * light_share * samples.radius
-        found.answered[:] = as_expected & (one.counts <= most) & (slip <= TUNING.velocity_error * weighed.moving)
-        found.answered[:] &= found.variance >= TUNING.least_spread * light[3] / weighed.total
-        found.answered[:] &= _steady(samples, expected, found.variance, weighed.moving) | (light_share == 0)
-    found.survivors[:] = one.counts
-    return found
+        approximate_share = approximate[0] / weighed.total
+        slip = left_out + 4 * UNIT * approximate_share * samples.radius
+        out.answered[:] = as_expected & (sums.counts <= most) & (slip <= TUNING.velocity_error * weighed.moving)
+        out.answered[:] &= out.variance >= TUNING.least_spread * approximate[3] / weighed.total
+        out.answered[:] &= _steady(samples, expected, out.variance, weighed.moving) | (approximate_share == 0)
+    out.survivors[:] = sums.counts
+    return out
 
 
 def _steady(
     samples: HostSamples, expected: ExpectedScores, variance: Float[np.ndarray, " B"], moving: Float[np.ndarray, " B"]
 ) -> Bool[np.ndarray, " B"]:
-    """Whether what does not average out of the scores' rounding is too little to show.
+    """Whether the part of the scores' rounding that does not average out is too small to show.
 
     Directions are rounded to float32 once for all samples: by δ, ‖δ‖ ≤ 2⁻²⁴ ‖g‖. That moves scores by δ·(y - mean), and the mean by
-    Cov δ. Rounding prefers no direction, so that of δ a part of ‖δ‖ / √D or so lies along any one. Near-copies have all their rounding in
-    common.
+    Cov δ. Rounding prefers no direction, so that δ has a component of about ‖δ‖ / √D along any one. Near-copies share all their rounding.
     """
     spread, turn = np.sqrt(variance), 2 * UNIT * expected.length / samples.d**0.5
     steady: Bool[np.ndarray, " B"] = (turn * variance <= TUNING.velocity_error * moving) & (turn * spread <= TUNING.common_rounding)
-    if samples.has_near_copies:  # products round their sums one way too
+    if samples.has_near_copies:  # products round their sums alike too
         steady &= (expected.error * spread + 256 * UNIT * samples.radius) <= TUNING.velocity_error * moving
     return steady
 
 
 def _all_of(task: Task, expected: ExpectedScores, most: int) -> "RunningSums":
-    """The sums over all samples of the task."""
+    """The sums over all samples of a task."""
     part = task.part
     if task.alone:
         return RunningSums(task.samples, expected, most).over(part.start, part.stop, part.stop - part.start)
@@ -164,7 +164,7 @@ def _all_of(task: Task, expected: ExpectedScores, most: int) -> "RunningSums":
 
 
 class RunningSums:
-    """What is summed over some of the samples, block by block, with weights relative to the highest score so far."""
+    """Sums over a range of the samples, block by block, with weights relative to the highest score so far."""
 
     def __init__(self, samples: HostSamples, expected: ExpectedScores, most: int):
         b, self._most = len(expected.curvature), most
@@ -174,13 +174,13 @@ class RunningSums:
         self.peak = self._own.astype(np.float64)
         """The highest score."""
         self.top = np.zeros(b, np.int32)
-        """Its sample."""
+        """The sample with the highest score."""
         self.sums = np.zeros((6, b))
-        """Those of `numba_kernels.weigh`."""
+        """The six sums of `numba_kernels.weigh`."""
         self.weighted: np.ndarray | None = None
         """Σ w (y - shift) of the samples that are no candidates; float64 where blocks were added up."""
         self.counts = np.zeros(b, np.int64)
-        """How many candidates there are of each query."""
+        """Number of candidates of each query."""
         self.pairs = [Pairs.none()]
         """The candidates."""
 
@@ -191,7 +191,7 @@ class RunningSums:
         return self.weighted
 
     def over(self, start: int, stop: int, size: int | None = None) -> "RunningSums":
-        """These rows, so many at a time."""
+        """Add the rows from `start` to `stop`, `size` at a time."""
         samples, b = self._samples, len(self.top)
         size = size or max(1, min(TUNING.core_rows, TUNING.block_numbers // samples.d, stop - start))
         plain = samples.rows.dtype == np.float32 and not samples.far
@@ -204,7 +204,7 @@ class RunningSums:
         return self
 
     def merge(self, other: "RunningSums") -> None:
-        """Add those of other rows, that come after these."""
+        """Add the sums over rows that come after these."""
         self.top = np.where(other.peak > self.peak, other.top, self.top)
         peak = np.maximum(self.peak, other.peak)
         own, scale = self._lower_to(peak), other._lower_to(peak)
@@ -214,18 +214,18 @@ class RunningSums:
         self.pairs += other.pairs
 
     def _add(self, start: int, rows: np.ndarray, scores: np.ndarray) -> None:
-        """One block."""
+        """Add one block."""
         samples = self._samples
         numba_kernels.highest(scores, start, self._curvature, samples.square_norms, samples.log_prior, self._own, self.top)
         scale = self._lower_to(self._own)
         total = self.sums[4]
         averaged = (self._expected.share > 0) & (self._expected.share < 1)
-        if averaged.any() and not total.any():  # nothing is known yet of what a sample's share will be
+        if averaged.any() and not total.any():  # no weight is summed yet, so that a sample's share is unknown
             first = np.zeros_like(self.sums)
             nothing = np.full(len(total), -np.inf), np.full(len(total), np.inf)
             self._weigh(scores.copy(), start, *nothing, first)
             total = first[4]
-        whole = np.log(np.maximum(total, 1))  # the highest score of this block may be the first of weight
+        whole = np.log(np.maximum(total, 1))  # until then the highest score of this block stands for all weight
         negligible = whole - self._expected.cut - self._expected.margin
         with np.errstate(divide="ignore"):
             limit = np.maximum(np.minimum(np.log(self._expected.share) + whole, self._near), negligible)
@@ -243,20 +243,20 @@ class RunningSums:
         numba_kernels.add_scaled(self.weighted, scale, product)
 
     def _weigh(self, scores: np.ndarray, start: int, negligible: np.ndarray, limit: np.ndarray, sums: np.ndarray) -> int:
-        """Scores to weights; candidates, to the list. How many weights are not 0."""
+        """Turn scores into weights and list the candidates. Returns how many weights are not 0."""
         first, count = 0, 0
         limits, room = (self._own, negligible.astype(np.float32), limit.astype(np.float32)), max(TUNING.dense_room, scores.shape[1])
         while first < len(scores):
             rows, queries = np.empty((2, room), np.int32)
-            found = rows, queries, self.counts
-            first, at, more = numba_kernels.weigh(scores, first, start, self._samples.square_norms, limits, sums, found, self._most)
+            candidates = rows, queries, self.counts
+            first, at, more = numba_kernels.weigh(scores, first, start, self._samples.square_norms, limits, sums, candidates, self._most)
             count += more
             if at:
                 self.pairs.append(Pairs.unscored(rows[:at], queries[:at]))
         return count
 
     def _lower_to(self, peak: np.ndarray) -> Float[np.ndarray, " B"]:
-        """Sums relative to another peak; what is left to scale `weighted` by."""
+        """Make the sums relative to another peak. Returns the factor by which `weighted` is still to be scaled."""
         fall = np.where(np.isneginf(self.peak), 0, self.peak - peak)
         scale = np.exp(fall)
         self.sums[2] += fall * self.sums[0]

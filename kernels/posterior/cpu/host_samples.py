@@ -30,11 +30,11 @@ class HostSamples:
     original: Int[np.ndarray, " N"]
     """The caller's index of each row."""
     classes: dict[int, slice]
-    """The rows of each class; none for data without labels."""
+    """The rows of each class; empty for data without labels."""
 
     @classmethod
     def of(cls, samples: Samples) -> "HostSamples":
-        """From prepared samples that lie on this host. Other dtypes than float32 and uint8 are copied to float32."""
+        """From prepared samples on this host. Dtypes other than float32 and uint8 are copied to float32."""
         rows = np.asarray(samples.values)
         if rows.dtype not in (np.float32, np.uint8):
             rows = rows.astype(np.float32)
@@ -48,12 +48,12 @@ class HostSamples:
 
     @property
     def n(self) -> int:
-        """How many samples there are."""
+        """Number of samples."""
         return self.rows.shape[0]
 
     @property
     def d(self) -> int:
-        """Numbers in each."""
+        """Numbers in each sample."""
         return self.rows.shape[1]
 
     @functools.cached_property
@@ -78,9 +78,9 @@ class HostSamples:
 
     @functools.cached_property
     def has_near_copies(self) -> bool:
-        """Whether a good part of the samples are copies of others, but for less than float32's rounding of a product shows.
+        """Whether a good part of the samples are copies of others, but for differences that float32 products round away.
 
-        By two random projections of some thousand samples, in which near-copies are near; by chance hardly any two are in both.
+        Decided by two random projections of some thousand samples: near-copies lie close in both, other pairs hardly ever.
         """
         some = self.rows[:: max(1, self.n // TUNING.near_copy_samples)]
         if len(some) < 2:
@@ -92,7 +92,7 @@ class HostSamples:
 
     @functools.cached_property
     def shift(self) -> Float[np.ndarray, " D"]:
-        """float32: what is taken from the samples before a product; 0 unless they are `far`."""
+        """float32: subtracted from the samples before a product; 0 unless they are `far`."""
         return (self.center if self.far else np.zeros(self.d)).astype(np.float32)
 
     def part(self, label: int) -> slice:

@@ -1,8 +1,7 @@
-"""The index of a data set: tables that bound the scores of many samples, or of one, from above, and that give any score by one product of
-bytes.
+"""The index of a data set: tables that bound the scores of groups of samples, or of one sample, from above, for any query.
 
-A score is what is wanted of a sample y for a query: `g·(y - c) - κ ‖y - c‖² + log prior`, with `g = (α/σ²)(x - α c)` and `κ = α²/2σ²`: its
-log weight but for a constant of the query. Three tables say what it can be at most, for every query:
+The score of a sample y for a query is `g·(y - c) - κ ‖y - c‖² + log prior`, with `g = (α/σ²)(x - α c)` and `κ = α²/2σ²`: its log weight but
+for a constant of the query. Three tables bound it:
 
 *Leaves*: `LEAF` samples that lie together (`kernels.posterior.cpu.tree`), and the box in which their leading coordinates lie. In each
 coordinate `g_k z - κ z²` is largest at `g_k / 2κ`, or at the side of the box that is nearest to it.
@@ -12,11 +11,12 @@ group by group, their norm; by Cauchy and Schwarz
 
     g·(y - c) ≤ Σ_k g_k z_k + Σ_G ‖g_G‖ ‖z_G‖
 
-*Bytes*, one for each number: y = o + u ∘ d + left, d bytes. With `u ∘ g ≈ s b`, b of 16 bits,
+*Bytes*, one for each number: y = o + u ∘ d + left, d bytes and left the remainder. With `u ∘ g ≈ s b`, b of 16 bits,
 
     |g·(y - c) - s b·d - g·(o - c)| ≤ ‖u ∘ g - s b‖ ‖d‖ + ‖g‖ ‖left‖
 
-Images are bytes already: of theirs nothing is left. Between the two, the coordinates that the columns have only as groups, in a byte each.
+Images are bytes already, so that their remainder is 0. Between columns and bytes lie the coordinates that the columns hold only as groups,
+in a byte each.
 """
 
 import dataclasses
@@ -39,17 +39,17 @@ from kernels.posterior.cpu.tuning import TUNING, UNIT
 
 
 class Bytes(NamedTuple):
-    """Samples as bytes: origin + step ∘ digits + what is left."""
+    """Samples as bytes: origin + step ∘ digits + remainder."""
 
     digits: Int8[np.ndarray, "N M"]
     lengths: Float[np.ndarray, " N"]
     """At least ‖digits‖, float32."""
     left: Float[np.ndarray, " N"]
-    """At least the norm of what is left, float32."""
+    """At least the norm of the remainder, float32."""
 
     @classmethod
     def room(cls, n: int, m: int) -> "Bytes":
-        """To be filled."""
+        """Arrays for `n` samples of `m` numbers, not yet filled."""
         return cls(np.empty((n, m), np.int8), np.empty(n, np.float32), np.empty(n, np.float32))
 
 
@@ -75,7 +75,7 @@ class Table(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Index(HostSamples):
-    """Samples on the host, and what is made to prune them. `build_index` makes it."""
+    """Samples on the host, and the tables by which they are pruned. `build_index` makes it."""
 
     basis: Float[np.ndarray, "D K"]
     """Orthonormal, float32, the leading directions first."""
@@ -83,18 +83,18 @@ class Index(HostSamples):
     """Coordinates from and to, of each group."""
     table: Table
     row: Int[np.ndarray, " P"]
-    """Which row each place of the table is of; -1: it is empty."""
+    """The row of the samples at each place of the table; -1: an empty place."""
     leaves: dict[tuple[int, int], slice]
-    """Of all rows, and of those of each class, from and to: their leaves."""
+    """By first and last row, of all samples and of each class: their leaves."""
     origin: Float[np.ndarray, " D"]
     step: Float[np.ndarray, " D"]
-    """Of the bytes of all numbers; ..."""
+    """Step of the bytes of all numbers."""
     middle_step: Float[np.ndarray, " M"]
-    """... of those of coordinates, whose origin is 0."""
+    """Step of the bytes of coordinates, whose origin is 0."""
 
     @functools.cached_property
     def longest(self) -> tuple[float, float]:
-        """Of the bytes of all numbers, the largest norm, and the largest of what is left."""
+        """Of the bytes of all numbers, the largest norm, and the largest norm of a remainder."""
         return float(self.table.whole.lengths.max()), float(self.table.whole.left.max())
 
     @functools.cached_property
@@ -108,7 +108,7 @@ class Index(HostSamples):
         return rounding_of(self.d, self.basis.shape[1])
 
     def leaves_of(self, part: slice) -> slice:
-        """Those of such rows; for other ranges of rows so many leaves, of whatever rows."""
+        """The leaves of these rows. For a range that is no class: the first leaves, as many as the rows would fill."""
         return self.leaves.get((part.start, part.stop), slice(0, -(-(part.stop - part.start) // LEAF)))
 
 
@@ -118,11 +118,11 @@ def rounding_of(d: int, k: int) -> float:
 
 
 def coordinates_of(v: Float[np.ndarray, "m D"], basis: Float[np.ndarray, "D K"]) -> Float[np.ndarray, "m K"]:
-    """In float32, slice by slice, summed in float64."""
-    found = np.zeros((len(v), basis.shape[1]))
+    """Coordinates in the basis, by float32 products of slices that are summed in float64."""
+    total = np.zeros((len(v), basis.shape[1]))
     for start in range(0, len(basis), TUNING.float32_slice):
-        found += v[:, start : start + TUNING.float32_slice].astype(np.float32) @ basis[start : start + TUNING.float32_slice]
-    return found
+        total += v[:, start : start + TUNING.float32_slice].astype(np.float32) @ basis[start : start + TUNING.float32_slice]
+    return total
 
 
 def build_index(samples: HostSamples) -> Index:
@@ -136,7 +136,7 @@ def build_index(samples: HostSamples) -> Index:
         origin, step = _origin_and_step(samples.rows)
     basis, seen = leading_directions(samples.rows, samples.center)
     others = -(-max(basis.shape[1] - FINE, 0) // 2) * 2
-    middle_step = np.maximum(np.abs(beyond(seen, others)).max(axis=0, initial=0) / 100, 1e-30)  # what is farther is left
+    middle_step = np.maximum(np.abs(beyond(seen, others)).max(axis=0, initial=0) / 100, 1e-30)  # numbers beyond stay in the remainder
     edges = [*(edge for edge in TUNING.group_edges if edge < basis.shape[1]), basis.shape[1]]
     row, leaves = _places(samples.rows, samples.center, basis, [*samples.classes.values()] or [slice(0, n)])
     own = {field.name: getattr(samples, field.name) for field in dataclasses.fields(HostSamples)}
@@ -163,7 +163,7 @@ def build_index(samples: HostSamples) -> Index:
 
 
 def _empty_table(row: Int[np.ndarray, "leaves LEAF"], samples: HostSamples, others: int) -> Table:
-    """To be filled, leaf by leaf."""
+    """A table that is filled leaf by leaf."""
     count = len(row)
     lengths = (np.empty((count, LEAF), np.float32) for _ in range(2))
     return Table(
@@ -179,7 +179,7 @@ def _empty_table(row: Int[np.ndarray, "leaves LEAF"], samples: HostSamples, othe
 
 
 def _fill_leaves(index: Index, a: int, b: int) -> None:
-    """The table's leaves from `a` to `b`."""
+    """Fill the leaves from `a` to `b`."""
     table, own, others = index.table, slice(a * LEAF, b * LEAF), len(index.middle_step)
     row = index.row.reshape(-1, LEAF)[a:b]
     some = index.rows[np.where(row < 0, row[:, :1], row).ravel()]
@@ -207,7 +207,7 @@ def _fill_leaves(index: Index, a: int, b: int) -> None:
 def _places(
     rows: Shaped[np.ndarray, "N D"], center: Float[np.ndarray, " D"], basis: Float[np.ndarray, "D K"], parts: list[slice]
 ) -> tuple[Int[np.ndarray, "leaves LEAF"], dict[tuple[int, int], slice]]:
-    """Which rows each leaf has, and which leaves each part of the rows and all of them; every leaf is of one part."""
+    """The rows of each leaf, and the leaves of each part and of all rows; every leaf belongs to one part."""
     leading = np.empty((len(rows), min(COARSE, basis.shape[1])), np.float32)
 
     def work(core: int) -> None:
@@ -216,13 +216,13 @@ def _places(
 
     with one_thread_each():
         on_every_core(work)
-    found, leaves, count = [], {}, 0
+    rows_of_leaves, leaves, count = [], {}, 0
     for part in parts:
         own = leaves_of(leading[part], LEAF)
-        found.append(np.where(own < 0, own, own + np.int32(part.start)))
+        rows_of_leaves.append(np.where(own < 0, own, own + np.int32(part.start)))
         leaves[part.start, part.stop] = slice(count, count + len(own))
         count += len(own)
-    return np.concatenate(found), leaves | {(0, len(rows)): slice(0, count)}
+    return np.concatenate(rows_of_leaves), leaves | {(0, len(rows)): slice(0, count)}
 
 
 def in_columns(
@@ -232,7 +232,7 @@ def in_columns(
     square: Float[np.ndarray, "m 1"],
     groups: tuple[tuple[int, int], ...],
 ) -> Float[np.ndarray, "m COLUMNS"]:
-    """In the order of the table; 0 where there are no more coordinates or groups."""
+    """Columns in the order of the table; 0 where there are no more coordinates or groups."""
     leading = np.zeros((len(z), FINE))
     leading[:, : z.shape[1]] = z[:, :FINE]
     norms = np.zeros((len(z), GROUPS))
@@ -242,15 +242,14 @@ def in_columns(
 
 
 def beyond(z: Float[np.ndarray, "m K"], count: int) -> Float[np.ndarray, "m M"]:
-    """The coordinates that have no column, `count` of them, the last of which may be none: 0."""
-    found = np.zeros((len(z), count))
-    found[:, : max(z.shape[1] - FINE, 0)] = z[:, FINE:]
-    return found
+    """The coordinates that have no column, padded with 0 to `count`."""
+    padded = np.zeros((len(z), count))
+    padded[:, : max(z.shape[1] - FINE, 0)] = z[:, FINE:]
+    return padded
 
 
 def leading_directions(rows: Shaped[np.ndarray, "N D"], center: Float[np.ndarray, " D"]) -> tuple[np.ndarray, np.ndarray]:
-    """An orthonormal basis `[D, K]` of about the leading principal directions, and the coordinates of a part of the samples, on which it
-    was found.
+    """An orthonormal basis `[D, K]` close to the leading principal directions, and the coordinates of the samples it was computed from.
 
     Source: Halko, Martinsson and Tropp, "Finding structure with randomness" (2011), as scikit-learn has it.
     """
@@ -267,7 +266,7 @@ def leading_directions(rows: Shaped[np.ndarray, "N D"], center: Float[np.ndarray
 
 
 def _origin_and_step(rows: Shaped[np.ndarray, "N D"]) -> tuple[np.ndarray, np.ndarray]:
-    """Of the bytes: one of all numbers where that says all, as it does of images, or of each coordinate."""
+    """Origin and step of the bytes: the same for all numbers where the data lie on such a grid, as images do; else one a coordinate."""
     d = rows.shape[1]
 
     def work(core: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""An index on disk: one `.npz` beside the data, without the samples themselves, and a digest of those it is of."""
+"""An index on disk: one `.npz` beside the data. It holds a digest of its samples, not the samples themselves."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.index import Bytes, Index, Table
 
 FORMAT = 1
-"""Of the file; an index of another is made anew."""
+"""Version of the file; an index of another version is made anew."""
 
 
 def save_index(index: Index, path: str | os.PathLike[str]) -> None:
@@ -36,30 +36,30 @@ def save_index(index: Index, path: str | os.PathLike[str]) -> None:
 
 
 def load_index(samples: HostSamples, path: str | os.PathLike[str]) -> Index | None:
-    """The index of these samples from a file; None if there is no file, or it is of other samples, or of another format."""
+    """The index of these samples from a file; None if there is no file, or it is damaged, or has other samples or another format."""
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             if int(file["format"]) != FORMAT or str(file["digest"]) != digest_of(samples):
                 return None
-            found = {name: file[name] for name in file.files}
+            saved = {name: file[name] for name in file.files}
     except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
         return None
-    middle, whole = (Bytes(*(found[f"{name}_{part}"] for part in Bytes._fields)) for name in ("middle", "whole"))
+    middle, whole = (Bytes(*(saved[f"{name}_{part}"] for part in Bytes._fields)) for name in ("middle", "whole"))
     return Index(
         **{field.name: getattr(samples, field.name) for field in dataclasses.fields(HostSamples)},
-        basis=found["basis"],
-        groups=tuple((int(a), int(b)) for a, b in found["groups"]),
-        table=Table(middle=middle, whole=whole, **{name: found[name] for name in ("low", "high", "likely", "columns", "norms", "prior")}),
-        row=found["row"],
-        leaves={(int(a), int(b)): slice(int(c), int(d)) for a, b, c, d in found["leaves"]},
-        origin=found["origin"],
-        step=found["step"],
-        middle_step=found["middle_step"],
+        basis=saved["basis"],
+        groups=tuple((int(a), int(b)) for a, b in saved["groups"]),
+        table=Table(middle=middle, whole=whole, **{name: saved[name] for name in ("low", "high", "likely", "columns", "norms", "prior")}),
+        row=saved["row"],
+        leaves={(int(a), int(b)): slice(int(c), int(d)) for a, b, c, d in saved["leaves"]},
+        origin=saved["origin"],
+        step=saved["step"],
+        middle_step=saved["middle_step"],
     )
 
 
 def digest_of(samples: HostSamples) -> str:
-    """Of the samples, how often each counts, and their classes."""
+    """A digest of the samples, how often each counts, and their classes."""
     digest = hashlib.blake2b(repr((samples.rows.shape, str(samples.rows.dtype), sorted(samples.classes.items(), key=str))).encode())
     for v in (samples.rows, samples.log_prior, samples.original):
         digest.update(np.ascontiguousarray(v).data)

@@ -13,18 +13,18 @@ from kernels.posterior.cpu.tuning import UNIT
 
 
 class Bits(NamedTuple):
-    """Queries for products with bytes: unit ∘ g = step bits + what is lost."""
+    """Queries for products with bytes: unit ∘ g = step bits + remainder."""
 
     bits: Int16[np.ndarray, "B M"]
     step: Float[np.ndarray, " B"]
     lost: Float[np.ndarray, " B"]
-    """At least the norm of what is lost."""
+    """At least the norm of the remainder."""
     length: Float[np.ndarray, " B"]
     """At least ‖g‖."""
 
     @classmethod
     def of(cls, g: Float[np.ndarray, "B M"], unit: Float[np.ndarray, " M"], longest: float) -> "Bits":
-        """So small that int32 holds their products with bytes of norms up to `longest`."""
+        """Bits so small that int32 holds their products with bytes of norms up to `longest`."""
         b, m = g.shape
         bits = cls(np.empty((b, m), np.int16), *(np.empty(b) for _ in range(3)))
         rounding = 0.5 * m**0.5
@@ -38,28 +38,28 @@ class QueryTables(NamedTuple):
     g: Float[np.ndarray, "B D"]
     kappa: Float[np.ndarray, " B"]
     constant: Float[np.ndarray, " B"]
-    """What a log weight `-‖x - α y‖² / 2σ² + log prior` has beside the score."""
+    """log weight `-‖x - α y‖² / 2σ² + log prior`, less the score."""
     box: Float[np.ndarray, "C B"]
     """float32: the leading coordinates of g, and the norm of all the others."""
     peak: Float[np.ndarray, "C B"]
     """float32: box / 2κ, where a score is highest."""
     kappa32: Float[np.ndarray, " B"]
     columns: Float[np.ndarray, "B C"]
-    """float32: what the columns are multiplied by, for bounds by all of them."""
+    """float32: the factors of the samples' columns in a bound."""
     middle: Bits
     whole: Bits
     offset: Float[np.ndarray, " B"]
     """g·(o - c)."""
     slack: Float[np.ndarray, " B"]
-    """What float32 may take from a bound by boxes or columns, ..."""
+    """Largest float32 rounding error of a bound by boxes or columns."""
     slack_of_bytes: Float[np.ndarray, " B"]
-    """... float64 from a score by bytes, ..."""
+    """Largest float64 rounding error of a score by bytes."""
     slack_of_products: Float[np.ndarray, " B"]
-    """... and float32 from that."""
+    """Largest float32 rounding error of a score by a product of bytes."""
 
     @classmethod
     def at(cls, index: Index, x: Float[np.ndarray, "B D"], alpha: Float[np.ndarray, " B"], sigma: Float[np.ndarray, " B"]) -> "QueryTables":
-        """Of noisy queries x = α y + σ noise, float64."""
+        """The tables of noisy queries x = α y + σ noise, float64."""
         g, squares, offset = np.empty(x.shape), np.empty(len(x)), np.empty(len(x))
         away = index.origin - index.center
         numba_kernels.directions(x, alpha, sigma, index.center, away, g, squares, offset)
@@ -94,6 +94,6 @@ class QueryTables(NamedTuple):
         )
 
     def widest(self, index: Index) -> Float[np.ndarray, " B"]:
-        """How far from what its bytes say of it a score may lie, at most."""
+        """Largest distance of a score from the value that its bytes give."""
         length, left = index.longest
         return self.whole.lost * length + self.whole.length * left + self.slack_of_bytes

@@ -1,4 +1,4 @@
-"""Work of this process spread over its cores, by threads: for what runs outside of XLA and lets go of the GIL."""
+"""Threads that spread work over the cores of this process: for functions outside of XLA that release the GIL."""
 
 import functools
 import os
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -25,15 +25,15 @@ def on_every_core(work: Callable[[int], Result]) -> list[Result]:
 
 
 def in_turn(n: int, work: Callable[[int], Result]) -> list[Result]:
-    """`work(k)` for k below n, in order: whichever core is done takes the next, for another library's threads may hold one up."""
-    left, found = iter(range(n)), dict[int, Result]()
+    """`work(k)` for k below n. A core that is done takes the next k, because another library's threads may hold a core up."""
+    left, results = iter(range(n)), dict[int, Result]()
 
     def some(core: int) -> None:
         for k in left:
-            found[k] = work(k)
+            results[k] = work(k)
 
     on_every_core(some)
-    return [found[k] for k in range(n)]
+    return [results[k] for k in range(n)]
 
 
 def share(n: int, core: int) -> tuple[int, int]:
@@ -42,7 +42,7 @@ def share(n: int, core: int) -> tuple[int, int]:
 
 
 def one_thread_each() -> AbstractContextManager[object]:
-    """Matrix products of NumPy inside take one core: its threads spin when they are done, and would take those that are needed next."""
+    """A scope in which NumPy's matrix products take one core: more threads would spin when they are done, on cores that are needed next."""
     return _blas().limit(limits=1, user_api="blas")
 
 

@@ -1,4 +1,4 @@
-"""Samples that lie together, put together: the leaves of a k-d tree.
+"""The leaves of a k-d tree: groups of samples that lie close together.
 
 Source: Friedman, Bentley and Finkel, "An algorithm for finding best matches in logarithmic expected time" (1977).
 """

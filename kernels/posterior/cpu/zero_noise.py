@@ -5,14 +5,15 @@ from jaxtyping import Int
 
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.host_samples import UNCOUNTED, HostSamples
-from kernels.posterior.cpu.results import Answer, Queries
+from kernels.posterior.cpu.results import HostMoments
 from kernels.posterior.cpu.threads import on_every_core, share
+from kernels.posterior.types import Queries
 from kernels.posterior.xla.zero_noise import TIE
 
 
-def nearest_posterior(samples: HostSamples, queries: Queries, rows: Int[np.ndarray, " m"], into: Answer) -> None:
-    """Moments of the queries `rows`, all with σ = 0, put into `into`: one by one, from float64 differences. Their velocity stays NaN: it is
-    the limit along the path, which the caller knows."""
+def nearest_posterior(samples: HostSamples, queries: Queries, rows: Int[np.ndarray, " m"], into: HostMoments) -> None:
+    """Moments of the queries `rows`, all with σ = 0, put into `into`: one by one, from float64 differences. Their velocity stays NaN:
+    it is a limit along the path, which the caller knows."""
     distances = np.empty(samples.n)
     for q in rows:
         part = samples.part(int(queries.label[q]))

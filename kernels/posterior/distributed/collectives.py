@@ -1,4 +1,4 @@
-"""The few reductions by which devices that hold the samples between them agree on one posterior.
+"""Reductions over the devices that share the samples, by which all of them compute the same posterior.
 
 Inside `shard_map` only. Everything is written for the case where each device has samples of its own; with `axis_name=None` one device
 has all, and each method is the identity or the plain arithmetic.
@@ -93,11 +93,11 @@ class Shards:
 
 
 ONE_DEVICE = Shards()
-"""No other devices to agree with."""
+"""One device that has all the samples."""
 
 
 def _pair(x: Float[Array, "*shape"]) -> tuple[Array, Array]:
-    """Float64 as a float32 and the float32 that is left; the latter 0 for an infinity."""
+    """Float64 as a float32 and the float32 of the remainder; the remainder of an infinity is 0."""
     head = to32(x)
     return head, jnp.where(jnp.isfinite(head), to32(x - to64(head)), 0)
 

@@ -1,4 +1,4 @@
-"""The posterior over a mesh of devices: the samples dealt over one axis, the queries over the other.
+"""The posterior over a mesh of devices: the samples distributed over one axis, the queries over the other.
 
     mesh = jax.make_mesh((jax.device_count(), 1), ("samples", "queries"))
     samples = shard_samples(data, mesh, labels=labels)
@@ -75,7 +75,7 @@ class Sharded:
         """
         assert self.samples.index is not None
         if not rows.is_fully_addressable:
-            raise NotImplementedError("the data lie on the devices of several processes: ask those who loaded them")
+            raise NotImplementedError("the data lie on the devices of several processes: read them in the processes that loaded them")
         return np.asarray(rows)[np.argsort(np.asarray(self.samples.index), kind="stable")[: self.n]]
 
     def has_class(self, label: Int[Array, " B"]) -> np.ndarray:
@@ -102,7 +102,7 @@ def rows_of_process(n: int, mesh: Mesh) -> np.ndarray:
 def shard_samples(
     data: ArrayLike, mesh: Mesh, *, labels: ArrayLike | None = None, counts: ArrayLike | None = None, n: int | None = None
 ) -> Sharded:
-    """Deal samples to the devices of a mesh, and prepare them for posteriors.
+    """Distribute samples over the devices of a mesh, and prepare them for posteriors.
 
     Args:
       data: `[N, *shape]`, float32, bfloat16 or uint8 (other dtypes become float32). Only the rows of this process's devices are read: a
@@ -185,7 +185,7 @@ def _largest(values: Num[Array, "N D"]) -> Float[Array, ""]:
 def abstract_samples(
     n: int, shape: tuple[int, ...], dtype: DTypeLike, mesh: Mesh, *, labels: bool = False, counts: bool = False, shifted: bool = False
 ) -> Sharded:
-    """The shapes and shardings of what `shard_samples` makes, without data: to compile for a mesh that is not here."""
+    """The shapes and shardings of what `shard_samples` returns, without data: to compile for a mesh that is not available here."""
     check_mesh(mesh)
     rows = mesh.shape[SAMPLES] * -(-n // _shard_count(n, mesh))
 
@@ -206,18 +206,23 @@ def abstract_samples(
     return Sharded(samples, n, shape, counts, mesh)
 
 
-def spread(f: Callable[..., Output], rows: tuple[Array, ...], samples: Samples | Sharded, how: Any) -> Output:
+def spread(f: Callable[..., Output], rows: tuple[Any, ...], samples: Samples | Sharded, how: Any) -> Output:
     """`f(*rows, samples, how)` with samples and rows split over the mesh of `samples`; just that if they are on one device.
 
     Args:
-      f: `posterior64` or another function of the same kind: rows `[B, ...]` in, rows out, told by `how.shards` to meet other devices.
+      f: `posterior64` or another function of the same kind: rows in, rows out, told by `how.shards` to meet other devices.
+      rows: `Queries` and other trees of arrays `[B, ...]`.
       how: a `PosteriorSettings`.
     """
     if isinstance(samples, Samples):
         return f(*rows, samples, how)
-    b, tiles = rows[0].shape[0], samples.mesh.shape[QUERIES]
+    b, tiles = jax.tree.leaves(rows)[0].shape[0], samples.mesh.shape[QUERIES]
     short = -b % tiles
-    padded = tuple(jnp.pad(v, ((0, short),) + ((0, 0),) * (v.ndim - 1), mode="edge") for v in rows) if short else rows
+
+    def pad(v: Array) -> Array:
+        return jnp.pad(v, ((0, short),) + ((0, 0),) * (v.ndim - 1), mode="edge")
+
+    padded = jax.tree.map(pad, rows) if short else rows
     everywhere = ("center", "largest", "unit")
     specs: dict[str, Any] = {field.name: P() if field.name in everywhere else P(SAMPLES) for field in dataclasses.fields(Samples)}
     static = {"shifted": samples.samples.shifted, "by_class": samples.samples.by_class}

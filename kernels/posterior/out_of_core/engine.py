@@ -1,6 +1,6 @@
-"""The posterior over a data set larger than memory: the host drives, chunk by chunk, what `api` does in one program.
+"""The posterior over a data set larger than memory: the host does chunk by chunk what `api` does in one program.
 
-    Partials of chunks, merged → candidates read back, settled → what float32 left unsettled once more in float64 → σ = 0
+    Partials of chunks, merged → candidates read back and refined → unsettled queries once more in float64 → queries with σ = 0
 
 Every pass reads the data once for all queries that a budget holds. All of it happens inside `float64_scope`, on concrete arrays.
 """
@@ -18,25 +18,22 @@ from jaxtyping import Array, Float, Int
 
 from kernels.float64 import to64
 from kernels.posterior import partial as partials
-from kernels.posterior.api import PosteriorSettings, moments_of_settled, partial_of
+from kernels.posterior.api import PosteriorSettings, partial_of
 from kernels.posterior.distributed.collectives import ONE_DEVICE
 from kernels.posterior.out_of_core.source import Chunks, give_back
 from kernels.posterior.partial import CANDIDATES, NO_SAMPLE, Partial
-from kernels.posterior.types import Moments, Queries, Samples
+from kernels.posterior.types import CentredQueries, Moments, Queries, Samples
 from kernels.posterior.xla import differences
 from kernels.posterior.xla.batching import FALLBACK_ROWS, in_tiles
-from kernels.posterior.xla.refine import Settled, settle
+from kernels.posterior.xla.refine import RefinedMoments, refine
 from kernels.posterior.xla.zero_noise import TIE
 
 Rows = TypeVar("Rows")
 Output = TypeVar("Output")
 
 
-def posterior_out_of_core(rows: tuple[Array | np.ndarray, ...], chunks: Chunks, how: PosteriorSettings) -> Moments:
+def posterior_out_of_core(queries: Queries, chunks: Chunks, how: PosteriorSettings) -> Moments:
     """`posterior64` for a prepared source: float64, concrete. To be called inside `float64_scope`, and not under tracing.
-
-    Args:
-      rows: x, alpha, sigma, label and velocity_center, as `posterior64` takes them.
 
     Raises:
       ValueError, OSError: what the source raises.
@@ -45,29 +42,28 @@ def posterior_out_of_core(rows: tuple[Array | np.ndarray, ...], chunks: Chunks, 
     nothing = chunks.samples(jnp.zeros((0, chunks.d), chunks.source.dtype), jnp.zeros(0, jnp.int32))
 
     def some(index: np.ndarray) -> Moments:
-        *known, velocity_center = _taken(rows, index)
-        queries = _queries(*known, nothing, velocity_center)
-        return _moments(_settled(queries, chunks, how), queries, nothing)
+        centred = _centred(_taken(queries, index), nothing)
+        return _in_callers_frame(_refined(centred, chunks, how), centred, nothing)
 
-    return _in_pieces(some, len(rows[0]), chunks.sizes.queries)
+    return _in_pieces(some, len(queries.x), chunks.sizes.queries)
 
 
 _COMPILED: set[Hashable] = set()
-"""Passes whose programs are there."""
-_queries = jax.jit(Queries.of)
-_moments = jax.jit(moments_of_settled)
-_fit = jax.jit(Queries.fit_float32)
-_where = jax.jit(Queries.where)
+"""Passes that have been compiled."""
+_centred = jax.jit(CentredQueries.of)
+_in_callers_frame = jax.jit(RefinedMoments.in_callers_frame)
+_fit = jax.jit(CentredQueries.fit_float32)
+_where = jax.jit(CentredQueries.where)
 _no_sums = jax.jit(differences.no_sums, static_argnums=(0, 1))
-_settled_by = jax.jit(bind(differences.settled_by, shards=ONE_DEVICE))
+_moments_of_sums = jax.jit(bind(differences.moments_of_sums, shards=ONE_DEVICE))
 _empty = jax.jit(partials.empty, static_argnums=(0, 1), static_argnames=("candidates", "full", "dtype"))
 
 
-def _settled(queries: Queries, chunks: Chunks, how: PosteriorSettings) -> Settled:
-    """As `api.settled`; host arrays."""
+def _refined(queries: CentredQueries, chunks: Chunks, how: PosteriorSettings) -> RefinedMoments:
+    """As `api.refined`; host arrays."""
 
-    def once(some: Queries, dtype: DTypeLike) -> Settled:
-        return _settle(_pass(some, chunks, how, dtype), some, chunks)
+    def once(some: CentredQueries, dtype: DTypeLike) -> RefinedMoments:
+        return _refine(_pass(some, chunks, how, dtype), some, chunks)
 
     at_limit = np.asarray(queries.sigma) == 0
     if at_limit.all():
@@ -75,29 +71,29 @@ def _settled(queries: Queries, chunks: Chunks, how: PosteriorSettings) -> Settle
     fits = _fit(queries, chunks.samples(jnp.zeros((0, chunks.d), chunks.source.dtype), jnp.zeros(0, jnp.int32)))
     found = once(_where(queries, fits), jnp.float32)
     if how.precision != "highest":
-        mean: Any = np.where(np.asarray(fits)[:, None], np.asarray(found.mean), np.nan)
-        found = found._replace(mean=mean)
+        denoised: Any = np.where(np.asarray(fits)[:, None], np.asarray(found.denoised), np.nan)
+        found = dataclasses.replace(found, denoised=denoised)
         return _repeat(at_limit, lambda some: _nearest(some, chunks, how.full), queries, found)
     unsettled = ~at_limit & (found.unsettled | ~np.asarray(fits))
-    found = _repeat(unsettled, lambda some: once(some, jnp.float64), queries, found._replace(unsettled=unsettled))
+    found = _repeat(unsettled, lambda some: once(some, jnp.float64), queries, dataclasses.replace(found, unsettled=unsettled))
     found = _repeat(
         found.unsettled & ~at_limit, lambda some: _from_differences(*some, chunks, how.full), (queries, np.asarray(found.pivot)), found
     )
     return _repeat(at_limit, lambda some: _nearest(some, chunks, how.full), queries, found)
 
 
-def _from_differences(queries: Queries, pivot: np.ndarray, chunks: Chunks, full: bool) -> Settled:
+def _from_differences(queries: CentredQueries, pivot: np.ndarray, chunks: Chunks, full: bool) -> RefinedMoments:
     """As `differences.from_differences`; `pivot` is an index in the source."""
     pivots = chunks.rows(np.clip(pivot, 0, chunks.n - 1)).astype(np.float64)
     total = _no_sums(pivots.shape[:1], chunks.d)
     for chunk in chunks.of_labels(np.asarray(queries.label)):
         total = jax.block_until_ready(_add_samples(total, queries, pivots, chunk.samples))
     nothing = chunks.samples(jnp.zeros((0, chunks.d), chunks.source.dtype), jnp.zeros(0, jnp.int32))
-    found = jax.tree.map(np.asarray, _settled_by(total, queries, pivots, nothing))
+    found = jax.tree.map(np.asarray, _moments_of_sums(total, queries, pivots, nothing))
     return found if full else found.velocity_only()
 
 
-def _pass(queries: Queries, chunks: Chunks, how: PosteriorSettings, dtype: DTypeLike) -> Partial:
+def _pass(queries: CentredQueries, chunks: Chunks, how: PosteriorSettings, dtype: DTypeLike) -> Partial:
     """One reading of the data."""
     k = min(CANDIDATES, chunks.sizes.chunk)
     total = _empty(*queries.x.shape, candidates=k, full=how.full, dtype=dtype)
@@ -111,8 +107,8 @@ def _pass(queries: Queries, chunks: Chunks, how: PosteriorSettings, dtype: DType
 
 
 @bind(jax.jit, static_argnames=("how", "dtype"))
-def _add(total: Partial, queries: Queries, chunk: Samples, how: PosteriorSettings, dtype: DTypeLike) -> Partial:
-    def tile(args: tuple[Queries, Partial]) -> Partial:
+def _add(total: Partial, queries: CentredQueries, chunk: Samples, how: PosteriorSettings, dtype: DTypeLike) -> Partial:
+    def tile(args: tuple[CentredQueries, Partial]) -> Partial:
         here = partial_of(args[0], chunk, how, dtype)
         return partials.merge(args[1], dataclasses.replace(here, top_index=_in_source(here.top_index, chunk)))
 
@@ -125,38 +121,38 @@ def _in_source(position: Int[Array, "B k"], chunk: Samples) -> Int[Array, "B k"]
     return jnp.where(position == NO_SAMPLE, NO_SAMPLE, chunk.index[jnp.minimum(position, chunk.n - 1)])
 
 
-def _settle(partial: Partial, queries: Queries, chunks: Chunks) -> Settled:
-    """`settle`, the candidates of some queries at a time read back from the source."""
+def _refine(partial: Partial, queries: CentredQueries, chunks: Chunks) -> RefinedMoments:
+    """`refine`, the candidates of some queries at a time read back from the source."""
     candidates = np.asarray(partial.top_index)
 
-    def some(rows: np.ndarray) -> Settled:
+    def some(rows: np.ndarray) -> RefinedMoments:
         index = candidates[rows].ravel()
         index = np.where(index == NO_SAMPLE, 0, index)
         held = chunks.samples(chunks.rows(index), index)
-        return _settle_held(*_taken((partial, queries), rows), held, n=chunks.n)
+        return _refine_held(*_taken((partial, queries), rows), held, n=chunks.n)
 
-    found = _in_pieces(some, len(candidates), chunks.sizes.settled)
+    found = _in_pieces(some, len(candidates), chunks.sizes.refined)
     give_back()
     return found
 
 
 @jax.jit
-def _add_samples(total: differences.Sums, queries: Queries, pivots: Float[Array, "B D"], chunk: Samples) -> differences.Sums:
+def _add_samples(total: differences.Sums, queries: CentredQueries, pivots: Float[Array, "B D"], chunk: Samples) -> differences.Sums:
     size = max(1, min(chunk.n, differences.BLOCK // chunk.d))
     return differences.add_samples(total, queries, pivots, jnp.zeros_like(queries.x), chunk, size)
 
 
 @bind(jax.jit, static_argnames="n")
-def _settle_held(partial: Partial, queries: Queries, held: Samples, n: int) -> Settled:
+def _refine_held(partial: Partial, queries: CentredQueries, held: Samples, n: int) -> RefinedMoments:
     where = jnp.arange(held.n, dtype=jnp.int32).reshape(partial.top_index.shape)
     here = dataclasses.replace(partial, top_index=jnp.where(partial.top_index == NO_SAMPLE, NO_SAMPLE, where))
-    found = settle(here, queries, held, ONE_DEVICE, n=n)
+    found = refine(here, queries, held, ONE_DEVICE, n=n)
     assert held.index is not None
-    return found._replace(pivot=held.index[jnp.minimum(found.pivot, held.n - 1)])
+    return dataclasses.replace(found, pivot=held.index[jnp.minimum(found.pivot, held.n - 1)])
 
 
-def _nearest(queries: Queries, chunks: Chunks, full: bool) -> Settled:
-    """As `nearest`: a pass for the shortest distance, a pass for who is as near, and those read back."""
+def _nearest(queries: CentredQueries, chunks: Chunks, full: bool) -> RefinedMoments:
+    """As `nearest`: a pass for the shortest distance, a pass for the samples at that distance, and these read back."""
     b = len(queries.x)
     shortest = np.full(b, np.inf)
     tied: list[list[np.ndarray]] = [[] for _ in range(b)]
@@ -172,16 +168,15 @@ def _nearest(queries: Queries, chunks: Chunks, full: bool) -> Settled:
     size = np.array([len(rows) for rows in nearest], np.float64)
     size[size == 0] = np.nan  # nothing of the query's class, or NaN in x
     mean = np.stack([_sum(rows, np.asarray, chunks) for rows in nearest]) / size[:, None]
-    known: dict[str, Any] = dict.fromkeys(Settled._fields)
-    known |= {"mean": mean, "log_weight": np.where(shortest > 0, -np.inf, np.inf)}
-    known |= {"left_out": np.zeros(b), "keeps_rest": np.zeros(b, bool), "unsettled": np.zeros(b, bool)}
+    known: dict[str, Any] = {"denoised": mean, "keeps_rest": np.zeros(b, bool), "unsettled": np.zeros(b, bool)}
     known |= {"log_total": np.full(b, np.inf), "pivot": np.full(b, NO_SAMPLE, np.int32)}
     if full:
         apart = [_sum(rows, bind(_square_distance, of), chunks).sum() for rows, of in zip(nearest, mean, strict=True)]
         index = np.array([rows[0] if len(rows) else NO_SAMPLE for rows in nearest], np.int32)
-        known |= {"top1_weight": 1 / size, "top1_index": index, "second": np.array(apart) / size}
-        known |= {"effective": size, "entropy": np.log(size), "mass": size}
-    return Settled(**known)
+        known |= {"log_density": np.where(shortest > 0, -np.inf, np.inf), "error_bound": np.zeros(b)}
+        known |= {"top1_weight": 1 / size, "top1_index": index, "variance": np.array(apart) / size}
+        known |= {"effective_samples": size, "entropy": np.log(size)}
+    return RefinedMoments(**known)
 
 
 def _square_distance(of: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -189,7 +184,7 @@ def _square_distance(of: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 @jax.jit
-def _distances(queries: Queries, chunk: Samples) -> Float[Array, "B n"]:
+def _distances(queries: CentredQueries, chunk: Samples) -> Float[Array, "B n"]:
     """‖x - α y‖² from differences, float64; infinite where a sample does not count."""
 
     def one(query: tuple[Array, Array, Array]) -> Array:
@@ -224,7 +219,7 @@ def _in_pieces(f: Callable[[np.ndarray], Output], b: int, size: int) -> Output:
     return parts[0] if len(parts) == 1 else jax.tree.map(lambda *v: np.concatenate(v)[:b], *parts)
 
 
-def _repeat(which: np.ndarray, f: Callable[[Rows], Settled], queries: Rows, results: Settled) -> Settled:
+def _repeat(which: np.ndarray, f: Callable[[Rows], RefinedMoments], queries: Rows, results: RefinedMoments) -> RefinedMoments:
     """`results` with the rows `which` replaced by `f` of those queries, all in one go; their number is rounded up, for few compilations."""
     rows = np.flatnonzero(which)
     if not len(rows):

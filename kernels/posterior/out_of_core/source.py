@@ -1,4 +1,4 @@
-"""A data set that stays on disk, or wherever it is, and is read some rows at a time by a thread of its own, within a memory budget."""
+"""A data set that stays in its source, such as a file, and is read in chunks by a thread of its own, within a memory budget."""
 
 import contextlib
 import ctypes
@@ -19,12 +19,11 @@ from kernels.posterior.settings import BlockSizes, default_block_sizes
 from kernels.posterior.types import SHIFTED_FROM, Samples, unit_of
 
 CHUNK_BYTES = 2**24
-"""Of one buffer, at most: long enough that starting a program on it does not show, short enough that reading the first one does not."""
+"""Bytes of one buffer at most: so many that the start of a program on it costs little, so few that reading the first one does too."""
 PROBED = 4096
-"""Rows, evenly spread, whose mean is the centre. It need not be the mean of all: any point near the data will do, and its rounding is
-known."""
+"""Rows, evenly spread, whose mean is the centre. Any point near the data may be the centre, so that not all rows need be read."""
 SCATTERED = 4
-"""Rows of a class are picked out where they are at most one in so many; else everything is read, in order."""
+"""Rows of a class are read alone where they are at most one in so many; else all rows are read, in order."""
 
 
 @runtime_checkable
@@ -48,14 +47,14 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How a memory budget is spent. Each figure is the number of rows in flight at a time."""
+    """How a memory budget is spent, in rows that are in memory at a time."""
 
     chunk: int
     """Samples in a buffer; there are two, and the device may have copies."""
     blocks: BlockSizes
     queries: int
     """Queries in one pass over the data; more than that read it again."""
-    settled: int
+    refined: int
     """Queries whose candidates are in memory together."""
 
     @classmethod
@@ -70,7 +69,7 @@ class Sizes:
         if free < least:
             raise ValueError(f"budget={budget:,} bytes is too small for {n:,} samples of {d:,} numbers: give at least {20 * n + least:,}")
         # Shares of what is free, the compiler taking some too: two buffers and two copies of them, 1/4; a block in float64, thrice, 3/16;
-        # queries and settling, 1/8 each.
+        # queries and candidates, 1/8 each.
         samples = max(1, min(block.samples, n, free // (16 * 8 * d)))
         at_once = max(1, min(CHUNK_BYTES, free // 16) // (samples * d * itemsize))
         chunks = -(-n // (samples * at_once))
@@ -79,7 +78,7 @@ class Sizes:
             chunk=samples * at_once,
             blocks=BlockSizes(samples=samples, queries=block.queries),
             queries=max(1, free // (8 * 8 * 10 * d)),  # ten numbers for each of x
-            settled=max(1, min(free // 8, 2**26) // (8 * 4 * CANDIDATES * d)),
+            refined=max(1, min(free // 8, 2**26) // (8 * 4 * CANDIDATES * d)),
         )
 
 
@@ -110,12 +109,12 @@ class Chunk(NamedTuple):
     samples: Samples
     """Its `index` is that of the rows in the source."""
     rows: Int[np.ndarray, " n"]
-    """The same on the host, without what is past the end."""
+    """The index of the rows in the source, on the host, without those past the end."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chunks:
-    """A source, prepared: what `Samples` is for data in memory, but for the rows."""
+    """A prepared source: what `Samples` is for data in memory, without the rows."""
 
     source: Source
     sizes: Sizes
@@ -150,7 +149,7 @@ class Chunks:
         return out[inverse]
 
     def of_labels(self, label: Int[np.ndarray, " B"]) -> Iterator[Chunk]:
-        """All that queries of these labels need, in the order of the source. A chunk must not be used after the next is asked for."""
+        """The chunks that queries of these labels need, in the order of the source. A chunk is valid until the next is requested."""
         if self.labels is None or (label == -1).all():
             return self._read(np.arange(self.n), with_labels=False)
         mine = np.arange(self.n) if (label == -1).any() else np.flatnonzero(np.isin(self.labels, label))
@@ -170,10 +169,10 @@ class Chunks:
 
 
 def read_ahead(source: Source, index: Int[np.ndarray, " M"], size: int) -> Iterator[tuple[np.ndarray, Array]]:
-    """`size` rows at a time: which, and their values on the device, zeros where there are fewer.
+    """`size` rows at a time: their indices, and their values on the device, zeros where there are fewer.
 
-    There are two buffers: while the caller computes on one, a thread fills the other. On a CPU the device reads the buffer itself, so
-    whoever takes the next chunk must be done with the one before.
+    There are two buffers: while the caller computes on one, a thread fills the other. On a CPU the device reads the buffer itself, so the
+    caller must be done with a chunk before it takes the next.
     """
     starts = range(0, len(index), size)
     buffers = [aligned((size, source.shape[1]), source.dtype) for _ in starts[:2]]
@@ -194,13 +193,13 @@ def read_ahead(source: Source, index: Int[np.ndarray, " M"], size: int) -> Itera
 
 
 def give_back() -> None:
-    """Have glibc return to the system what is free: it would keep what compiling a program took, up to 200 MB."""
+    """Return free memory to the system: glibc keeps the memory of a compilation, up to 200 MB."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
-    """An empty array that begins at a multiple of 64 bytes: a CPU device takes such a one without a copy."""
+    """An empty array that begins at a multiple of 64 bytes: a CPU device uses such an array without a copy."""
     size = shape[0] * shape[1] * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)
     first = -memory.ctypes.data % 64
@@ -236,13 +235,13 @@ def prepare_chunks(
     if unit != 1:
         source, total = InUnit(source, unit), total / unit
     center = jnp.asarray((total / len(probed)).astype(np.float32))
-    center = jnp.where(jnp.isfinite(center), center, 0)  # the pass says which rows are not
+    center = jnp.where(jnp.isfinite(center), center, 0)  # the pass below names the rows that are not finite
     norms, square, bad = np.empty(n, np.float32), 0.0, np.zeros(n, bool)
     chunks = read_ahead(source, np.arange(n), sizes.chunk)
     for _, (part, values) in zip(progress(range(-(-n // sizes.chunk))), chunks, strict=True):
-        found, finite = (np.asarray(v)[: len(part)] for v in _norms(values, center))
-        norms[part], bad[part] = found, ~finite
-        square += float(found.sum(dtype=np.float64))
+        of_chunk, finite = (np.asarray(v)[: len(part)] for v in _norms(values, center))
+        norms[part], bad[part] = of_chunk, ~finite
+        square += float(of_chunk.sum(dtype=np.float64))
     if bad.any():
         raise ValueError(f"the data have NaN or infinity in {bad.sum()} of {n} samples, the first at index {bad.argmax()}")
     far = float(np.sum(np.asarray(center, np.float64) ** 2)) > SHIFTED_FROM * square / n

@@ -1,11 +1,11 @@
-"""The same contract through Pallas-Triton: two kernels a block of samples, neither of which holds all of D.
+"""The pass over the data in Pallas-Triton, for GPUs: two kernels a block of samples, neither of which holds all of D.
 
     products[B, n] = direction · rows            grid (queries, samples), a loop over D
     sums[B, D]     = Σ exp(scores - peak) rows   grid (queries, D), a loop over the samples
 
-Both read the data where they lie and as they are (uint8 and bfloat16 are widened in registers), at an offset: no block is copied. Between
+Both read blocks of the data in place, in their own dtype (uint8 and bfloat16 are widened in registers): no block is copied. Between
 the kernels the block's scores, 4 MB at the default sizes, stay in the L2 cache, and so do its rows on large GPUs. Candidates and merging
-are those of `streaming`. Right in interpret mode, and it lowers for CUDA; nobody has timed it on a GPU yet, so it is the default nowhere.
+are those of `streaming`. It is right in interpret mode and lowers for CUDA. It has not been timed on a GPU, so it is nowhere the default.
 """
 
 from functools import partial as bind
@@ -21,12 +21,12 @@ from jaxtyping import Array, Float, Int
 from kernels.posterior import partial as partials
 from kernels.posterior.partial import CANDIDATES, Partial
 from kernels.posterior.settings import BlockSizes
-from kernels.posterior.types import Queries, Samples
+from kernels.posterior.types import CentredQueries, Samples
 from kernels.posterior.xla.streaming import Block, over_blocks, read_block, top_if_better
 from kernels.precision import Precision
 
 QUERIES, SAMPLES, COLUMNS = 64, 64, 32
-"""Of a tile. A 64 x 64 accumulator is 32 registers a thread of four warps, its operands 16 KB; tensor cores want multiples of 16."""
+"""Sizes of a tile. A 64 x 64 accumulator is 32 registers a thread of four warps, its operands 16 KB; tensor cores want multiples of 16."""
 DOT = {
     "highest": jax.lax.Precision.HIGHEST,
     "high": jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3,
@@ -51,7 +51,7 @@ def _products_kernel(start: Any, direction: Any, rows: Any, center: Any, product
 
 
 def _sums_kernel(start: Any, scores: Any, peak: Any, rows: Any, center: Any, sums: Any, *, n: int, precision: Any) -> None:
-    """Σ w y over the block, for some of the columns; the weights are made here and never stored."""
+    """Σ w y over the block, for some of the columns; the weights are computed here and never stored."""
     columns = pl.ds(pl.program_id(1) * COLUMNS, COLUMNS)
     known = pl.program_id(1) * COLUMNS + jnp.arange(COLUMNS) < rows.shape[1]
 
@@ -73,7 +73,7 @@ def _centred(rows: Any, center: Any, first: Array, number: int, columns: Any, in
 
 
 def pallas_gpu(
-    queries: Queries,
+    queries: CentredQueries,
     samples: Samples,
     *,
     full: bool,
@@ -85,7 +85,7 @@ def pallas_gpu(
     """One pass over the data; arguments and result as those of `streaming`.
 
     Args:
-      dtype: float32 only: what float32 leaves unsettled, `streaming` repeats in float64.
+      dtype: float32 only: `streaming` repeats unsettled queries in float64.
       precision: "highest" is IEEE float32, "high" three TF32 passes, "default" one.
       interpret: run the kernels as ordinary JAX, on any device.
 
@@ -123,7 +123,7 @@ def _of_sums(
     rows_center: Float[Array, " D"],
     full: bool,
 ) -> Partial:
-    """The block's Partial, its weighted sum of rows known."""
+    """The block's Partial, from its scores and its weighted sum of rows."""
     z = block.scores - finite[:, None]
     w = jnp.exp(z)
     weight = w.sum(axis=1)
@@ -149,7 +149,7 @@ def _call(
     interpret: bool,
     tiles: tuple[int, int],
 ) -> Array:
-    """`kernel` over tiles of queries and of `tiles = (length, tile)`; its result, with the rows and columns that fill up the last tiles."""
+    """`kernel` over tiles of queries and of `tiles = (length, tile)`. The result has the padding of the last tiles."""
     b = by_query[0].shape[0]
     rows, columns = pl.cdiv(b, QUERIES), pl.cdiv(tiles[0], tiles[1])
     padded = [jnp.pad(v, ((0, rows * QUERIES - b),) + ((0, 0),) * (v.ndim - 1)) for v in by_query]

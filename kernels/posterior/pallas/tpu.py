@@ -14,13 +14,13 @@ from kernels.posterior.pallas import tpu_kernel as body
 from kernels.posterior.pallas.tpu_blocks import Generation, TpuBlocks, check_fits, default_blocks, generation_of, parts_of
 from kernels.posterior.pallas.tpu_layout import BEST, LANES, REFERENCE, SECOND, SKIPPED, SUMS, Layout, Refs
 from kernels.posterior.partial import CANDIDATES, NO_SAMPLE, Partial, Top
-from kernels.posterior.types import Queries, Samples
+from kernels.posterior.types import CentredQueries, Samples
 from kernels.precision import Precision
 
 
 # A little over sixty lines, for its docstring.
 def pallas_tpu(
-    queries: Queries,
+    queries: CentredQueries,
     samples: Samples,
     *,
     full: bool,
@@ -38,7 +38,7 @@ def pallas_tpu(
 
     A block in which no row of a query tile has a score within `log(N / max(tolerance, 2⁻²⁵))` of that row's reference (a score that some
     sample of it has) skips its second matmul: all such samples together weigh less than `tolerance` times that sample. Its scores still
-    count in every other moment and in the candidates. What was skipped is `Partial.skipped`.
+    count in every other moment and in the candidates. `Partial.skipped` is the weight of the skipped samples.
 
     Of rows sorted by class a query tile reads the blocks of its own classes only; it is cheapest with the queries sorted too.
 
@@ -66,7 +66,7 @@ def pallas_tpu(
     block_range = _blocks_of_classes(queries.label.astype(jnp.int32), samples, layout) if samples.by_class else None
 
     direction = queries.direction.astype(jnp.float32)
-    # A row with NaN would hide from the maxima that steer its tile; it is answered with NaN below.
+    # NaN would spoil the maxima by which the row's tile decides; such a row gets NaN in the end.
     valid = jnp.isfinite(direction).all(axis=1)
     direction = jnp.where(valid[:, None], direction, 0)
     of_center = jnp.dot(direction, samples.center, precision=jax.lax.Precision.HIGHEST)
@@ -180,7 +180,7 @@ def _call(
         steps = jnp.maximum(1, jnp.max(ranges[:, 1] - ranges[:, 0]))
     steps = steps + (at.slots - 1)  # the lag
 
-    # Rows beyond B repeat the last query: queries of their own would keep blocks from being skipped.
+    # Rows beyond B repeat the last query: any other query would keep blocks from being skipped.
     def per_query(v: Array) -> Array:
         return jnp.broadcast_to(jnp.pad(v, (0, rows - b), mode="edge")[:, None], (rows, LANES))
 
@@ -188,7 +188,7 @@ def _call(
         v = jnp.zeros(n, jnp.float32) if v is None else v
         return jnp.pad(v, (0, blocks * at.samples - n), constant_values=jnp.asarray(fill, v.dtype))[None]
 
-    # The parts of a float32: taken with reduce_precision, which XLA does not simplify away.
+    # The parts of a float32 are made by reduce_precision, which XLA does not simplify away.
     padded = jnp.pad(jnp.pad(direction, ((0, rows - b), (0, 0)), mode="edge"), ((0, 0), (0, width - direction.shape[1])))
     parts = []
     for _ in range(at.query_parts):
@@ -270,7 +270,7 @@ def _partial(
     samples: Samples,
     layout: Layout,
 ) -> Partial:
-    """The kernel's sums, which are by lane and relative to a reference, as a Partial. Its scores lack the centre's part, `offset`."""
+    """A Partial from the kernel's sums, which are by lane and relative to a reference. `offset`, of the centre, is taken from scores."""
     lanes = jnp.arange(LANES, dtype=jnp.int32)
     k = min(CANDIDATES, samples.n)
     best = state[BEST]

@@ -1,4 +1,4 @@
-"""How the fused TPU kernel cuts up its work on each TPU generation: a model of VMEM and of the roofline, and what follows from it."""
+"""Block sizes of the fused TPU kernel on each TPU generation, from a model of VMEM and of the roofline."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 LANES = 128
 MIB, GIB = 2**20, 2**30
 MARGIN = 4 * MIB
-"""VMEM beyond what the kernel names, for spilled registers and the compiler's own scratch: at most 1.3 MiB over the sizes in
-docs/kernel.md."""
+"""VMEM reserved for spilled registers and the compiler's own scratch, which took at most 1.3 MiB at the sizes in docs/kernel.md."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +35,13 @@ class Generation:
     step_products: int
     """Multiply-adds of one grid step, at which filling and draining the MXU are a small share and a program still compiles in a minute."""
     width: int
-    """Of the MXU."""
+    """Width of the MXU."""
     sums_in_mxu: bool
     """Whether products are added up in the MXU."""
     hbm: int
     """Bytes of memory."""
     ici_bytes: float
-    """Bytes that it can send to other chips."""
+    """Bytes a second that it can send to other chips."""
 
     def score_tile(self, queries: int) -> tuple[int, int, int]:
         """Queries, samples and columns of a piece of the first matmul. Where the MXU adds up, a piece holds all of D and half of a
@@ -101,7 +100,7 @@ class TpuBlocks:
 
 
 def parts_of(dtype: DTypeLike, shifted: bool, precision: Precision) -> tuple[int, int]:
-    """In how many bfloat16 parts queries and data are multiplied. 3 are float32; bfloat16 and uint8 data are one part as they are."""
+    """Numbers of bfloat16 parts in which queries and data are multiplied. 3 hold a float32; bfloat16 and uint8 data are one part."""
     parts = {"default": 1, "high": 2, "highest": 3}[precision]
     exact = jnp.dtype(dtype) in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.uint8)) and not shifted
     return parts, 1 if exact else parts
@@ -161,10 +160,10 @@ def default_blocks(
     full: bool = True,
     by_class: bool = False,
 ) -> TpuBlocks:
-    """The largest query tile that fits, for the data are read once for each; then data blocks that make a step long enough.
+    """The largest query tile that fits, because the data are read once for each tile; then data blocks that make a step long enough.
 
-    Of data sorted by class (`by_class`) a tile reads the blocks of its own classes, and a large one has many: it is then no larger than
-    keeps a pass from being bound by bandwidth.
+    Where data are sorted by class (`by_class`), a tile reads the blocks of its own classes, and a larger tile has more classes: its size is
+    then the least at which a pass is not bound by bandwidth.
 
     If no tile of 64 queries fits, D is split: the data are then read twice, and VMEM holds the queries and their sums only.
     """

@@ -1,10 +1,10 @@
-"""What one grid step of the fused TPU kernel does: score, weigh, sum. `pallas_tpu` calls it; docs/kernel.md draws it.
+"""One grid step of the fused TPU kernel: score, weigh, sum. `pallas_tpu` calls it; docs/kernel.md has a drawing of it.
 
-The compiler schedules each branch-free region by itself, and the MXU idles while it fills and drains, so a step is one such region: the
+The compiler schedules each branch-free region by itself, and the MXU idles while it fills and drains. So a step is one such region: the
 scores of this block, and beside them the weights of the block before; then that block's weighted sum, and beside it this block's
-candidates and maxima. What the next step has to decide by, it thus finds ready. Where nothing held it, the scheduler would put all of the
-softmax in one lump, in which the MXU starves: its pieces are emitted in turns with those of the matmuls, and both use memory that they
-address by this step's parity, known at run time only, so that the turns must be kept.
+candidates and maxima, by which the next step decides. Left free, the scheduler would put the whole softmax in one place, in which the MXU
+idles. Pieces of the softmax are therefore emitted in turns with pieces of the matmuls. Both use memory that is addressed by the step's
+parity, which is known at run time only, so that the scheduler must keep the turns.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,12 +36,12 @@ Piece = Callable[[], Any]
 
 
 def rows_at(start: Any, size: int = ROWS) -> Any:
-    """A slice of rows that begins at a multiple of its size, which the compiler is told where it cannot see it."""
+    """A slice of rows that begins at a multiple of its size; the compiler is told so for a traced start."""
     return pl.ds(start if isinstance(start, int) else pl.multiple_of(start, size), size)
 
 
 def split(x: Array, parts: int) -> list[Array]:
-    """float32 as a sum of bfloat16 parts: 3 hold all 24 bits, 2 hold 16, 1 is rounding. Truncated, so that the differences are exact."""
+    """float32 as a sum of bfloat16 parts: 3 hold all 24 bits, 2 hold 16, 1 is rounded. Truncated parts make the differences exact."""
     out = []
     for _ in range(parts - 1):
         high = jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFF0000), jnp.float32)
@@ -51,18 +51,18 @@ def split(x: Array, parts: int) -> list[Array]:
 
 
 class Step:
-    """One grid step, its pieces by name."""
+    """One grid step of the kernel, as methods that `whole_step` and `split_step` put in order."""
 
     def __init__(self, layout: Layout, refs: Refs, block: Array, step: Array) -> None:
         self.at, self.refs, self.block = layout, refs, block
         self.now: Array | int = jax.lax.rem(step, 2) if layout.chunks == 1 else 0
-        """Where this block's scores and data are kept; `before`: where the last one's are."""
+        """The slot of this block's scores and data; `before`: the slot of the last block's."""
         self.before: Array | int = jax.lax.rem(step + 1, 2) if layout.chunks == 1 else 0
 
     # The data block
 
     def clean(self, chunk: Array | int) -> None:
-        """Zero what lies beyond the data: it is read as garbage, and 0 · NaN is NaN."""
+        """Zero the part of the block beyond the data: it holds arbitrary numbers, and 0 · NaN is NaN."""
         at, data = self.at, self.refs.data
         last, short = jnp.equal(chunk, at.chunks - 1), self.block == at.n // at.samples
         aligned = at.d % at.columns // LANES * LANES
@@ -100,7 +100,7 @@ class Step:
                 refs.parts[self.now, part, rows, cols] = value
 
     def convert_block(self) -> None:
-        """All of it, in a loop."""
+        """The whole block as bfloat16 parts, in a loop."""
         if self.at.direct:
             return
 
@@ -110,7 +110,7 @@ class Step:
 
     @property
     def keeping(self) -> Any:
-        """The copy of a block that needs no conversion, for the next step."""
+        """The copy that keeps a block without conversion for the next step."""
         return pltpu.make_async_copy(self.refs.data, self.refs.parts.at[self.now, 0], self.refs.kept)
 
     def data(self, part: int, rows: Any, cols: Any) -> Array:
@@ -122,8 +122,8 @@ class Step:
     # The matmuls
 
     def score_pieces(self, start: Any, size: int, chunk: Array | int = 0, convert: bool = False) -> list[Piece]:
-        """Products of `size` rows of queries with the block, or with a chunk of its columns, some of each at a time; `convert`: and
-        before what is used for the first time, its conversion."""
+        """Pieces of the product of `size` rows of queries with the block, or with a chunk of its columns; `convert`: each part of the block
+        is converted before the first piece that uses it."""
         at, refs = self.at, self.refs
         some, samples, depth = at.score_tile
 
@@ -145,7 +145,7 @@ class Step:
         ]
 
     def sum_piece(self, start: Any, chunk: Array | int = 0) -> Array:
-        """Σ w y of the block before (of a split one: of this), `sum_tile` columns from `start`. Returns a corner of it."""
+        """Add Σ w y of the block before (of this block, where D is split) to `sum_tile` columns from `start`. Returns a corner of it."""
         at, refs = self.at, self.refs
         cols = rows_at(start, at.sum_tile)
         total = refs.total[chunk, :, cols]
@@ -155,14 +155,14 @@ class Step:
         return total[-8:, -LANES:]
 
     def sum_up(self, chunk: Array | int = 0) -> None:
-        """All columns, in a loop: less to compile, where little time goes."""
+        """Σ w y of all columns, in a loop: less to compile, for steps that take little of the time."""
 
         @pl.loop(0, self.at.columns // self.at.sum_tile)
         def _(c: Array) -> None:
             self.sum_piece(c * self.at.sum_tile, chunk)
 
     def beside_sum(self, turns: list[list[Piece]]) -> None:
-        """All columns, and pieces of `rank` beside them, in turns: each begins when the sum before it is done."""
+        """Σ w y of all columns in turns with pieces of `rank`: each turn begins when the sum before it is done."""
         at, refs = self.at, self.refs
         pieces = at.columns // at.sum_tile
         for k, beside in enumerate(turns):
@@ -170,13 +170,13 @@ class Step:
                 piece()
             for c in range(k * pieces // len(turns), (k + 1) * pieces // len(turns)):
                 corner = self.sum_piece(c * at.sum_tile)
-            # Nothing reads this, but the scheduler does not know that it is not what `rank` loads next.
+            # Nothing reads this, but for all the scheduler knows `rank` loads it next.
             refs.tile[self.before, pl.ds(at.queries, 8), pl.ds(0, LANES)] = corner
 
     # The softmax
 
     def rank(self, start: Any) -> None:
-        """Scores of ROWS rows on this block, from the dot products: candidates, and the block's maximum by lane."""
+        """Scores of ROWS rows on this block, from the dot products; updates the candidates and the block's maximum by lane."""
         at, refs = self.at, self.refs
         rows = rows_at(start)
         best, second, index = refs.state[BEST, rows, :], refs.state[SECOND, rows, :], refs.index[rows, :]
@@ -185,8 +185,8 @@ class Step:
             cols = pl.ds(g * LANES, LANES)
             s = refs.tile[self.now, rows, cols] - refs.curvature[rows, :] * refs.norms[0:1, cols] + refs.bias[0:1, cols]
             if at.labelled:
-                wanted = refs.query_labels[rows, :]
-                s = jnp.where((wanted == refs.labels[0:1, cols]) | (wanted == -1), s, -jnp.inf)
+                label = refs.query_labels[rows, :]
+                s = jnp.where((label == refs.labels[0:1, cols]) | (label == -1), s, -jnp.inf)
             refs.tile[self.now, rows, cols] = s
             index = jnp.where(s > best, self.block * at.groups + g, index)
             second = jnp.maximum(second, jnp.minimum(best, s))
@@ -218,7 +218,7 @@ class Step:
         self.each_rows(lambda start: self.weigh(start, skipped=True))
 
     def rise(self) -> None:
-        """How far the block's highest score lies above its row's reference: what the next step decides by."""
+        """The largest difference between a score of the block and its row's reference. By it the next step decides whether to skip."""
         at, refs = self.at, self.refs
         each = [refs.peak[rows_at(r), :] - refs.state[REFERENCE, rows_at(r), :] for r in range(0, at.queries, ROWS)]
         refs.rise[0] = jnp.max(_tree(each))
@@ -230,10 +230,10 @@ class Step:
         def _(j: Array) -> None:
             f(start + j * ROWS)
 
-    # What happens seldom
+    # Rare events, and the beginning and end of a query tile
 
     def raise_reference(self) -> None:
-        """Move the reference of each row up to its maximum, and all that was summed with it."""
+        """Move the reference of each row up to its maximum, and rescale the row's sums."""
         at, refs = self.at, self.refs
 
         @pl.loop(0, at.queries // ROWS)
@@ -249,7 +249,7 @@ class Step:
             refs.state[SUMS, rows, :] = weight * scale
             if at.full:
                 refs.state[SUMS + 1, rows, :] *= scale * scale
-                # Σ w z: z falls as the weight's logarithm does. A weight of 0 has no z to speak of.
+                # Σ w z: z falls as the weight's logarithm does; a weight of 0 contributes 0.
                 moved = (refs.state[SUMS + 2, rows, :] + jnp.maximum(drop, FLOOR) * weight) * scale
                 refs.state[SUMS + 2, rows, :] = jnp.where(weight > 0, moved, 0)
                 refs.state[SUMS + 3, rows, :] *= scale
@@ -290,7 +290,7 @@ class Step:
             copy.wait()
 
     def finish(self, tile: Array) -> None:
-        """Everything goes to HBM."""
+        """Copy the tile's sums to HBM."""
         at, refs = self.at, self.refs
         rows = pl.ds(pl.multiple_of(tile * at.queries, at.queries), at.queries)
 
@@ -307,7 +307,8 @@ class Step:
 
 
 def whole_step(step: Step, first: Array, last: Array) -> None:
-    """A block that holds all of D: scores of this block; softmax and second matmul of the one before. One more step ends it."""
+    """One step where a block holds all of D: scores of this block, softmax and second matmul of the block before. It decides by `rise`
+    whether to skip the second matmul. A last step, one after the last block, finishes that block."""
     at, refs = step.at, step.refs
     before, more = ~first, ~last
     rise = refs.rise[0]
@@ -355,7 +356,7 @@ def whole_step(step: Step, first: Array, last: Array) -> None:
 
 
 def split_step(step: Step, phase: Array) -> None:
-    """A block of which VMEM holds one chunk of D at a time: read for the scores, softmaxed, and read again for the sum."""
+    """One step where VMEM holds a chunk of D at a time: chunks are read for the scores, and after the softmax again for the sum."""
     at, refs = step.at, step.refs
     chunk = phase % at.chunks
     step.clean(chunk)
@@ -391,7 +392,7 @@ def pieces_of(f: Callable[[int], Any], rows: int) -> list[Piece]:
 
 
 def spread(pieces: list[Piece], slots: int) -> list[list[Piece]]:
-    """`pieces` dealt evenly over all slots but the last, in which what was dealt before comes to its end."""
+    """`pieces` spread evenly over all slots but the last, in which pieces of the slots before finish."""
     used = max(1, slots - 1)
     return [pieces[k * len(pieces) // used : (k + 1) * len(pieces) // used] if k < used else [] for k in range(slots)]
 
@@ -409,12 +410,12 @@ def _float(x: Array) -> Array:
 
 
 def _keep(here: Array, x: Array) -> Array:
-    """x where `here`, else 0, by way of 32-bit lanes: every generation selects those."""
+    """x where `here`, else 0, selected in 32-bit lanes, which every generation can do."""
     return jnp.where(here, _float(x), 0.0).astype(jnp.int32 if x.dtype == jnp.uint8 else x.dtype).astype(x.dtype)
 
 
 def _tree(values: Sequence[Array]) -> Array:
-    """Maximum, in a tree: a chain would be as long as the block."""
+    """The maximum, computed as a tree: a chain of maxima would take as long as the whole block."""
     values = list(values)
     while len(values) > 1:
         values = [jnp.maximum(a, b) for a, b in zip(values[::2], values[1::2], strict=False)] + ([values[-1]] if len(values) % 2 else [])

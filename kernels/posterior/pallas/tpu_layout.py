@@ -1,4 +1,4 @@
-"""What the steps of the fused TPU kernel share: sizes, and the memory that lives through a query tile."""
+"""Sizes and memory that the steps of the fused TPU kernel share."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -7,11 +7,11 @@ LANES = 128
 ROWS = 16
 """Rows of one piece of softmax: one packed register of bfloat16 weights."""
 TURNS = 12
-"""In how many turns the candidates are found beside the weighted sum."""
+"""Turns in which candidates and the weighted sum alternate."""
 NOWHERE = -1e30
 """The reference of weights before the first score; finite, so that no difference is NaN."""
 FLOOR = -150.0
-"""exp of it is 0 in float32."""
+"""A log weight whose exp is 0 in float32."""
 HEADROOM = 8.0
 """A score may exceed the reference by this much before sums are rescaled: a factor e⁸, which costs float32 nothing, and after the first
 blocks no block raises any of a thousand maxima by so much."""
@@ -19,7 +19,7 @@ blocks no block raises any of a thousand maxima by so much."""
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Everything static about a call."""
+    """Sizes and options of a call that are static under jit."""
 
     queries: int
     """Rows of a query tile."""
@@ -42,7 +42,7 @@ class Layout:
     score_tile: tuple[int, int, int]
     """Queries, samples and columns of one piece of the first matmul."""
     sum_tile: int
-    """Columns of one piece of the second."""
+    """Columns of one piece of the second matmul."""
     ranged: bool
 
     @property
@@ -56,12 +56,12 @@ class Layout:
 
     @property
     def slots(self) -> int:
-        """How many blocks' weights and data are held: the second matmul lags by one block, where a block holds all of D."""
+        """Blocks whose weights and data VMEM holds: where a block holds all of D, the second matmul lags by one block."""
         return 2 if self.chunks == 1 else 1
 
     @property
     def products(self) -> list[tuple[int, int]]:
-        """Which parts of a float32 operand meet which of the data: those whose product float32 can show."""
+        """Pairs of a query part and a data part that are multiplied: those whose product is not below float32's rounding."""
         return [(i, j) for i in range(self.query_parts) for j in range(self.data_parts) if i + j < self.query_parts]
 
 

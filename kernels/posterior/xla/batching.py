@@ -1,4 +1,4 @@
-"""Batches of queries: cut into tiles, grouped by class, repeated where a first answer does not do. Rows are independent throughout."""
+"""Batches of queries: cut into tiles, grouped by class, and repeated in part where a first result is not exact. Rows are independent."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

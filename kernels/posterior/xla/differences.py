@@ -1,7 +1,7 @@
 """Sums over all samples about a pivot, one query at a time: the last resort, for queries that even float64 dot products leave unsettled.
 
 Where many near-copies share the weight of a query whose noise is 10⁶ times smaller than the data, their log weights and their spread are
-differences of numbers 10¹² times larger. So every sample y is seen from the pivot p, the heaviest sample:
+differences of numbers 10¹² times larger. So the log weight of every sample y is taken relative to that of the pivot p, the heaviest:
 
     log γ(y) - log γ(p) = α (y - p)·((x - α y) + (x - α p)) / 2σ² + log prior(y) - log prior(p)
 
@@ -18,11 +18,11 @@ from jaxtyping import Array, Float, Int
 from kernels.float64 import to64
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.partial import NO_SAMPLE
-from kernels.posterior.types import Queries, Samples
-from kernels.posterior.xla.refine import Settled, in_common
+from kernels.posterior.types import CentredQueries, Samples
+from kernels.posterior.xla.refine import RefinedMoments, in_common, log_density_of
 
 BLOCK = 2**20
-"""Numbers of the data that are seen from the pivot at a time."""
+"""Numbers of the data in one block of samples."""
 
 
 class Sums(NamedTuple):
@@ -59,7 +59,7 @@ def pivots_of(samples: Samples, pivot: Int[Array, " B"]) -> Float[Array, "B D"]:
 
 
 def add_samples(
-    total: Sums, queries: Queries, pivots: Float[Array, "B D"], vectors: Float[Array, "B D"], samples: Samples, rows_at_once: int
+    total: Sums, queries: CentredQueries, pivots: Float[Array, "B D"], vectors: Float[Array, "B D"], samples: Samples, rows_at_once: int
 ) -> Sums:
     """`total` and the sums over these samples, for each query."""
 
@@ -82,7 +82,7 @@ class _Query(NamedTuple):
 
 
 def _add_block(total: Sums, query: _Query, samples: Samples, start: Int[Array, ""], size: int) -> Sums:
-    """One query, one block; the last block is moved back to fit, and the rows that were seen before do not count."""
+    """`total` and one block, for one query; the last block is moved back to fit, and rows of the block before it do not count."""
     x, alpha, sigma, label, pivot, vector = query
     first = jnp.minimum(start, samples.n - size)
 
@@ -120,7 +120,7 @@ def _add_block(total: Sums, query: _Query, samples: Samples, start: Int[Array, "
     )
 
 
-def settled_by(total: Sums, queries: Queries, pivots: Float[Array, "B D"], samples: Samples, shards: Shards) -> Settled:
+def moments_of_sums(total: Sums, queries: CentredQueries, pivots: Float[Array, "B D"], samples: Samples, shards: Shards) -> RefinedMoments:
     """Exact moments from sums over all samples, each shard about a pivot of its own. `samples` gives the centre and the largest norm."""
     some = ~jnp.isneginf(total.peak)
     no_prior = jnp.zeros(pivots.shape[0], jnp.float64)
@@ -133,7 +133,7 @@ def settled_by(total: Sums, queries: Queries, pivots: Float[Array, "B D"], sampl
     weight = scale * total.weight
     moment = weight[:, None] * (pivots - to64(samples.center)) + scale[:, None] * total.away
     mean, whole = shards.mean(moment, weight, jnp.sqrt(samples.largest))
-    apart = mean - (pivots - to64(samples.center))  # of the mean from the pivot
+    apart = mean - (pivots - to64(samples.center))  # E[y | x] - p
     about_mean = total.square - 2 * jnp.sum(total.away * apart, axis=1) + total.weight * jnp.sum(apart**2, axis=1)
     second, square, log, mass = shards.sum(
         scale * jnp.maximum(about_mean, 0),
@@ -142,37 +142,37 @@ def settled_by(total: Sums, queries: Queries, pivots: Float[Array, "B D"], sampl
         total.mass,
     )
     no = jnp.zeros(pivots.shape[0], bool)
-    return Settled(
-        mean=mean,
-        log_weight=common.log_weight + peak + jnp.log(whole),
-        log_total=peak + jnp.log(whole),
+    log_total = peak + jnp.log(whole)
+    return RefinedMoments(
+        denoised=mean,
+        log_density=log_density_of(common.log_weight + log_total, mass, queries),
         top1_weight=jnp.where(whole > 0, 1 / whole, jnp.nan),  # of one sample: counts are in its log weight
         top1_index=shards.min(jnp.where(own_peak == highest, total.index, NO_SAMPLE)),
-        second=second / whole,
-        effective=whole**2 / square,
         entropy=jnp.maximum(jnp.log(whole) - log / whole, 0),
-        mass=mass,
-        left_out=jnp.zeros(pivots.shape[0], jnp.float64),
+        effective_samples=whole**2 / square,
+        variance=second / whole,
+        error_bound=jnp.zeros(pivots.shape[0], jnp.float64),
+        log_total=log_total,
         pivot=jnp.full(pivots.shape[0], NO_SAMPLE, jnp.int32),
         keeps_rest=no,
         unsettled=no,
     )
 
 
-def from_differences(queries: Queries, pivot: Int[Array, " B"], samples: Samples, full: bool, shards: Shards) -> Settled:
+def from_differences(queries: CentredQueries, pivot: Int[Array, " B"], samples: Samples, full: bool, shards: Shards) -> RefinedMoments:
     """Exact moments of a few queries, all with σ > 0: see the head of this file.
 
     Args:
       pivot: `[B]` position of the heaviest sample of each query, or one nearly as heavy, on this shard.
       full: keep all moments; False: only what the velocity needs.
     """
-    found = settled_by(*_sums(queries, pivot, jnp.zeros_like(queries.x), samples), samples, shards)
-    return found if full else found.velocity_only()
+    moments = moments_of_sums(*_sums(queries, pivot, jnp.zeros_like(queries.x), samples), samples, shards)
+    return moments if full else moments.velocity_only()
 
 
 def _sums(
-    queries: Queries, pivot: Int[Array, " B"], vectors: Float[Array, "B D"], samples: Samples
-) -> tuple[Sums, Queries, Float[Array, "B D"]]:
+    queries: CentredQueries, pivot: Int[Array, " B"], vectors: Float[Array, "B D"], samples: Samples
+) -> tuple[Sums, CentredQueries, Float[Array, "B D"]]:
     pivots = pivots_of(samples, pivot)
     start = no_sums(pivots.shape[:1], samples.d)
     size = max(1, min(samples.n, BLOCK // samples.d))
@@ -180,14 +180,14 @@ def _sums(
 
 
 def covariance_from_differences(
-    queries: Queries, pivot: Int[Array, " B"], vectors: Float[Array, "B D"], samples: Samples, shards: Shards
+    queries: CentredQueries, pivot: Int[Array, " B"], vectors: Float[Array, "B D"], samples: Samples, shards: Shards
 ) -> Float[Array, "B D"]:
-    """`Cov[y | x] v` of a few queries, in the same way."""
+    """`Cov[y | x] v` of a few queries, from differences as in `from_differences`."""
     total, _, pivots = _sums(queries, pivot, vectors, samples)
-    found = settled_by(total, queries, pivots, samples, shards)
+    moments = moments_of_sums(total, queries, pivots, samples, shards)
     common = in_common(queries, pivots, jnp.zeros(pivots.shape[0], jnp.float64), ~jnp.isneginf(total.peak), samples, shards)
-    scale = jnp.where(jnp.isneginf(total.peak), 0, jnp.exp(total.peak + common.fall - found.log_total))
-    apart = found.mean - (pivots - to64(samples.center))
+    scale = jnp.where(jnp.isneginf(total.peak), 0, jnp.exp(total.peak + common.fall - moments.log_total))
+    apart = moments.denoised - (pivots - to64(samples.center))
     # Σ w (g - a) ((g - a)·v), g = y - p and a = E[y | x] - p
     along_mean = jnp.sum(apart * vectors, axis=1)
     along_away = jnp.sum(total.away * vectors, axis=1)

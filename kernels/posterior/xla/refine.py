@@ -1,21 +1,22 @@
-"""From a Partial to exact moments: the heaviest samples are recomputed from differences, and what float32 cannot settle is named.
+"""From a Partial to exact moments: the candidates are recomputed in float64, and queries that are still not exact are marked.
 
 A float32 score carries an error of about `2⁻²⁴ (α/σ²) ‖x‖ ‖y‖ √D / 4`: harmless in navigation, several nats at t = 0.999. So the
-`k` candidates that a Partial remembers are taken out of its sums and put back with float64 scores, from differences. What is left,
-the rest, either provably cannot matter (its weight is bounded by `rest_peak`) and is left out, or keeps its
-float32 weight; a query for which neither is exact enough is `unsettled`, and the caller repeats it in float64, and if need be from
-differences alone.
+`k` candidates that a Partial remembers are taken out of its sums and put back with float64 scores, from differences. The other samples
+are the rest. Where `rest_peak` bounds their weight by less than rounding, they are left out; elsewhere they keep their float32 weights.
+A query for which neither is exact enough is `unsettled`: the caller repeats it in float64 and, if that is not enough, from differences.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.float64 import argmax64, to64
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.partial import NO_SAMPLE, Partial
-from kernels.posterior.types import Queries, Samples
+from kernels.posterior.types import CentredQueries, Moments, Samples
 
 VELOCITY_TOLERANCE = 5e-6
 ENTROPY_TOLERANCE = 1.5e-4
@@ -24,70 +25,83 @@ VARIANCE_TOLERANCE = 6e-5
 keeps the errors promised (1e-5 of the velocity, 1e-4 nats, 1e-4 of the variance): on digits, MNIST and Fashion-MNIST at most 1.2e-6 of
 the velocity and 8.3e-6 nats (`python -m tests.exactness`); the sets of `tests/flowjax/oracle/oracle_test.py` attack it."""
 ENOUGH, LEAST_OF_ESTIMATE = 8, 1 / 32
-"""So many candidates tell how large the rounding of a score is; they may not put it below this share of the a-priori estimate."""
+"""Candidates from which on their scores, known both ways, tell the rounding of all scores; and the least share of the a-priori bound that
+the rounding is taken to be."""
 LEAST_SCATTER = 1 / 16
 """Mean square distance of the candidates from their own mean, as a share of that mean's square distance from the posterior's, from which on
 they are taken for a sample of what carries weight."""
 ALIKE = 1 / 256
-"""The same, as a share of the data's squared radius, below which the candidates are taken for near-copies."""
+"""Mean square distance of the candidates from their own mean, as a share of the data's squared radius, below which they are taken for
+near-copies."""
 NEGLIGIBLE = 1e-7
-"""A rest is left out where its whole effect, on any of the moments, is below this: float32 rounding hides it."""
+"""The rest is left out where its whole effect on any of the moments is below this share: float32 rounding hides it."""
 
 
-class Settled(NamedTuple):
-    """Exact moments of a batch of queries, float64. Positions are relative to the data's centre. None: not asked for."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefinedMoments(Moments):
+    """`Moments` of the samples about their centre, in their unit, float64; and the state by which a query is repeated or merged."""
 
-    mean: Float[Array, "B D"]
-    log_weight: Float[Array, " B"]
-    """log Σ prior_i exp(-‖x - α y_i‖² / 2σ²)."""
-    log_total: Float[Array, " B"]
-    """The same relative to the reference of `in_common`: without the query's own norm, which may be huge."""
-    top1_weight: Float[Array, " B"] | None
-    top1_index: Int[Array, " B"] | None
-    second: Float[Array, " B"] | None
-    """Σ γ ‖y - mean‖²: the posterior variance."""
-    effective: Float[Array, " B"] | None
-    entropy: Float[Array, " B"] | None
-    mass: Float[Array, " B"] | None
-    left_out: Float[Array, " B"]
-    """Share of the weight whose samples the mean lacks."""
-    pivot: Int[Array, " B"]
+    log_total: Float[Any, "*B"]
+    """log Σ prior_i exp(-‖x - α y_i‖² / 2σ²), relative to the reference of `in_common`: without the query's own norm, which may be huge."""
+    pivot: Int[Any, "*B"]
     """Position of the heaviest of this shard's candidates."""
-    keeps_rest: Bool[Array, " B"]
+    keeps_rest: Bool[Any, "*B"]
     """Whether samples beyond the candidates carry weight that shows. In this and in `pivot` shards differ, and in nothing else."""
-    unsettled: Bool[Array, " B"]
+    unsettled: Bool[Any, "*B"]
+    """Whether the dtype of the pass was not exact enough: such a query is repeated."""
 
-    def velocity_only(self) -> "Settled":
-        """The same without what a velocity does not need."""
-        return self._replace(top1_weight=None, top1_index=None, second=None, effective=None, entropy=None, mass=None)
+    def velocity_only(self) -> "RefinedMoments":
+        """The same without the moments that a velocity does not need."""
+        unneeded = {field.name: None for field in dataclasses.fields(Moments) if field.name != "denoised"}
+        return dataclasses.replace(self, **unneeded)
+
+    def in_callers_frame(self, queries: CentredQueries, samples: Samples) -> Moments:
+        """The moments of the caller's data; NaN for a query without samples, or with NaN. `samples` gives centre and unit only."""
+        centred = dataclasses.replace(self.alone(), denoised=self.denoised + to64(samples.center))
+        found = centred if samples.unit is None else centred.times(to64(samples.unit))
+        # Without samples the mean is 0 / 0.
+        known = jnp.isfinite(queries.x).all(axis=1) & jnp.isfinite(self.denoised).all(axis=1)
+
+        def masked(v: Array) -> Array:
+            keep = known.reshape(known.shape + (1,) * (v.ndim - 1))
+            return jnp.where(keep, v, -1).astype(jnp.int32) if v.dtype == jnp.int32 else jnp.where(keep, v, jnp.nan)
+
+        return jax.tree.map(masked, found)
+
+
+def log_density_of(log_weight: Float[Array, " B"], mass: Float[Array, " B"], queries: CentredQueries) -> Float[Array, " B"]:
+    """From log Σ prior exp(-‖x - α y‖² / 2σ²) and Σ prior to the density of the mixture, nats."""
+    return log_weight - queries.x.shape[1] / 2 * jnp.log(2 * jnp.pi * queries.sigma**2) - jnp.log(mass)
 
 
 class Common(NamedTuple):
-    """A reference by which log weights are counted on all shards, and where each shard's pivot lies from it."""
+    """A reference log weight that all shards share, and each shard's pivot relative to it."""
 
     log_weight: Float[Array, " B"]
-    """Of the reference: -‖x - α y‖² / 2σ² + log prior."""
+    """Log weight of the reference: -‖x - α y‖² / 2σ² + log prior."""
     fall: Float[Array, " B"]
     """Log weight of this shard's pivot, relative to the reference; at most 0 but for rounding, -inf for no pivot."""
     frame: Float[Array, " B"]
-    """The reference's score, as `Queries` defines scores."""
+    """The reference's score, as `CentredQueries` defines scores."""
 
 
 def in_common(
-    queries: Queries,
+    queries: CentredQueries,
     pivots: Float[Array, "B D"],
     log_prior: Float[Array, " B"],
     some: Bool[Array, " B"],
     samples: Samples,
     shards: Shards,
 ) -> Common:
-    """The heaviest of the shards' pivots, as reference.
+    """The reference: the heaviest of the shards' pivots.
 
     Two pivots are compared by their distances from x, or by their scores, whichever is the smaller number and so has the smaller rounding:
-    the former for queries near the data, the latter for those far away. One shard compares nothing.
+    distances for queries near the data, scores for queries far away. A single shard compares nothing.
 
     Args:
-      pivots: a heavy sample of each query on this shard, where there is `some`; log_prior: of it.
+      pivots: a sample of each query on this shard, among its heaviest; log_prior: of that sample.
+      some: whether this shard has a sample of the query's class.
     """
     variance = jnp.where(queries.sigma > 0, queries.sigma, 1) ** 2
     distant = -jnp.sum((queries.x - queries.alpha[:, None] * pivots) ** 2, axis=1) / (2 * variance) + log_prior
@@ -121,13 +135,13 @@ class Candidates(NamedTuple):
     exact: Float[Array, "B k"]
     """Log weights from differences; -inf for none."""
     weight_in_partial: Float[Array, "B k"]
-    """What each contributed to the Partial's `weight`."""
+    """What each candidate contributed to the Partial's `weight`."""
     approximate: Float[Array, "B k"]
     """The same log weights as the Partial has them."""
     common: Common
 
 
-def candidates_of(partial: Partial, queries: Queries, samples: Samples, shards: Shards) -> Candidates:
+def candidates_of(partial: Partial, queries: CentredQueries, samples: Samples, shards: Shards) -> Candidates:
     """Gather the candidates of a Partial and weigh them exactly: from the first, the pivot, by differences.
 
     log γ(y) - log γ(p) = α (y - p)·((x - α y) + (x - α p)) / 2σ² + log prior(y) - log prior(p) forms no number larger than it needs: a
@@ -135,9 +149,9 @@ def candidates_of(partial: Partial, queries: Queries, samples: Samples, shards: 
     """
     index = jnp.minimum(partial.top_index, samples.n - 1)
     rows = to64(samples.values[index])
-    there = ~jnp.isneginf(partial.top_score)
+    present = ~jnp.isneginf(partial.top_score)
     log_prior = jnp.zeros(index.shape, jnp.float64) if samples.log_prior is None else to64(samples.log_prior[index])
-    log_prior = jnp.where(there, log_prior, 0)
+    log_prior = jnp.where(present, log_prior, 0)
     away = queries.x[:, None] - queries.alpha[:, None, None] * rows
     variance = jnp.where(queries.sigma > 0, queries.sigma, 1) ** 2
     rate = queries.alpha / (2 * variance)
@@ -151,15 +165,15 @@ def candidates_of(partial: Partial, queries: Queries, samples: Samples, shards: 
     relative = beyond(pivot)
     if shards.axis_name is not None:
         # Copies of one sample on several shards compare as equal only if each shard's pivot is its copy.
-        pivot = argmax64(jnp.where(there, relative, -jnp.inf))
+        pivot = argmax64(jnp.where(present, relative, -jnp.inf))
         relative = beyond(pivot)
-    own, own_prior, some = (_column(v, pivot)[:, 0] for v in (rows, log_prior, there))
+    own, own_prior, some = (_column(v, pivot)[:, 0] for v in (rows, log_prior, present))
     common = in_common(queries, own, own_prior, some, samples, shards)
     exact = relative + common.fall[:, None]
-    exact = jnp.where(there, exact, -jnp.inf)
-    approximate = jnp.where(there, to64(partial.top_score) - common.frame[:, None], -jnp.inf)
+    exact = jnp.where(present, exact, -jnp.inf)
+    approximate = jnp.where(present, to64(partial.top_score) - common.frame[:, None], -jnp.inf)
     peak = to64(partial.peak)[:, None]
-    weight = jnp.where(there, jnp.exp(to64(partial.top_score) - jnp.where(jnp.isneginf(peak), 0, peak)), 0)
+    weight = jnp.where(present, jnp.exp(to64(partial.top_score) - jnp.where(jnp.isneginf(peak), 0, peak)), 0)
     return Candidates(rows - to64(samples.center), shards.rounded(exact), weight, approximate, common)
 
 
@@ -174,14 +188,14 @@ def weighted_sum(weights: Float[Array, "B k"], rows: Float[Array, "B k D"]) -> F
 
 
 # A little over sixty lines: each sum is taken apart and put together in the order in which the head of this file derives it.
-def settle(partial: Partial, queries: Queries, samples: Samples, shards: Shards, n: int | None = None) -> Settled:
+def refine(partial: Partial, queries: CentredQueries, samples: Samples, shards: Shards, n: int | None = None) -> RefinedMoments:
     """Exact moments from a Partial over all samples; `unsettled` marks the queries for which float32 was not enough.
 
-    Over shards each device recomputes the candidates of its own Partial from its own rows, decides against the exact peak of all whether
-    its rest matters, and adds what is left to the others': one collective of 8·B·D bytes, and a few of size B.
+    Over shards each device recomputes the candidates of its own Partial from its own rows, decides against the exact peak of all shards
+    whether its rest matters, and adds its sums to those of the others: one collective of 8·B·D bytes, and a few of size B.
 
     Args:
-      n: of how many samples the Partial is, where `samples` holds no more than its candidates; None: it holds all.
+      n: number of samples of the Partial, where `samples` holds only its candidates; None: `samples` holds all.
     """
     top = candidates_of(partial, queries, samples, shards)
     highest = shards.max(top.exact.max(axis=1))
@@ -216,10 +230,9 @@ def settle(partial: Partial, queries: Queries, samples: Samples, shards: Shards,
     overflown = ~jnp.isfinite(total) | ((total > 0) & ~jnp.isfinite(variance))  # scores that are wrong by hundreds of nats
     unsettled = shards.any(overflown | ((kept > 0) & (total > 0) & error.exceeds(all_rest / total, spread_out, moving)))
     log_total = peak + jnp.log(total)
-    log_weight = top.common.log_weight + log_total
     pivot = jnp.take_along_axis(partial.top_index, argmax64(top.exact)[:, None], axis=1)[:, 0]
     if partial.weight_square is None or partial.weighted_score is None or partial.mass is None:
-        return Settled(new_mean, log_weight, log_total, None, None, None, None, None, None, left_out, pivot, keep, unsettled)
+        return RefinedMoments(denoised=new_mean, log_total=log_total, pivot=pivot, keeps_rest=keep, unsettled=unsettled)
     # Where all candidates are equally heavy there may be more of the same, and one of those may come first.
     tied = (top.exact == highest[:, None]).all(axis=1) & ((samples.n if n is None else n) > top.exact.shape[1])
     unsettled |= shards.any(tied & (queries.curvature > 0))
@@ -233,17 +246,16 @@ def settle(partial: Partial, queries: Queries, samples: Samples, shards: Shards,
         jnp.sum(w * z, axis=1) + jnp.where(keep, rest_score, 0),
         to64(partial.mass),
     )
-    return Settled(
-        mean=new_mean,
-        log_weight=log_weight,
-        log_total=log_total,
+    return RefinedMoments(
+        denoised=new_mean,
+        log_density=log_density_of(top.common.log_weight + log_total, mass, queries),
         top1_weight=jnp.exp(highest - peak) / total,
         top1_index=_lowest_index(top.exact == highest[:, None], partial.top_index, queries, samples, shards),
-        second=variance,
-        effective=total**2 / square,
         entropy=jnp.maximum(jnp.log(total) - score / total, 0),
-        mass=mass,
-        left_out=left_out,
+        effective_samples=total**2 / square,
+        variance=variance,
+        error_bound=left_out * 2 * jnp.sqrt(to64(samples.largest)),
+        log_total=log_total,
         pivot=pivot,
         keeps_rest=keep,
         unsettled=unsettled,
@@ -251,7 +263,7 @@ def settle(partial: Partial, queries: Queries, samples: Samples, shards: Shards,
 
 
 def _lowest_index(
-    best: Bool[Array, "B k"], index: Int[Array, "B k"], queries: Queries, samples: Samples, shards: Shards
+    best: Bool[Array, "B k"], index: Int[Array, "B k"], queries: CentredQueries, samples: Samples, shards: Shards
 ) -> Int[Array, " B"]:
     """The lowest of the caller's indices among the best candidates; `NO_SAMPLE` for none.
 
@@ -268,15 +280,15 @@ def _lowest_index(
 
 
 class _Errors(NamedTuple):
-    """What float32 may have done to the rest of each query, and whether the rest matters at all."""
+    """Estimates of the rounding errors of each query's rest, and whether the rest matters at all."""
 
     negligible: Bool[Array, " B"]
     score: Float[Array, " B"]
     """Largest error of a score, nats."""
     typical: Float[Array, " B"]
-    """The same as the candidates show it, whose scores are known both ways: twice their root mean square."""
+    """The error of a score as the candidates show it, whose scores are known both ways: twice the root mean square."""
     alike: Bool[Array, " B"]
-    """Whether the candidates lie close together, as copies do, whose sums are all rounded the same way."""
+    """Whether the candidates lie close together, as copies do: their sums are all rounded the same way."""
     residual: Float[Array, " B"]
     """‖x - α y‖ for the heaviest y: the noise that the query carries."""
     radius: Float[Array, ""]
@@ -290,7 +302,7 @@ class _Errors(NamedTuple):
         """Whether the rest's rounding could spoil a moment; `moving` is ‖E[y | x] - κ x‖, the velocity but for a factor."""
         moved = rest_share * self.typical
         velocity = moved * jnp.sqrt(variance) + jnp.where(self.alike, 8 * (1 + 3 * rest_share), 8) * self.unit * self.reach
-        # Σw‖y‖² - ‖Σwy‖² cancels; what is left must be right relative to itself or, if larger, to the noise that x still carries.
+        # Σw‖y‖² - ‖Σwy‖² cancels; the difference must be right relative to itself or, if larger, to the noise that x still carries.
         lost = 0.5 + 20 / self.d**0.5
         cancelled = jnp.where(self.alike, max(lost, 8), lost) * self.unit * self.reach * self.radius + moved * variance
         allowed = VARIANCE_TOLERANCE * jnp.maximum(variance, 1e-2 * self.residual**2)
@@ -300,9 +312,9 @@ class _Errors(NamedTuple):
 
 
 def _errors(
-    partial: Partial, queries: Queries, samples: Samples, top: Candidates, peak: Float[Array, " B"], shards: Shards, n: int
+    partial: Partial, queries: CentredQueries, samples: Samples, top: Candidates, peak: Float[Array, " B"], shards: Shards, n: int
 ) -> _Errors:
-    """All but `negligible`, which is about this shard's rest, comes out the same on every shard."""
+    """The errors of each query's rest. All but `negligible`, which is about this shard's rest, are the same on every shard."""
     unit = float(jnp.finfo(partial.peak.dtype).eps) / 2
     largest = to64(samples.largest)
     center_square = 0.0 if samples.shifted or unit < 1e-12 else jnp.sum(to64(samples.center) ** 2)
@@ -311,13 +323,13 @@ def _errors(
     aligned = jnp.abs(peak + top.common.frame) + 2 * queries.curvature * largest
     direction = jnp.sqrt(jnp.sum(queries.direction**2, axis=1))
     score = unit * (max(0.25 * samples.d**0.5, 1.0) * aligned + direction * reach)
-    there = jnp.isfinite(top.exact)
-    known = to64(there.sum(axis=1))
-    gap = jnp.where(there, top.approximate - jnp.where(there, top.exact, 0), 0)
+    present = jnp.isfinite(top.exact)
+    known = to64(present.sum(axis=1))
+    gap = jnp.where(present, top.approximate - jnp.where(present, top.exact, 0), 0)
     measured = 2 * jnp.sqrt(jnp.sum(gap**2, axis=1) / jnp.maximum(known, 1))
-    # The candidates speak for the others only where they lie among them: those of one cluster share their rounding.
-    centre = jnp.sum(jnp.where(there[:, :, None], top.rows, 0), axis=1) / jnp.maximum(known, 1)[:, None]
-    scattered = jnp.sum(jnp.where(there, jnp.sum((top.rows - centre[:, None]) ** 2, axis=-1), 0), axis=1) / jnp.maximum(known, 1)
+    # The candidates tell the rounding of the rest only where they lie among it: candidates of one cluster share their rounding.
+    centre = jnp.sum(jnp.where(present[:, :, None], top.rows, 0), axis=1) / jnp.maximum(known, 1)[:, None]
+    scattered = jnp.sum(jnp.where(present, jnp.sum((top.rows - centre[:, None]) ** 2, axis=-1), 0), axis=1) / jnp.maximum(known, 1)
     among = scattered >= LEAST_SCATTER * jnp.sum((centre - to64(partial.mean)) ** 2, axis=1)
     typical = shards.max(jnp.where((known >= ENOUGH) & among, jnp.clip(measured, score * LEAST_OF_ESTIMATE, score), score))
     best = jnp.take_along_axis(top.rows, argmax64(top.exact)[:, None, None], axis=1)[:, 0] + to64(samples.center)

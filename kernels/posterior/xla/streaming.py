@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kernels.posterior import partial as partials
 from kernels.posterior.partial import CANDIDATES, NO_SAMPLE, Partial, Top
 from kernels.posterior.settings import BlockSizes
-from kernels.posterior.types import Queries, Samples
+from kernels.posterior.types import CentredQueries, Samples
 from kernels.precision import LAX_PRECISION, Precision
 
 Tree = TypeVar("Tree")
@@ -21,7 +21,7 @@ Tree = TypeVar("Tree")
 SLICE, SLICES = 256, 16
 """Numbers of a sample that a CPU sums up in order, for a score, and into how many parts they are divided at most."""
 RUN = 32
-"""Samples in a run whose maximum stands for them while candidates are looked for."""
+"""Samples in a run. The search for candidates compares the maxima of runs first."""
 
 
 class Block(NamedTuple):
@@ -35,12 +35,14 @@ class Block(NamedTuple):
     positions: Int[Array, " n"]
 
 
-def streaming(queries: Queries, samples: Samples, *, full: bool, dtype: DTypeLike, blocks: BlockSizes, precision: Precision) -> Partial:
+def streaming(
+    queries: CentredQueries, samples: Samples, *, full: bool, dtype: DTypeLike, blocks: BlockSizes, precision: Precision
+) -> Partial:
     """One pass over the data: distance, online softmax and weighted sum, `blocks.samples` rows at a time.
 
     Args:
       full: keep all moments; False: only what the velocity needs.
-      dtype: of the scores, weights and sums: float32, or float64 where float32 cannot settle a query.
+      dtype: of the scores, weights and sums: float32, or float64 where float32 is not exact enough for a query.
     """
     k = min(CANDIDATES, samples.n)
     lax_precision = LAX_PRECISION[precision]
@@ -56,7 +58,7 @@ def streaming(queries: Queries, samples: Samples, *, full: bool, dtype: DTypeLik
     return over_blocks(step, start, queries, samples, blocks)
 
 
-def over_blocks(step: Callable[[Tree, Array], Tree], total: Tree, queries: Queries, samples: Samples, blocks: BlockSizes) -> Tree:
+def over_blocks(step: Callable[[Tree, Array], Tree], total: Tree, queries: CentredQueries, samples: Samples, blocks: BlockSizes) -> Tree:
     """`total` after `step(total, first row)` for each block; of rows sorted by class, those of the classes asked for and between."""
     n = min(blocks.samples, samples.n)
     if samples.labels is None or not samples.by_class:
@@ -72,7 +74,7 @@ def over_blocks(step: Callable[[Tree, Array], Tree], total: Tree, queries: Queri
 
 
 def read_block(
-    queries: Queries,
+    queries: CentredQueries,
     samples: Samples,
     start: Array,
     *,
@@ -81,10 +83,10 @@ def read_block(
     precision: Precision,
     product: Callable[[Array, Array], Array] | None = None,
 ) -> Block:
-    """The block that begins at `start`; the last one is moved back to fit, and the rows that were seen before do not count.
+    """The block that begins at `start`; the last one is moved back to fit, and rows of the block before it do not count.
 
     Args:
-      product: what gives direction · rows for the block from a first row, instead of XLA's matmul.
+      product: computes direction · rows for the block from a first row on, in place of XLA's matmul.
     """
     n = min(blocks.samples, samples.n)
     first = jnp.minimum(start, samples.n - n)
@@ -114,7 +116,7 @@ def read_block(
 
 
 def _scores(direction: Float[Array, "B D"], rows: Float[Array, "n D"], precision: jax.lax.Precision) -> Float[Array, "B n"]:
-    """Their products; on a CPU, which sums in order, over `SLICE` numbers at a time: half of the rounding, and few queries are repeated."""
+    """Directions times rows. A CPU sums in order, so it sums `SLICE` numbers at a time: half of the rounding, fewer repeats."""
 
     def in_slices(direction: Array, rows: Array) -> Array:
         count = min(SLICES, -(-direction.shape[1] // SLICE))
@@ -128,15 +130,15 @@ def _scores(direction: Float[Array, "B D"], rows: Float[Array, "n D"], precision
     return jax.lax.platform_dependent(direction, rows, cpu=in_slices, default=at_once)
 
 
-def _counts(queries: Queries, samples: Samples, cut, fresh: Bool[Array, " n"]) -> Bool[Array, "#B n"]:  # type: ignore[no-untyped-def]
-    """Which samples of a block count for which query: those not seen before, of the query's class if it names one."""
+def _counts(queries: CentredQueries, samples: Samples, cut, fresh: Bool[Array, " n"]) -> Bool[Array, "#B n"]:  # type: ignore[no-untyped-def]
+    """Which samples of a block count for which query: the `fresh` ones, of the query's class if it names one."""
     if samples.labels is None:
         return fresh[None]
     return fresh & ((queries.label[:, None] == cut(samples.labels)) | (queries.label[:, None] == -1))
 
 
 def top_if_better(block: Block, total: Partial) -> Top:
-    """The block's candidates for a place in `total`. Late in a pass few blocks hold one: they are looked for only where one would enter."""
+    """The block's candidates for a place in `total`, computed only where some query has one: late in a pass few blocks hold any."""
     best = block.scores.max(axis=1)
     none = Top(jnp.full_like(total.top_score, -jnp.inf), jnp.full_like(total.top_index, NO_SAMPLE), best)
     return jax.lax.cond(jnp.any(best > total.top_score[:, -1]), lambda: _top(block, best, total.top_score.shape[1]), lambda: none)
@@ -158,7 +160,7 @@ def _top(block: Block, best: Float[Array, " B"], k: int) -> Top:
 def _largest(x: Float[Array, "B n"], k: int) -> tuple[Float[Array, "B k"], Int[Array, "B k"]]:
     """As `jax.lax.top_k`, equal values by the lower index: of the k runs with the largest maxima alone, since no other can hold one.
 
-    A pass over the maxima reads as fast as memory does; a top-k looks at every value for itself.
+    A pass over the maxima runs at the speed of memory; a top-k compares every value by itself.
     """
     b, n = x.shape
     if n < 4 * k * RUN:

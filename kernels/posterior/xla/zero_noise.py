@@ -7,22 +7,22 @@ from jaxtyping import Array, Bool, Float
 from kernels.float64 import to64
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.partial import NO_SAMPLE
-from kernels.posterior.types import Queries, Samples
-from kernels.posterior.xla.refine import Settled
+from kernels.posterior.types import CentredQueries, Samples
+from kernels.posterior.xla.refine import RefinedMoments
 
 TIE = 1e-13
 """Squared distances that differ by less than this share are equal: the rounding of a float64 sum."""
 
 
-def nearest(queries: Queries, samples: Samples, full: bool, shards: Shards) -> Settled:
-    """The σ → 0 posterior, one query at a time, from float64 differences. For t = 1 only, so simple rather than fast."""
+def nearest(queries: CentredQueries, samples: Samples, full: bool, shards: Shards) -> RefinedMoments:
+    """The σ → 0 posterior, one query at a time, from float64 differences. Used at t = 1 only, so it is simple rather than fast."""
     rows_at_once = max(1, min(samples.n, 2**20 // samples.d))
     center = to64(samples.center)
-    no, nothing, nobody = jnp.asarray(False), jnp.zeros((), jnp.float64), jnp.asarray(NO_SAMPLE, jnp.int32)
+    no, nobody, infinite = jnp.asarray(False), jnp.asarray(NO_SAMPLE, jnp.int32), jnp.asarray(jnp.inf, jnp.float64)
     index = jnp.arange(samples.n, dtype=jnp.int32) if samples.index is None else samples.index
     prior = jnp.ones(samples.n) if samples.log_prior is None else jnp.exp(to64(samples.log_prior))
 
-    def one(query: tuple[Array, Array, Array]) -> Settled:
+    def one(query: tuple[Array, Array, Array]) -> RefinedMoments:
         x, alpha, label = query
         distance = jax.lax.map(lambda y: jnp.sum((x - alpha * to64(y)) ** 2), samples.values, batch_size=rows_at_once)
         counts = prior > 0 if samples.labels is None else (prior > 0) & ((samples.labels == label) | (label == -1))
@@ -34,27 +34,22 @@ def nearest(queries: Queries, samples: Samples, full: bool, shards: Shards) -> S
         means, totals = shards.mean(moment[None], jnp.sum(mine)[None], jnp.sqrt(samples.largest))
         mean, weights = means[0], mine / totals[0]
         if not full:
-            infinite = jnp.asarray(jnp.inf)
-            return Settled(mean, infinite, infinite, None, None, None, None, None, None, nothing, nobody, no, no)
+            return RefinedMoments(denoised=mean, log_total=infinite, pivot=nobody, keeps_rest=no, unsettled=no)
         deviation = jax.lax.map(lambda y: jnp.sum((to64(y) - center - mean) ** 2), samples.values, batch_size=rows_at_once)
-        second, square, entropy, mass = shards.sum(
-            jnp.sum(weights * deviation),
-            jnp.sum(weights**2),
-            -jnp.sum(jax.scipy.special.xlogy(weights, weights)),
-            jnp.sum(jnp.where(counts, prior, 0)),
+        variance, square, entropy = shards.sum(
+            jnp.sum(weights * deviation), jnp.sum(weights**2), -jnp.sum(jax.scipy.special.xlogy(weights, weights))
         )
         heaviest = shards.max(weights.max())
-        return Settled(
-            mean=mean,
-            log_weight=jnp.where(shortest > 0, -jnp.inf, jnp.inf),
-            log_total=jnp.asarray(jnp.inf),
+        return RefinedMoments(
+            denoised=mean,
+            log_density=jnp.where(shortest > 0, -infinite, infinite),
             top1_weight=heaviest,
             top1_index=shards.min(jnp.where(shards.rounded(weights) == heaviest, index, NO_SAMPLE).min()),
-            second=second,
-            effective=1 / square,
             entropy=entropy,
-            mass=mass,
-            left_out=nothing,
+            effective_samples=1 / square,
+            variance=variance,
+            error_bound=jnp.zeros((), jnp.float64),
+            log_total=infinite,
             pivot=nobody,
             keeps_rest=no,
             unsettled=no,

@@ -8,8 +8,7 @@ import pytest
 
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.index import Index, build_index
-from kernels.posterior.cpu.results import Queries
-from kernels.posterior.types import by_class, prepare
+from kernels.posterior.types import Queries, by_class, prepare
 
 N, D = 500, 70
 
@@ -71,9 +70,9 @@ def queries(data: np.ndarray, seed: int, count: int = 12) -> tuple[np.ndarray, n
 
 
 def host(x: np.ndarray, t: np.ndarray) -> Queries:
-    """Of rectified flow, for the host's ways."""
+    """Queries of rectified flow, for the CPU engine."""
     t = t.astype(np.float64)
-    return Queries(x.astype(np.float32), t, 1 - t, np.ones(len(x)), 1 / (1 - t), np.full(len(x), -1))
+    return Queries(x.astype(np.float32), t, 1 - t, np.full(len(x), -1), np.ones(len(x)), 1 / (1 - t))
 
 
 def log_weights(own: Index, queries: Queries) -> np.ndarray:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 
 from kernels.posterior.cpu.full_pass import dense_posterior
 from kernels.posterior.cpu.host_samples import HostSamples
-from kernels.posterior.cpu.results import Answer, Queries
+from kernels.posterior.cpu.results import HostMoments
 from kernels.posterior.cpu.tuning import CpuTuning
-from kernels.posterior.types import by_class, prepare
+from kernels.posterior.types import Queries, by_class, prepare
 from tests import float64_oracle as exact
 
 RNG = np.random.default_rng(0)
@@ -25,10 +25,10 @@ KINDS = {
 }
 
 
-def answered(data: np.ndarray, x: np.ndarray, t: np.ndarray, label: np.ndarray | None = None, **more: np.ndarray) -> Answer:
+def answered(data: np.ndarray, x: np.ndarray, t: np.ndarray, label: np.ndarray | None = None, **more: np.ndarray) -> HostMoments:
     t64 = t.astype(np.float64)
-    queries = Queries(x, t64, 1 - t64, np.ones(len(x)), 1 / (1 - t64), np.full(len(x), -1) if label is None else label)
-    found = Answer.none(*x.shape)
+    queries = Queries(x, t64, 1 - t64, np.full(len(x), -1) if label is None else label, np.ones(len(x)), 1 / (1 - t64))
+    found = HostMoments.none(*x.shape)
     samples = by_class(jnp.asarray(data), **more) if "labels" in more else prepare(jnp.asarray(data))
     dense_posterior(HostSamples.of(samples), queries, np.arange(len(x)), found)
     return found

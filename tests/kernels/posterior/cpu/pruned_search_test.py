@@ -12,13 +12,14 @@ from kernels.posterior import posterior
 from kernels.posterior.cpu.index import Index
 from kernels.posterior.cpu.pruned_search import PrunedSearch, pruned_posterior
 from kernels.posterior.cpu.query_tables import QueryTables
-from kernels.posterior.cpu.results import Answer, Queries
+from kernels.posterior.cpu.results import HostMoments
+from kernels.posterior.types import Queries
 from tests import float64_oracle as exact
 from tests.kernels.posterior.cpu.adversaries import DATA, D, N, host, index, index_of, keys, log_weights, queries
 
 
-def pruned(own: Index, queries: Queries, tolerance: float = 0.0, by_products: bool = False) -> Answer:
-    found = Answer.none(*queries.x.shape)
+def pruned(own: Index, queries: Queries, tolerance: float = 0.0, by_products: bool = False) -> HostMoments:
+    found = HostMoments.none(*queries.x.shape)
     pruned_posterior(own, queries, np.arange(len(queries.x)), found, tolerance=tolerance, by_products=by_products)
     return found
 
@@ -130,9 +131,9 @@ def test_a_query_with_too_many_survivors_is_left_unanswered():
     """On a sphere about the query nothing can be pruned; and the cost model, which counted on data of the path, does not know."""
     data = np.concatenate([DATA["a sphere about the query"], 50 * np.eye(D, dtype=np.float32)])
     x, ones = np.zeros((70, D), np.float32), np.ones(70)
-    found = Answer.none(70, D)
+    found = HostMoments.none(70, D)
     pruned_posterior(
-        index_of(data), Queries(x, 0.5 * ones, 0.5 * ones, ones, ones, np.full(70, -1)), np.arange(70), found, most=np.full(70, 0.3)
+        index_of(data), Queries(x, 0.5 * ones, 0.5 * ones, np.full(70, -1), ones, ones), np.arange(70), found, most=np.full(70, 0.3)
     )
     assert not found.answered.any()
 

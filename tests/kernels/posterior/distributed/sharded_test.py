@@ -20,6 +20,7 @@ from flowjax.oracle import Oracle, OracleOutput
 from kernels.posterior import BlockSizes, posterior
 from kernels.posterior.api import plan, run
 from kernels.posterior.distributed.sharded import abstract_samples, rows_of_process, shard_samples
+from kernels.posterior.types import Queries
 from tests import float64_oracle as exact
 from tests.xla_flags import xla_flags
 
@@ -181,7 +182,7 @@ def test_a_tile_visits_only_the_blocks_of_its_classes():
     poisoned = jax.tree.map(lambda v: values if v is sharded.samples.values else v, sharded)
     how = plan("velocity", None, BlockSizes(samples=8), "highest")
     ones = np.ones(3, np.float32)
-    out = run(np.ones((3, 4), np.float32), ones, ones, np.full(3, 2, np.int32), poisoned, how)
+    out = run(Queries(np.ones((3, 4), np.float32), ones, ones, np.full(3, 2, np.int32)), poisoned, how)
     np.testing.assert_allclose(out.denoised, 1)
 
 
@@ -262,7 +263,7 @@ def compiled(n: int, d: int, b: int, mesh: Mesh, dtype: str = "float32", queries
         return jax.ShapeDtypeStruct((b, *shape), of, sharding=NamedSharding(mesh, P()))
 
     how = plan("all", None, BlockSizes(queries=queries), "default", limit=False)
-    return run.lower(rows(d), rows(), rows(), rows(of="int32"), abstract_samples(n, (d,), dtype, mesh), how).compile()
+    return run.lower(Queries(rows(d), rows(), rows(), rows(of="int32")), abstract_samples(n, (d,), dtype, mesh), how).compile()
 
 
 def check_collectives(found: list[Collective], b: int, d: int) -> None:

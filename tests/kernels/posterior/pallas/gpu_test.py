@@ -12,7 +12,7 @@ from kernels.float64 import float64_scope
 from kernels.posterior import BlockSizes, posterior, prepare
 from kernels.posterior.pallas.gpu import pallas_gpu
 from kernels.posterior.partial import Partial
-from kernels.posterior.types import Queries
+from kernels.posterior.types import CentredQueries, Queries
 from kernels.posterior.xla.streaming import streaming
 
 
@@ -28,7 +28,7 @@ def ask(implementation, data, labels=None, counts=None, *, b, full=True, block=9
     @jax.jit
     def program(x, t, label, samples):
         with float64_scope():
-            queries = Queries.of(x, t, 1 - t, label, samples)
+            queries = CentredQueries.of(Queries(x, t, 1 - t, label), samples)
             return implementation(queries, samples, full=full, dtype=jnp.float32, blocks=BlockSizes(samples=block), precision=precision)
 
     return program(x, t, label, samples)
@@ -72,7 +72,7 @@ def test_equals_streaming(n, d, b, dtype, far, full):
 def test_float64_is_refused():
     samples = prepare(jnp.ones((3, 2)))
     with float64_scope():
-        queries = Queries.of(jnp.ones((1, 2)), jnp.ones(1), jnp.ones(1), jnp.zeros(1, jnp.int32), samples)
+        queries = CentredQueries.of(Queries(jnp.ones((1, 2)), jnp.ones(1), jnp.ones(1), jnp.zeros(1, jnp.int32)), samples)
         with pytest.raises(NotImplementedError, match="float32, got float64"):
             pallas_gpu(queries, samples, full=True, dtype=jnp.float64, blocks=BlockSizes(), precision="highest")
 
@@ -84,7 +84,7 @@ def test_lowers_for_cuda(precision, dtype):
 
     def program(x, t, label, samples):
         with float64_scope():
-            queries = Queries.of(x, t, 1 - t, label, samples)
+            queries = CentredQueries.of(Queries(x, t, 1 - t, label), samples)
             return pallas_gpu(queries, samples, full=True, dtype=jnp.float32, blocks=BlockSizes(), precision=precision)
 
     samples = prepare(jnp.asarray(normal(5000, 784, dtype)))

@@ -16,8 +16,8 @@ from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.pallas.tpu import pallas_tpu
 from kernels.posterior.pallas.tpu_blocks import GENERATIONS, TpuBlocks
 from kernels.posterior.partial import Partial
-from kernels.posterior.types import Queries, Samples, by_class, prepare
-from kernels.posterior.xla.refine import settle
+from kernels.posterior.types import CentredQueries, Queries, Samples, by_class, prepare
+from kernels.posterior.xla.refine import refine
 from tests import float64_oracle
 
 SMALL = TpuBlocks(32, 256, score_tile=(128, 128, 128), sum_tile=128)
@@ -28,7 +28,7 @@ EPS = 2.0**-24
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    queries: Queries
+    queries: CentredQueries
     samples: Samples
     x: np.ndarray
     t: np.ndarray
@@ -59,7 +59,7 @@ def problem(
     )
     label = rng.integers(-1, 4, b).astype(np.int32) if labels else np.full(b, -1, np.int32)
     with float64_scope():
-        queries = Queries.of(jnp.asarray(x), jnp.asarray(at), jnp.asarray(1 - at), jnp.asarray(label), samples)
+        queries = CentredQueries.of(Queries(jnp.asarray(x), jnp.asarray(at), jnp.asarray(1 - at), jnp.asarray(label)), samples)
     return Problem(queries, samples, x, at, label)
 
 
@@ -191,12 +191,12 @@ def test_refined_moments_are_those_of_the_oracle(options):
     p = problem(t=0.15, **options)
     partial = kernel(p)
     with float64_scope():
-        found = jax.jit(lambda partial, queries, samples: settle(partial, queries, samples, Shards()))(partial, p.queries, p.samples)
+        found = jax.jit(lambda partial, queries, samples: refine(partial, queries, samples, Shards()))(partial, p.queries, p.samples)
     labels = None if p.samples.labels is None else np.asarray(p.samples.labels)
     want = float64_oracle.oracle(np.asarray(p.samples.values, np.float32), p.x, p.t, labels=labels, label=p.label)
     sure = ~np.asarray(found.unsettled)
     assert sure.mean() > 0.5
-    mean = np.asarray(found.mean) + np.asarray(p.samples.center, np.float64)
+    mean = np.asarray(found.denoised) + np.asarray(p.samples.center, np.float64)
     reach = np.abs(np.asarray(p.samples.values, np.float64)).max()
     np.testing.assert_allclose(mean[sure], want.denoised[sure], rtol=0, atol=1e-5 * reach)
     np.testing.assert_allclose(np.asarray(found.entropy)[sure], want.entropy[sure], rtol=0, atol=1e-4)
@@ -224,7 +224,7 @@ def test_a_tolerance_leaves_out_no_more_than_it_says():
     order = np.argsort(-np.asarray(p.queries.direction)[0] @ np.asarray(p.samples.values, np.float64).T)
     samples = prepare(p.samples.values[order])
     with float64_scope():
-        queries = Queries.of(*(jnp.asarray(v[:1]) for v in (p.x, p.t, 1 - p.t, p.label)), samples)
+        queries = CentredQueries.of(Queries(*(jnp.asarray(v[:1]) for v in (p.x, p.t, 1 - p.t, p.label))), samples)
     one = Problem(queries, samples, p.x[:1], p.t[:1], p.label[:1])
     found, want = kernel(one, tolerance=1e-2), definition(one)
     left_out = share_left_out(found)[0]
@@ -248,7 +248,7 @@ def test_a_tile_reads_the_blocks_of_its_classes_only():
     assert 0 < read.sum() < n
     poisoned = dataclasses.replace(plain, values=jnp.asarray(np.where(read[:, None], y, np.nan)))
     with float64_scope():
-        queries = Queries.of(*(jnp.asarray(v) for v in (x, t, 1 - t, label)), plain)
+        queries = CentredQueries.of(Queries(*(jnp.asarray(v) for v in (x, t, 1 - t, label))), plain)
     check(kernel(Problem(queries, poisoned, x, t, label), SPLIT), Problem(queries, plain, x, t, label))
 
 
@@ -256,7 +256,7 @@ def test_a_tile_reads_the_blocks_of_its_classes_only():
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> str:
     """The product's own path to the kernel, on a device that has to interpret it."""
 
-    def run(queries: Queries, samples: Samples, how: api.PosteriorSettings) -> Partial:
+    def run(queries: CentredQueries, samples: Samples, how: api.PosteriorSettings) -> Partial:
         return pallas_tpu(queries, samples, full=how.full, blocks=SMALL, precision=how.precision, tolerance=how.tolerance, interpret=True)
 
     monkeypatch.setitem(api.IMPLEMENTATIONS, "pallas_tpu", api.Implementation(run, ("cpu",), (), ""))

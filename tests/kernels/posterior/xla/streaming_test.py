@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kernels.float64 import float64_scope
 from kernels.posterior import BlockSizes, prepare
 from kernels.posterior.partial import Partial
-from kernels.posterior.types import Queries
+from kernels.posterior.types import CentredQueries, Queries
 from kernels.posterior.xla import streaming as streaming_module
 from kernels.posterior.xla.streaming import streaming
 from tests.kernels.posterior.small_problem import ALPHA, DATA, SIGMA, N, X
@@ -23,7 +23,7 @@ from tests.kernels.posterior.small_problem import ALPHA, DATA, SIGMA, N, X
 def partial_of(x: Any, alpha: Any, sigma: Any, data: Any, samples_at_once: int, shift: bool, dtype: Any) -> Partial:
     samples = prepare(data, shift=shift)
     with float64_scope():
-        queries = Queries.of(x, alpha, sigma, jnp.full(x.shape[0], -1, jnp.int32), samples)
+        queries = CentredQueries.of(Queries(x, alpha, sigma, jnp.full(x.shape[0], -1, jnp.int32)), samples)
         found = streaming(queries, samples, full=True, dtype=dtype, blocks=BlockSizes(samples=samples_at_once), precision="highest")
         return jax.tree.map(lambda v: v if v.dtype == jnp.int32 else v.astype(jnp.float32), found)
 
