@@ -85,7 +85,7 @@ def _asked(config: ConfigDict) -> Iterator[Experiment]:
 
 
 def _command(experiment: Experiment, config: ConfigDict, folder: pathlib.Path, configs: str = "experiments/configs") -> list[str]:
-    """What is typed after `python`."""
+    """The command line after `python`."""
     preset = experiment.presets.get(config.preset, config.preset)
     words = ["-m", f"experiments.{experiment.binary}", f"--config={configs}/{experiment.binary}.py:{preset}", *experiment.settings]
     if experiment.model:
@@ -142,7 +142,7 @@ def _takeaway(preset: str, rows: list[dict[str, Any]]) -> str:
 
 
 def _sections(experiment: Experiment, folder: pathlib.Path, summary: dict[str, Any], command: list[str]) -> list[Section]:
-    """What a reader is shown of an experiment: what it found, its figures, its table, and its command."""
+    """Sections of the report on an experiment: its finding, figures, table and command."""
     verdict = summary.get("verdict")
     sections = [Section(experiment.name.replace("_", " ").capitalize(), summary["takeaway"], level=3)]
     if verdict:

@@ -145,7 +145,7 @@ def _code() -> str:
 
 
 def lost_peer(error: BaseException) -> bool:
-    """Whether an error is what is left of another process."""
+    """Whether an error comes from the loss of another process."""
     if isinstance(error, LostPeer):
         return True
     return processes.several() and isinstance(error, jax.errors.JaxRuntimeError) and any(word in str(error) for word in _LOST)
