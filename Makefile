@@ -12,6 +12,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export JAX_PLATFORMS ?= cpu
+# Bytecode is kept, even where the caller turns that off: the tests start hundreds of processes, and check types where modules are imported.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-slow test-long drill launch-dry lint clean
 

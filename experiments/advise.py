@@ -3,14 +3,17 @@
     python -m experiments.advise                                            # digits, in seconds
     python -m experiments.advise --config.data.path=FILE_OR_FOLDER          # yours: docs/data.md
     python -m experiments.advise --config.data.path=LATENTS --config.by_class=False     # for a model that is not told the class
+    python -m experiments.advise --config.for=diffusers     # or sd3, flux, lightningdit, ddt, sit, rae, repa, jit, edm, comfyui
 
 The turning point is predicted from the data and measured; from it and the spectrum follow the share of steps before it, a timestep shift
-and a guidance interval, each with the evidence there is for the rule, which is thin: docs/results.md. Writes config.json, summary.json,
-advice.csv, figures/ and report.html to --workdir (runs/advise).
+and a guidance interval, each with the evidence there is for the rule, which is thin: docs/results.md. Both are told as a line to paste, in
+the units of each framework in which models are trained, and beside the shifts that people set by rule. Writes config.json, summary.json,
+advice.csv, frameworks.csv, rules.csv, figures/ and report.html to --workdir (runs/advise).
 """
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,8 +22,10 @@ from ml_collections import ConfigDict
 from experiments.common import app
 from experiments.common.data import load_data
 from flowjax import data, stages
+from flowjax.analysis.rules_of_thumb import rules_of_thumb
+from flowjax.conventions import CONVENTIONS, direction, told
 from flowjax.oracle import Oracle
-from flowjax.path import path_by_name
+from flowjax.path import RectifiedFlow, path_by_name
 from flowjax.reporting.advice_figure import advice_figure
 from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
@@ -36,6 +41,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     started = time.perf_counter()
     grid = uniform_timesteps(config.num_steps)
     path = path_by_name(config.path)
+    names = _names(config)
     samples = load_data(config.data)
     labels = samples.labels if config.by_class else None
     oracle = Oracle(samples.data, labels, path=path)
@@ -47,10 +53,16 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     rows = _rows(samples, labels is not None, found, predicted, settings, cost, grid)
     for row in rows:
         print(f"{row['what']:<40}{row['value']}")
+    units = {name: told(name, settings.shift.value, settings.guidance_interval.value, config.num_steps) for name in names}
+    for unit in units.values():
+        _print_unit(unit)
+    rules = _rules(samples, found, settings)
 
     takeaway = _takeaway(samples, found, predicted, settings)
     origin = app.provenance("advise", config, started)
     workdir.write_csv("advice.csv", rows)
+    workdir.write_csv("frameworks.csv", [{"for": name, **unit} for name, unit in units.items()])
+    workdir.write_csv("rules.csv", rules)
     workdir.write_json(
         "summary.json",
         {
@@ -66,6 +78,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
                 "prediction_unsure": predicted.unsure,
             },
             "advice": dataclasses.asdict(settings),
+            "frameworks": units,
+            "rules_of_thumb": rules,
             "relative_cost": {"t": COST_TIMES, "of a dense pass": cost},
             "takeaway": takeaway,
             "units": {"t": "0 = noise, 1 = data"},
@@ -81,9 +95,78 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             workdir.save_figure("advice", advice_figure(found, predicted.t, settings, grid)),
             alt="Stages, sampling steps and guidance interval on the axis of t",
         ),
+        *_unit_sections(units, config.num_steps),
+        Section("Beside the rules in use", _RULES, table=rules),
     ]
     workdir.write_report("Before you train", takeaway, sections, origin)
     return takeaway
+
+
+_RULES = (
+    "The shift that each rule sets for samples of this shape, in the same units as the advice: below 1 more of the steps lie near noise. "
+    "None of them looks at the data. What they cost on digits and Fashion-MNIST: docs/results.md."
+)
+_UNITS = (
+    "The same advice as a line for each framework's configuration or call. The shift moves the steps in the direction that is named, "
+    "however the framework counts its time; the interval is meant with that shift in use, and {num_steps} steps."
+)
+
+
+def _names(config: ConfigDict) -> list[str]:
+    """Whose units are told."""
+    asked = config.for_
+    if asked != "all":
+        told(asked, None, None, config.num_steps)
+    if path_by_name(config.path) != RectifiedFlow():
+        if asked != "all":
+            raise ValueError(
+                f"for = {asked!r}, path = {config.path!r}: frameworks' units are those of rectified_flow; leave one of them out"
+            )
+        return []
+    return list(CONVENTIONS) if asked == "all" else [asked]
+
+
+def _print_unit(unit: Mapping[str, Any]) -> None:
+    """The lines to paste."""
+    lines = [unit["shift_line"], unit["interval_line"]]
+    if any(lines):
+        print(f"\n{unit['framework']}{': ' + unit['direction'] if unit['direction'] else ''}")
+    for line in filter(None, lines):
+        print(f"    {line}")
+
+
+def _unit_sections(units: Mapping[str, Mapping[str, Any]], num_steps: int) -> list[Section]:
+    """The advice in the frameworks' units."""
+    rows = [
+        {
+            "framework": unit["framework"],
+            "its time": unit["time"],
+            "steps": unit["direction"],
+            "shift": unit["shift_line"],
+            "guidance interval": unit["interval_line"],
+            "to know": unit["note"],
+        }
+        for unit in units.values()
+    ]
+    return [Section("In your framework's units", _UNITS.format(num_steps=num_steps), table=rows)] if rows else []
+
+
+def _rules(samples: data.DataSet, found: TurningPoint, settings: Advice) -> list[dict[str, Any]]:
+    """The rules in use, and the advice, as shifts of these data."""
+    shifts = [(rule.name, rule.formula, rule.s) for rule in rules_of_thumb(samples.shape)]
+    if settings.shift.value is not None:
+        shifts.insert(0, ("this advice", "t*^0.8 of the steps before the turning point t*", settings.shift.value))
+    steps = uniform_timesteps(1000)[:-1]
+    return [
+        {
+            "rule": name,
+            "formula": formula,
+            "s": s,
+            "direction": direction(s),
+            "steps before the turn": None if found.measured is None else float(np.mean(shift(steps, s) < found.measured)),
+        }
+        for name, formula, s in shifts
+    ]
 
 
 def _rows(

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 
 from flowjax.analysis.condensation import condensation_thresholds
 from flowjax.analysis.spectrum import checked_eigenvalues, covariance_spectrum
-from flowjax.analysis.sweep import draw_pairs, sweep
+from flowjax.analysis.sweep import draw_pairs
 from flowjax.analysis.turning_point import (
     Prediction,
     annealed_turning_point,
@@ -25,6 +25,7 @@ from flowjax.analysis.turning_point import (
 )
 from flowjax.oracle import Oracle
 from flowjax.path import Path, RectifiedFlow
+from flowjax.runtime import processes
 from flowjax.schedules import checked_times, uniform_timesteps
 
 T = TypeVar("T")
@@ -229,7 +230,8 @@ def measure_turning_point(
     pairs = draw_pairs(distinct.data, num_queries, seed, labels=distinct.labels, counts=distinct.counts)
 
     def curve(times: np.ndarray) -> Float[np.ndarray, "T Q"]:
-        return sweep(distinct, pairs, times).columns["top1_weight"]
+        out = distinct.along_path(pairs.x_0, pairs.x_1, times, pairs.labels, gap=False)
+        return np.asarray(processes.whole(out).top1_weight, np.float64)
 
     weights = curve(times)
 

@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from tests.xla_flags import xla_flags
+
 
 @dataclasses.dataclass(frozen=True)
 class Place:
@@ -27,7 +29,7 @@ def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -
     """In the child: what `python -m experiments.NAME ARGUMENTS` does, its output in a file."""
     os.chdir(place.folder)
     os.environ.update(place.environment)
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={place.devices}"
+    os.environ["XLA_FLAGS"] = xla_flags(place.devices)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -4,13 +4,15 @@
 import os
 import pathlib
 
+from tests.xla_flags import xla_flags
+
 # Programs that were compiled before, by this run or an earlier one, by a test or a binary that it starts, are not compiled again.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # Before JAX is imported: eight CPU devices for what is sharded, and no accelerator, whose rounding differs.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags(8)}".strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jaxtyping
@@ -43,18 +45,32 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     return function if function.__name__ == "__init__" else beartype.beartype(function)
 
 
-EXACT = ("tests/kernels/", "tests/flowjax/oracle/oracle_test", "tests/flowjax/oracle/compiled_exact_")
-"""Where numbers are held to rounding: programs are compiled there as users have them."""
-INTERPRETED = "tests/kernels/posterior/pallas/tpu_test.py"
+EXACT = (
+    "tests/kernels/posterior/api_test",
+    "tests/kernels/posterior/partial_test",
+    "tests/kernels/posterior/reference_test",
+    "tests/kernels/posterior/xla/",
+    "tests/flowjax/oracle/oracle_test",
+    "tests/flowjax/oracle/compiled_exact_",
+)
+"""Where the numbers of compiled programs are held to rounding: LLVM optimises there as it does for users."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_fast_where_nothing_is_exact(request: pytest.FixtureRequest) -> None:
     """Elsewhere LLVM's optimisations are left out: most tests compile far longer than they compute."""
-    left_out = not request.node.nodeid.startswith(EXACT) or request.node.nodeid == INTERPRETED
+    left_out = not request.node.nodeid.startswith(EXACT)
     if jax.config.read("jax_disable_most_optimizations") != left_out:
         jax.config.update("jax_disable_most_optimizations", left_out)
         jax.clear_caches()
+
+
+LONGEST_FIRST = ("tests/experiments/", "tests/flowjax/training/", "tests/kernels/", "tests/flowjax/oracle/")
+"""So that at the end no worker waits for a long file of the other's."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((i for i, folder in enumerate(LONGEST_FIRST) if item.nodeid.startswith(folder)), len(LONGEST_FIRST)))
 
 
 @pytest.fixture(scope="session")

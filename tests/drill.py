@@ -1,6 +1,6 @@
 """Faults for jobs under their supervisor: do they come to their end, and is anything lost?
 
-    python -m tests.drill --faults=50 --seed=0            # make drill DRILL_FAULTS=50; in CI: tests/experiments/drill_test.py
+    python -m tests.drill --faults=50 --seed=0            # make drill DRILL_FAULTS=50; in CI: tests/experiments/supervise_test.py
 
 Four processes of two CPU devices each train the smallest model, and then others sweep an oracle; one fault after the other happens to them,
 a little after they have gone on from the one before. At the end the parameters, and the table, are compared with those of a run that

@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import hashlib
 import json
+import keyword
 import pathlib
 import platform
 import runpy
@@ -73,12 +74,20 @@ def main_without_workdir(name: str, run: Callable[[ConfigDict], None], *, config
 def _define_config(name: str, config: str) -> None:
     """The flags of every binary."""
     file = str(pathlib.Path(__file__).parents[1] / "configs" / f"{config}.py")
+    sys.argv[1:] = [_no_keyword(argument) for argument in sys.argv[1:]]
     try:
         _check_config(file, sys.argv[1:])
     except (ValueError, OSError) as error:
         fail(name, _first_line(error))
     config_flags.DEFINE_config_file("config", file, "Configuration, FILE.py:PRESET; the file is Python, and is run.", lock_config=True)
     flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error, for debugging.")
+
+
+def _no_keyword(argument: str) -> str:
+    """`--config.for=` as `--config.for_=`: a key that is a word of Python has an underscore behind it, since keys are parsed as Python."""
+    key, equals, value = argument.partition("=")
+    prefix, _, last = key.rpartition(".")
+    return f"{key}_{equals}{value}" if prefix.startswith("--config") and keyword.iskeyword(last) else argument
 
 
 def _parse(name: str, argv: list[str]) -> list[str]:

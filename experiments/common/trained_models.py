@@ -127,6 +127,11 @@ def own_data(flow: Flow, block: ConfigDict) -> tuple[data.DataSet, data.DataSet 
       ValueError: a checkpoint that does not say what it was trained on, and no data given; data of another shape, or of fewer classes.
     """
     about = flow.about.get("config")
+    if isinstance(flow, ExternalFlow) and block.noise_scale != 1:
+        raise ValueError(
+            f"config.data.noise_scale={block.noise_scale:g}: a model of your own says so itself, external_field(..., "
+            f"noise_scale={block.noise_scale:g}), and its field is that of the data as they are; leave it at 1"
+        )
     if block.source or block.path:
         found: tuple[data.DataSet, data.DataSet | None] = (load_data(block), None)
     elif about is None:

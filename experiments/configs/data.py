@@ -29,6 +29,7 @@ def data_config(source: str = "", **settings: Any) -> ConfigDict:
             "classes": (),  # only these labels
             "max_samples": 0,  # as many at most, at random; 0: all
             "flips": False,  # the mirror images too: 2N samples; in training: each fetched sample mirrored or not, at random
+            "noise_scale": 1.0,  # c of a model trained on α x_1 + c σ x_0, as JiT is: samples are divided by it, t is the model's own
             "dtype": "float32",  # of the samples in memory: float32 or bfloat16
         }
     )

@@ -21,7 +21,7 @@ from flowjax.schedules import checked_times
 AT_ONCE = 4096
 """Queries in one call of the oracle."""
 COLUMNS = ("top1_weight", "cfm_gap", "monte_carlo_gap", "entropy", "effective_samples")
-"""Columns of a sweep, for each pair and t: fields of `OracleOutput`, and `monte_carlo_gap` = ‖u_cond - u*‖² of the pair itself."""
+"""What a sweep keeps for each pair and t: fields of `flowjax.oracle.along_path.PathOutput`."""
 
 
 @jax.tree_util.register_dataclass
@@ -96,8 +96,8 @@ def sweep(
 ) -> Sweep:
     """Follow every pair through t.
 
-    The oracle is called for each t, so that a long sweep can report its progress, and that late in time it can skip samples; and for
-    `AT_ONCE` pairs at a time. An oracle over several processes is called by all of them.
+    By `Oracle.along_path`, so many t at a time as share its products (`Oracle.times_together`), so that a long sweep can report its
+    progress and be cut off; and for `AT_ONCE` pairs at a time. An oracle that is dealt over several processes is called by all of them.
 
     Args:
       t: `[T]` times in [0, 1), in any order.
@@ -120,8 +120,12 @@ def sweep(
         guard = stack.enter_context(watchdog or Watchdog())
         preemption = stack.enter_context(Preemption(enabled=store is not None))
         guard.beat()
-        for index in progress([index for index in range(len(times)) if index not in found]):
-            found[index] = _at(oracle, pairs, jnp.float32(times[index]), keep, guard)
+        left, ready = [index for index in range(len(times)) if index not in found], dict[int, dict[str, np.ndarray]]()
+        for place, index in enumerate(progress(left)):
+            if index not in ready:
+                some = left[place : place + oracle.times_together]
+                ready = dict(zip(some, _at(oracle, pairs, np.array([times[k] for k in some], np.float32), keep, guard), strict=True))
+            found[index] = ready[index]
             if store is not None:
                 processes.together(lambda index=index: store.keep({"t": times[index]}, found[index]))  # type: ignore[misc]
             if preemption.asked(index + 1):
@@ -131,22 +135,24 @@ def sweep(
     return Sweep(columns, *(np.stack([part[name] for part in in_order], axis=1) for name in ("x_t", "one_step")))
 
 
-def _at(oracle: Oracle, pairs: Pairs, t: Float[Array, ""], keep: int, guard: Watchdog) -> dict[str, np.ndarray]:
-    """`COLUMNS` of every pair at one t, float64; x_t and the one-step prediction of the first ones."""
+def _at(oracle: Oracle, pairs: Pairs, t: Float[np.ndarray, " T"], keep: int, guard: Watchdog) -> list[dict[str, np.ndarray]]:
+    """For each t `COLUMNS` of every pair, float64; x_t and the one-step prediction of the first ones."""
     total = len(pairs.x_0)
     size = -(-total // -(-total // AT_ONCE))
     parts = []
     for start in range(0, total, size):
         rows = np.minimum(np.arange(start, start + size), total - 1)  # all parts have one shape: one program
-        parts.append(_of_some(oracle, jax.tree.map(lambda v: v[rows], pairs), t, max(keep - start, 0)))  # noqa: B023
+        some = jax.tree.map(lambda v: v[rows], pairs)  # noqa: B023
+        out = processes.whole(oracle.along_path(some.x_0, some.x_1, t, some.labels))
+        parts.append({name: np.asarray(getattr(out, name), np.float64) for name in COLUMNS})
         guard.beat()
-    return {name: np.concatenate([part[name] for part in parts])[:total] for name in parts[0]}
+    columns = {name: np.concatenate([part[name] for part in parts], axis=1)[:, :total] for name in COLUMNS}
+    first = jax.tree.map(lambda v: v[:keep], pairs)
+    return [{name: rows[k] for name, rows in columns.items()} | _one_step(oracle, first, jnp.float32(time)) for k, time in enumerate(t)]
 
 
-def _of_some(oracle: Oracle, pairs: Pairs, t: Float[Array, ""], keep: int) -> dict[str, np.ndarray]:
+def _one_step(oracle: Oracle, pairs: Pairs, t: Float[Array, ""]) -> dict[str, np.ndarray]:
+    """The queries of some pairs, and where one step along the oracle leads from them."""
     x_t = oracle.path.interpolate(pairs.x_0, pairs.x_1, t)
-    out = processes.whole(oracle(x_t, t, pairs.labels))
-    off = out.velocity - oracle.path.conditional_velocity(pairs.x_0, pairs.x_1, t)
-    gap = jnp.sum(off.reshape(len(off), -1) ** 2, axis=1)
-    columns = {name: np.asarray(gap if name == "monte_carlo_gap" else getattr(out, name), np.float64) for name in COLUMNS}
-    return columns | {"x_t": np.asarray(x_t[:keep]), "one_step": np.asarray((x_t + (1 - t) * out.velocity)[:keep])}
+    velocity = processes.whole(oracle(x_t, t, pairs.labels, moments="velocity")).velocity
+    return {"x_t": np.asarray(x_t), "one_step": np.asarray(x_t + (1 - t) * velocity)}

@@ -45,6 +45,7 @@ def open_records(
     classes: Sequence[int] = (),
     max_samples: int = 0,
     layout: str = "",
+    noise_scale: float = 1.0,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Records:
@@ -54,6 +55,7 @@ def open_records(
       source: one of `SOURCES`, or the name of a TFDS data set, `cifar10`.
       classes, max_samples: as in `Records.subset`.
       layout: as in `Records.in_layout`.
+      noise_scale: as in `Records.for_noise`.
       progress: makes a progress bar of a few words; None: none is shown.
       settings: what the source takes; its function says what they mean.
 
@@ -78,7 +80,7 @@ def open_records(
         raise ValueError(f"data source {source!r} needs {', '.join(missing)}")
     if progress is not None and "progress" in signature.parameters:
         settings["progress"] = progress
-    return SOURCES[source](**settings).in_layout(layout).subset(classes, max_samples)
+    return SOURCES[source](**settings).in_layout(layout).subset(classes, max_samples).for_noise(noise_scale)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

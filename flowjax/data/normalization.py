@@ -43,6 +43,11 @@ class Normalization:
         """Whether values stay as they are."""
         return bool(np.all(self.mean == 0) and np.all(self.std == 1) and self.multiplier == 1)
 
+    def for_noise(self, noise_scale: float) -> "Normalization":
+        """The values divided by c: data of a model whose noise is c times the unit one. See `Records.for_noise`."""
+        formula = f"({self.formula}) / {noise_scale:g}" if self.formula != "none" else f"x / {noise_scale:g}"
+        return dataclasses.replace(self, multiplier=self.multiplier / noise_scale, formula=formula)
+
     def __call__(self, stored: Any) -> Any:
         """Stored values `[..., C]` of any real dtype, as float32 values of the model."""
         values = stored.astype(np.float32)

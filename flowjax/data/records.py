@@ -156,6 +156,32 @@ class Records(SampleSet):
         rows = np.moveaxis(self.rows, 1, -1) if isinstance(self.rows, np.ndarray) else ChannelsLast(self.rows)
         return dataclasses.replace(self, rows=rows, provenance={**self.provenance, "layout": layout})
 
+    def for_noise(self, noise_scale: float) -> "Records":
+        """The samples divided by c, for a model that is trained on `z = α x_1 + c σ x_0`, as JiT is.
+
+        z / c is a noisy point of these samples with noise of unit variance, at the model's own t. Its oracle's weights and turning
+        point are those of z, and c times its velocity at z / c is the velocity at z. Of any path.
+
+        Args:
+          noise_scale: c; 1 changes nothing.
+
+        Raises:
+          ValueError: c is not a finite number above 0.
+        """
+        if not 0 < noise_scale < float("inf"):
+            raise ValueError(f"noise_scale={noise_scale}: expected a number above 0; 1 is noise of unit variance")
+        if noise_scale == 1:
+            return self
+        ends = np.asarray(self.value_range or (0, 0), np.float32) / np.float32(
+            noise_scale
+        )  # and one unit further, which the samples may round to
+        return dataclasses.replace(
+            self,
+            normalization=self.normalization.for_noise(noise_scale),
+            value_range=self.value_range and (float(np.nextafter(ends[0], -np.inf)), float(np.nextafter(ends[1], np.inf))),
+            provenance={**self.provenance, "noise_scale": noise_scale},
+        )
+
     def load(
         self,
         index: Int[np.ndarray, " M"] | None = None,

@@ -18,12 +18,14 @@ import numpy as np
 from jax.sharding import Mesh as DeviceMesh
 from jaxtyping import Array, Float, Int, Num
 
+from flowjax.oracle.along_path import MOMENTS, PathOutput, by_times, path_output_of, point
 from flowjax.oracle.compiled import FORWARD, OracleOutput, Rows, Spec, coefficients, finished, output_of, program_of
 from flowjax.runtime.files import write_whole
 from kernels.float64 import float64_scope
 from kernels.posterior.cpu.cost_model import Choice
 from kernels.posterior.cpu.dispatch import Calibration, CpuEngine, by_host
 from kernels.posterior.cpu.index_file import load_index, save_index
+from kernels.posterior.cpu.path_pass import Paths
 from kernels.posterior.distributed.sharded import Sharded
 from kernels.posterior.out_of_core.engine import posterior_out_of_core
 from kernels.posterior.out_of_core.source import Chunks
@@ -33,11 +35,21 @@ LEAST_TILE = 8
 """Least number of queries in a tile of a dense pass: fewer make slow matrix products."""
 
 
+LEAST_RATIO = 1e-30
+"""α/σ for which 0 is taken along a path: all scores are equal there too."""
+TIMES_TOGETHER = 16
+"""Times that share the two products of a path."""
+AT_ONCE = 4096
+"""Queries that are evaluated together where a path leaves some."""
+
+
 class Backend(abc.ABC):
     """Samples, and the operations of `Oracle` on them. `spec.how.full` says whether all moments are computed."""
 
     on_host = False
     """Whether concrete queries are to be NumPy arrays."""
+    times_together = 1
+    """Number of times that one call of `along_path` computes at the least cost for each."""
 
     @property
     @abc.abstractmethod
@@ -89,6 +101,10 @@ class Backend(abc.ABC):
     def jvp(self, spec: Spec, x: Rows, t: Rows, label: Rows, v: Rows) -> Float[Array, "B D"]:
         """The velocity's Jacobian times v."""
 
+    def along_path(self, spec: Spec, x_0: Rows, x_1: Rows, t: Rows, label: Rows, *, gap: bool) -> PathOutput:
+        """The posterior of whole paths; one evaluation for each time unless there is a way to have them all at once."""
+        return by_times(lambda x, time: self.evaluate(spec, self.place(x), self.place(time), label), spec.path, x_0, x_1, t, gap=gap)
+
     @abc.abstractmethod
     def plan(self, spec: Spec, t: np.float32) -> Choice | str:
         """How queries at t are computed, or why there is no choice."""
@@ -116,6 +132,11 @@ class InMemory(Backend):
     def on_host(self) -> bool:  # type: ignore[override]
         """Whether the CPU engine computes."""
         return self.engine is not None and jax.default_backend() == "cpu" and all_seen(*jax.tree.leaves(self.samples))
+
+    @property
+    def times_together(self) -> int:  # type: ignore[override]
+        """Many where all share two products; not all, so that a long sweep can be cut off."""
+        return TIMES_TOGETHER if self.on_host else 1
 
     @property
     def n(self) -> int:
@@ -156,6 +177,30 @@ class InMemory(Backend):
     def place(self, rows: Rows) -> Rows:
         """As they are."""
         return rows
+
+    def along_path(self, spec: Spec, x_0: Rows, x_1: Rows, t: Rows, label: Rows, *, gap: bool) -> PathOutput:
+        """By the CPU engine all times at once; what that leaves, and t = 1, one by one."""
+        if self.engine is None or not self.engine.possible(spec.how) or not all_seen(x_0, x_1, t, label, *jax.tree.leaves(self.samples)):
+            return super().along_path(spec, x_0, x_1, t, label, gap=gap)
+        x_0, x_1, t, label = (np.asarray(v) for v in (x_0, x_1, t, label))
+        of = coefficients(spec.path, t)
+        ratio = np.maximum(of.alpha / np.where(of.sigma > 0, of.sigma, 1), LEAST_RATIO)
+        sums = self.engine.along_paths(self.samples, Paths(x_0, x_1, label, ratio), means=gap)
+        unit = 1.0 if self.samples.unit is None else float(self.samples.unit)
+        found = path_output_of(sums, of, self.engine.log_masses(self.samples, label), self.d, unit, gap=gap)
+        left = np.argwhere(~sums.answered | (of.sigma == 0)[:, None])
+        for start in range(0, len(left), AT_ONCE):
+            times, pairs = left[start : start + AT_ONCE].T
+            x = point(x_0[pairs], x_1[pairs], of.alpha[times], of.sigma[times])
+            rest = self.evaluate(spec, x, t[times], label[pairs])
+            for name in found.keys() & set(MOMENTS):
+                found[name][times, pairs] = np.asarray(getattr(rest, name))
+            if gap:
+                off = np.sum((np.asarray(rest.denoised, np.float64) - x_1[pairs]) ** 2, axis=1)
+                with np.errstate(invalid="ignore", over="ignore"):
+                    found["monte_carlo_gap"][times, pairs] = np.where(off == 0, 0, of.rate[times] ** 2 * off)
+        with np.errstate(over="ignore"):
+            return PathOutput(**{name: jnp.asarray(v if v.dtype == np.int32 else v.astype(np.float32)) for name, v in found.items()})
 
     def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:
         """By the CPU engine where all values are concrete; by a compiled program otherwise, and for queries left unanswered."""

@@ -16,6 +16,7 @@ from flowjax.data import Records, open_records
 from flowjax.data.dataset import checked_labels
 from flowjax.data.formats.file_rows import ArraySource, RecordSource
 from flowjax.data.recognize import recognize
+from flowjax.oracle.along_path import PathOutput, no_paths
 from flowjax.oracle.backends import Backend, Disk, InMemory, Mesh, Rows, addressable, all_seen
 from flowjax.oracle.compiled import OracleOutput, Spec, empty_output
 from flowjax.oracle.deduplicate import distinct
@@ -186,6 +187,11 @@ class Oracle:
         """The name of the implementation that computes the posterior."""
         return "disk" if isinstance(self._backend, Disk) else self._spec.how.implementation
 
+    @property
+    def times_together(self) -> int:
+        """How many times `along_path` is best asked about at once: 1 where each is an evaluation of its own."""
+        return self._backend.times_together
+
     def __repr__(self) -> str:
         labels = "yes" if self.conditional else "no"
         return f"Oracle(n={self._backend.n}, shape={self._spec.shape}, path={self.path}, labels={labels})"
@@ -232,6 +238,47 @@ class Oracle:
         if not x.shape[0]:
             return v
         return self._backend.jvp(self._spec, x, t, label, self._backend.place(v.reshape(x.shape))).reshape(shape)
+
+    def along_path(
+        self, x_0: ArrayLike, x_1: ArrayLike, t: ArrayLike | Sequence[float], label: ArrayLike | None = None, *, gap: bool = True
+    ) -> PathOutput:
+        """What the posterior says of whole paths: at x_t = α_t x_1 + σ_t x_0, for B pairs at T times.
+
+            out = oracle.along_path(noise, images, np.linspace(0.01, 0.99, 50))     # out.top1_weight [50, B]
+
+        With ρ = α/σ the log weight of a sample y is, but for a term that all samples share,
+
+            -‖x_t - α y‖² / 2σ² = -½ρ² ‖y - x_1‖² + ρ x_0·(y - x_1) - ½‖x_0‖²
+
+        Two numbers a pair of path and sample, whatever t and whatever the probability path: on a CPU two matrix products give all T times.
+        `gap` takes another product for each time at which many samples carry weight. Elsewhere (an accelerator, a mesh, a source on disk,
+        under tracing) each time is an evaluation of its own; the results are the same, but for float32's rounding of x_t there.
+
+        Args:
+          x_0: `[B, *shape]`, the noise. Read as float32, as x_1 is.
+          x_1: `[B, *shape]`, where the paths end: samples of the oracle or others.
+          t: scalar or `[T]`, in [0, 1], in any order.
+          label: None, a scalar or `[B]`, as in `__call__`.
+          gap: whether `cfm_gap` and `monte_carlo_gap` are wanted.
+
+        Returns:
+          `PathOutput`, each field `[T, B]`, exact as `__call__`'s.
+
+        Raises:
+          ValueError: as `__call__`, and an x_1 that is not of x_0's shape.
+        """
+        times = np.atleast_1d(np.asarray(t, np.float32)) if all_seen(t) else jnp.atleast_1d(jnp.asarray(t, jnp.float32))
+        if times.ndim != 1:
+            raise ValueError(f"t must be a scalar or a vector, got shape {times.shape}")
+        if np.shape(x_0) != np.shape(x_1):
+            raise ValueError(f"x_0 and x_1 must have one shape, got {np.shape(x_0)} and {np.shape(x_1)}")
+        if all_seen(times) and not (inside := (times >= 0) & (times <= 1)).all():
+            raise ValueError(f"t must lie in [0, 1], got {float(times[inside.argmin()])!r}")
+        noise, _, labels = self._arguments(x_0, 0.0, label)
+        data, _, _ = self._arguments(x_1, 0.0, None)
+        if not noise.shape[0] or not times.shape[0]:
+            return no_paths(times.shape[0], noise.shape[0], gap=gap)
+        return self._backend.along_path(self._spec, noise, data, times, labels, gap=gap)
 
     def prepare(self, *, calibration: Calibration | None = None, cache: str | os.PathLike[str] | None = None) -> Calibration | None:
         """Build now the index that calls would build once it pays for itself: on a CPU, late queries skip most samples by it.

@@ -19,3 +19,9 @@ def test_advice_comes_from_the_data_alone(tmp_path: pathlib.Path, tmp_path_facto
     assert found["advice"]["guidance_interval"]["value"][0] == turn["measured"]
     assert max(found["relative_cost"]["of a dense pass"]) <= 1
     assert "timestep shift s" in done.output
+    assert found["frameworks"]["ddt"]["shift"] == pytest.approx(1 / found["advice"]["shift"]["value"])
+    assert found["frameworks"]["ddt"]["shift_line"] in done.output
+    assert {row["rule"] for row in found["rules_of_thumb"]} >= {"this advice", "RAE", "Flux"}
+    assert "more of the steps near noise" in (tmp_path / "run" / "report.html").read_text()
+    wrong = advise(f"--workdir={tmp_path / 'other'}", "--config.for=sd4")
+    assert "for = 'sd4': expected diffusers" in wrong.error

@@ -23,7 +23,7 @@ def supervised(tmp_path: pathlib.Path, script: str, *flags: str) -> subprocess.P
 
 def ended(job: subprocess.Popen[str]) -> tuple[int, int, str]:
     """Its status, how often it was started again, and what it said."""
-    output, said = job.communicate(timeout=60)
+    output, said = job.communicate(timeout=300)
     return job.returncode, said.count("starting again"), output + said
 
 
@@ -45,11 +45,11 @@ def test_only_what_another_attempt_can_change_is_started_again(
 
 
 def test_processes_are_told_of_each_other_and_one_that_stays_behind_is_killed(tmp_path: pathlib.Path) -> None:
-    script = 'case "$*" in *--num_processes=2*--process_id=1*) exit 2;; *) sleep 60;; esac'
+    script = 'case "$*" in *--num_processes=2*--process_id=1*) exit 2;; *) sleep 600;; esac'
     began = time.monotonic()
     status, again, said = ended(supervised(tmp_path, script, "--processes=2", "--grace_seconds=0.2"))
     assert (status, again) == (Exit.USER_ERROR, 0), said
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
 
 
 def test_sigterm_is_passed_on_and_ends_the_job(tmp_path: pathlib.Path) -> None:
@@ -68,11 +68,18 @@ def test_a_command_that_would_begin_anew_is_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "processes"), [(Training(), 4), (Sweeping(), 2)], ids=["train", "oracle_sweep"])
-def test_each_fault_once_and_the_end_is_that_of_an_undisturbed_run(tmp_path: pathlib.Path, kind: Kind, processes: int) -> None:
-    """Processes of two devices each. With a corrupt newest checkpoint, or time, the coordinator is killed: one restart for both."""
+@pytest.mark.parametrize(
+    ("kind", "faults"),
+    [
+        (Training(), ("sigterm", "kill_a_worker", "corrupt_the_newest", "fill_the_disk")),
+        (Sweeping(), ("corrupt_the_newest", "fill_the_disk")),
+    ],
+    ids=["train", "oracle_sweep"],
+)
+def test_each_fault_once_and_the_end_is_that_of_an_undisturbed_run(tmp_path: pathlib.Path, kind: Kind, faults: tuple[str, ...]) -> None:
+    """Two processes of two devices each. With a corrupt newest checkpoint, or time, the coordinator is killed: one restart for both."""
     said: list[str] = []
-    drill = Drill(tmp_path, kind, ("sigterm", "kill_a_worker", "corrupt_the_newest", "fill_the_disk"), processes=processes, say=said.append)
+    drill = Drill(tmp_path, kind, faults, processes=2, say=said.append)
     assert drill.disturbed() == drill.undisturbed()
     assert drill.lost == 0, said
-    assert len(drill.waited) == 4
+    assert len(drill.waited) == len(faults)

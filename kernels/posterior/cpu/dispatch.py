@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 
 from kernels.posterior.cpu.cost_model import RATIOS, Choice, Costs, SurvivorFractions, choose, count_survivors, measure_costs
 from kernels.posterior.cpu.full_pass import dense_posterior
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.index import Index, build_index
+from kernels.posterior.cpu.path_pass import Paths, PathSums, path_posterior
 from kernels.posterior.cpu.pruned_search import pruned_posterior
 from kernels.posterior.cpu.results import HostMoments
 from kernels.posterior.cpu.threads import one_thread_each
@@ -157,6 +158,28 @@ class CpuEngine:
         if not out.answered.any():
             return None
         return out if unit == 1 else out.times(unit)
+
+    def along_paths(self, samples: Samples, paths: Paths, *, means: bool) -> PathSums:
+        """The posterior of whole paths, in the samples' unit, as far as it is answered.
+
+        Args:
+          paths: x_1 and the ratios in the caller's unit.
+          means: as in `path_posterior`.
+        """
+        unit = 1.0 if samples.unit is None else float(samples.unit)
+        if unit != 1:
+            paths = paths._replace(x_1=paths.x_1.astype(np.float64) / unit, ratio=paths.ratio * unit)
+        with one_thread_each():
+            host = self.host_samples(samples)
+            sound = np.isfinite(paths.x_0).all(axis=1) & np.isfinite(paths.x_1).all(axis=1) & host.has_class(paths.label)
+            return path_posterior(host, paths, np.flatnonzero(sound), means=means)
+
+    def log_masses(self, samples: Samples, label: Int[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
+        """log Σ prior of the samples of each label; NaN where there are none."""
+        host = self.host_samples(samples)
+        known = host.has_class(label)
+        mass = {int(one): host.log_mass(host.part(int(one))) for one in np.unique(label[known])}
+        return np.array([mass.get(int(one), np.nan) for one in label])
 
     def host_samples(self, samples: Samples) -> HostSamples:
         """The samples as this engine reads them."""

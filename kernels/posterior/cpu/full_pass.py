@@ -96,7 +96,7 @@ class ExpectedScores(NamedTuple):
         return 2 * TUNING.sure_deviations * self.error
 
 
-def error_of_scores(d: int, size: Float[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
+def error_of_scores(d: int, size: Float[np.ndarray, "*B"]) -> Float[np.ndarray, "*B"]:
     """Standard deviation of the float32 rounding error of a score of this size, nats: D sums, each rounded at about that size."""
     return UNIT / 3 * d**0.5 * size
 

@@ -32,6 +32,12 @@ class CpuTuning:
     """Pairs that are weighed together, so that their samples stay in a cache."""
     pairs_alone: int = 4
     """Pairs a query up to which one core weighs them all: separate sums would cost a second core more."""
+    path_rows: int = 512
+    """Samples that a core takes together in a pass of whole paths: their pairs with `tile_queries` paths are half a second cache."""
+    least_paths: int = 8
+    """Paths from which on a core takes a tile of its own: fewer make poor matrix products."""
+    path_means: int = 2**23
+    """Numbers in the means of a tile of paths at all times, at most: 64 MB."""
     # Exactness of a dense pass
     score_error: float = 1e-5
     """Error of the moments by the scores' rounding, nats, one standard deviation: a tenth of the error promised of the entropy."""

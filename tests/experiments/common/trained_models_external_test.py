@@ -74,6 +74,8 @@ def test_a_wrong_direction_of_time_is_told_where_data_are_at_hand(capsys: pytest
     assert "is it trained" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"does not say what it was trained on: give --config\.data\.path"):
         own_data(made(asked("untrained")), data_config())
+    with pytest.raises(ValueError, match=r"data\.noise_scale=2: a model of your own says so itself"):
+        own_data(made(asked("untrained")), data_config("digits", noise_scale=2.0))
 
 
 def test_samples_of_a_torch_model_are_written(binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
@@ -103,19 +105,28 @@ SMALL = {
 }
 """What makes each command of the page small."""
 LINES = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("python -m experiments.")]
+NAMES = [re.findall(r"experiments\.(\w+)", line)[0] for line in LINES]
+IN_CI = ("sample", "loss_by_timestep", "timestep_shift")
+"""One that samples, one that asks for single velocities, and one that scores; the others make their model alike: `make test-long`."""
 
 
 def test_every_command_of_the_page_is_run() -> None:
-    assert {re.findall(r"experiments\.(\w+)", line)[0] for line in LINES} == set(SMALL)
+    assert set(NAMES) == set(SMALL)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("line", LINES, ids=lambda line: re.findall(r"experiments\.(\w+)", line)[0])
-def test_each_command_of_the_page_runs_as_it_stands(line: str, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        pytest.param(name, line, marks=pytest.mark.slow if name in IN_CI else pytest.mark.long, id=name)
+        for name, line in zip(NAMES, LINES, strict=True)
+    ],
+)
+def test_each_command_of_the_page_runs_as_it_stands(
+    name: str, line: str, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
+) -> None:
     pytest.importorskip("diffusers")
     (tmp_path / "my_model.py").write_text(next(block for block in blocks("python") if block.startswith("# my_model.py")))
-    _, _, module, *arguments = shlex.split(line)
-    name = module.removeprefix("experiments.")
+    _, _, _, *arguments = shlex.split(line)
     place = Place(folder=str(tmp_path), environment=(("OMP_NUM_THREADS", "1"),))  # on a busy machine PyTorch's threads wait for each other
     done = binary_of(name)(*arguments, *SMALL[name], f"--workdir={tmp_path / 'run'}", place=place)
     assert done.status == 0, done.output

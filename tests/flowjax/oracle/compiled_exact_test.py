@@ -8,7 +8,9 @@ from flowjax.oracle import Oracle
 from tests import float64_oracle as exact
 from tests.flowjax.oracle.hard_data import LABELS, PATHS, SETS, B, T, check, off_path, on_path
 
-PROGRAM = jax.jit(lambda oracle, x, t, label: oracle(x, t, label))
+AS_USERS_HAVE_IT = {"xla_cpu_use_fusion_emitters": True}
+"""What `tests/xla_flags.py` turns off."""
+PROGRAM = jax.jit(lambda oracle, x, t, label: oracle(x, t, label), compiler_options=AS_USERS_HAVE_IT)
 LABEL = np.resize([-1, 0, 1, 2, 3], B).astype(np.int32)
 OTHERS = [key for key in SETS if "shifted" not in key and key != "large numbers"]
 """What is promised on every path: `oracle_test.py`."""
