@@ -55,7 +55,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     origin = app.provenance("reproduce", config, started)
     workdir.write_csv("findings.csv", rows)
     workdir.write_json("summary.json", {"preset": config.preset, "findings": rows, "takeaway": takeaway, **origin})
-    sections = [Section("In short", "Each finding is looked at below, with the paper's statement and the command.", table=_short(rows))]
+    sections = [Section("In short", "Each finding has a section below, with the paper's statement and the command.", table=_short(rows))]
     for finding, experiments in answered:
         sections.append(Section(finding.heading, f"The paper: {finding.paper}"))
         for experiment in experiments:
