@@ -32,9 +32,6 @@ from flowjax.reporting.workdir import WorkDir
 from flowjax.schedules import shift, shown_time, uniform_timesteps
 from flowjax.stages import Advice, Prediction, TurningPoint
 
-COST_TIMES = np.linspace(0.01, 0.99, 50)
-"""Times of the sweep whose cost is reported."""
-
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """The whole experiment; returns the sentence to take away."""
@@ -49,8 +46,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     found = stages.measure_turning_point(oracle, label=None if labels is None else "own", num_queries=config.num_queries, seed=config.seed)
     eigenvalues = stages.covariance_spectrum(samples.data)
     settings = stages.advice(found.measured, eigenvalues, share=None, path=path)
-    cost = oracle.relative_cost(COST_TIMES)
-    rows = _rows(samples, labels is not None, found, predicted, settings, cost, grid)
+    rows = _rows(samples, labels is not None, found, predicted, settings, grid)
     for row in rows:
         print(f"{row['what']:<40}{row['value']}")
     units = {name: told(name, settings.shift.value, settings.guidance_interval.value, config.num_steps) for name in names}
@@ -80,7 +76,6 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "advice": dataclasses.asdict(settings),
             "frameworks": units,
             "rules_of_thumb": rules,
-            "relative_cost": {"t": COST_TIMES, "of a dense pass": cost},
             "takeaway": takeaway,
             "units": {"t": "0 = noise, 1 = data"},
             "provenance": dict(samples.provenance),
@@ -170,7 +165,7 @@ def _rules(samples: data.DataSet, found: TurningPoint, settings: Advice) -> list
 
 
 def _rows(
-    samples: data.DataSet, by_class: bool, found: TurningPoint, predicted: Prediction, settings: Advice, cost: np.ndarray, grid: np.ndarray
+    samples: data.DataSet, by_class: bool, found: TurningPoint, predicted: Prediction, settings: Advice, grid: np.ndarray
 ) -> list[dict[str, Any]]:
     """Rows of the table: each setting, its range and its evidence."""
     spread = "" if found.measured is None else f"{shown_time(found.ci_low)} to {shown_time(found.ci_high)}"
@@ -220,12 +215,6 @@ def _rows(
     )
     return [
         *rows,
-        {
-            "what": "cost of an oracle sweep on this CPU",
-            "value": f"{cost.mean():.0%} of dense passes",
-            "range": f"{cost.min():.0%} to 100% by t" if cost.min() < 1 else "",
-            "evidence": f"{samples.n:,} samples; as the cost model expects (Oracle.relative_cost); what was timed: docs/performance.md",
-        },
     ]
 
 

@@ -4,6 +4,7 @@
     python -m kernels.bench --data=fashion_mnist --sweep=50          # apt-get install dataset-fashion-mnist
     python -m kernels.bench --data=latents.npy --t=0.1,0.5,0.9 --growth
     python -m kernels.bench --workloads=all                          # workloads of typical users beside PyTorch, each in its own process
+    python -m kernels.bench --paths=50 --queries=256 --data=fashion_mnist    # whole paths: all times at once beside a pass for each
 
 Every implementation here, NumPy, PyTorch's dense softmax and attention, tokamax and KeOps compute the velocity of rectified flow for
 queries from the path. Repeats are interleaved, so that a busy machine slows all alike. Medians count; the first call is timed apart.
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
+from kernels.benchmark import paths
 from kernels.benchmark.competitors import COMPETITORS, DEFAULT, PYTORCH, ours
 from kernels.benchmark.runner import Comparison, exponents, figure, growth, load, swept, table, write
 from kernels.benchmark.workloads import SAME_IN_WORKLOAD, SMALL, TABLE, WORKLOADS, compare
@@ -52,6 +54,7 @@ _GROWTH = flags.DEFINE_bool("growth", False, "also time synthetic data against N
 _GROWTH_N = flags.DEFINE_list("growth_n", ["1000", "4000", "16000", "60000"], "sizes for --growth")
 _GROWTH_D = flags.DEFINE_list("growth_d", ["64", "256", "784", "3072"], "sizes for --growth")
 _WORKLOADS = flags.DEFINE_enum("workloads", None, ["all", "small"], "measure workloads of typical users beside PyTorch instead")
+_PATHS = flags.DEFINE_integer("paths", 0, "measure whole paths of --queries pairs at so many times beside PyTorch instead")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/bench", "folder of bench.csv and the figure, which are replaced")
 
 
@@ -99,10 +102,27 @@ def cpu() -> str:
     return names[0] if names else platform.machine()
 
 
+def run_paths(folder: Path) -> None:
+    """Measure whole paths, print a line for each way, and write paths.json."""
+    data = load(_DATA.value, _N.value, _D.value)
+    rows = {row["way"]: row for row in paths.compare(data, _QUERIES.value, _PATHS.value, max(1, _REPEATS.value // 3))}
+    for way, row in rows.items():
+        print(f"{way:24} {row['seconds']:8.2f} s   {row['of_logits']:5.1f} x   {row['of_pass']:5.1f} x   error {row['error']:.1e}")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "paths.json"
+    file.write_text(
+        json.dumps({"cores": len(os.sched_getaffinity(0)), "cpu": cpu(), "columns": paths.TABLE, "rows": rows}, indent=1) + "\n"
+    )
+    print(f"\nTable: {file.resolve()}")
+
+
 def run(folder: Path) -> None:
     """Measure everything that the flags ask for."""
     if _WORKLOADS.value:
         run_workloads(folder)
+        return
+    if _PATHS.value:
+        run_paths(folder)
         return
     times = [_number(t, "t") for t in _T.value]
     for name, value in (("n", _N.value), ("d", _D.value), ("queries", _QUERIES.value), ("repeats", _REPEATS.value)):

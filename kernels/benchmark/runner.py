@@ -2,6 +2,9 @@
 
 import csv
 import gzip
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial as bind
@@ -131,6 +134,20 @@ def load(data: str, n: int, d: int) -> np.ndarray:
     if values.ndim < 2 or values.dtype.kind not in "uif":
         raise ValueError(f"data={data}: holds {values.dtype} of shape {values.shape}, expected real numbers [N, ...]")
     return np.ascontiguousarray(values.reshape(len(values), -1), np.float32)
+
+
+def apart(module: str, what: str, argument: Any) -> Any:
+    """What `python -m module argument` prints as its last line, in JSON: a measurement in a process of its own.
+
+    Idle threads of one library spin and slow the next library by up to a factor of two. In a process of their own they end with it.
+
+    Raises:
+      ValueError: it failed; in its last words.
+    """
+    done = subprocess.run([sys.executable, "-m", module, json.dumps(argument)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"{what} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:

@@ -1,11 +1,7 @@
-"""Workloads of typical users, computed by default settings and by PyTorch's dense softmax, each library in a process of its own.
-
-Idle threads of one library spin and slow the next library by up to a factor of two. In a process of their own they end with it.
-"""
+"""Workloads of typical users, computed by default settings and by PyTorch's dense softmax, each library in a process of its own."""
 
 import dataclasses
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.benchmark.competitors import COMPETITORS, reference_velocity
-from kernels.benchmark.runner import FASHION_MNIST, load, queries
+from kernels.benchmark.runner import FASHION_MNIST, apart, load, queries
 from kernels.posterior.api import plan
 from kernels.posterior.cpu.dispatch import CpuEngine, by_host
 from kernels.posterior.cpu.tuning import TUNING
@@ -79,11 +75,8 @@ def compare(workloads: dict[str, Workload], rounds: int, say: Callable[[str], No
                 runs: dict[str, list[dict[str, float]]] = {OURS: [], PYTORCH: []}
                 for _ in range(rounds):
                     for library, every in runs.items():
-                        argument = json.dumps([library, dataclasses.asdict(workload), t, str(Path(folder) / "data.npy")])
-                        done = subprocess.run([sys.executable, "-m", __name__, argument], capture_output=True, text=True, check=False)
-                        if done.returncode:
-                            raise ValueError(f"{library} failed on {name}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-                        every.append(json.loads(done.stdout.splitlines()[-1]))
+                        argument = [library, dataclasses.asdict(workload), t, str(Path(folder) / "data.npy")]
+                        every.append(apart(__name__, f"{library} on {name}", argument))
                 ours, torch = (float(np.median([one["ms"] for one in runs[library]])) for library in (OURS, PYTORCH))
                 error = max(one["error"] for one in runs[OURS])
                 of = {"n": workload.n, "d": workload.d, "queries": workload.queries}

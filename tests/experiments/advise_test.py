@@ -17,7 +17,6 @@ def test_advice_comes_from_the_data_alone(tmp_path: pathlib.Path, tmp_path_facto
     turn = found["turning_point"]
     assert turn["predicted"] == pytest.approx(turn["measured"], rel=0.08)
     assert found["advice"]["guidance_interval"]["value"][0] == turn["measured"]
-    assert max(found["relative_cost"]["of a dense pass"]) <= 1
     assert "timestep shift s" in done.output
     assert found["frameworks"]["ddt"]["shift"] == pytest.approx(1 / found["advice"]["shift"]["value"])
     assert found["frameworks"]["ddt"]["shift_line"] in done.output
