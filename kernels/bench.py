@@ -14,6 +14,7 @@ bench.csv, bench.png and bench.svg to --workdir.
 
 import json
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from absl import app, flags
 from kernels.benchmark import paths
 from kernels.benchmark.competitors import COMPETITORS, DEFAULT, PYTORCH, ours
 from kernels.benchmark.runner import Comparison, exponents, figure, growth, load, swept, table, write
-from kernels.benchmark.workloads import SMALL, TABLE, WORKLOADS, compare
+from kernels.benchmark.workloads import SAME_IN_WORKLOAD, SMALL, TABLE, WORKLOADS, compare
 
 
 def pin(threads: int) -> None:
@@ -75,6 +76,13 @@ def run_workloads(folder: Path) -> None:
     """Measure the workloads, print a line each, and write workloads.json."""
     folder.mkdir(parents=True, exist_ok=True)
     file, rows = folder / "workloads.json", dict[str, Any]()
+    about = {
+        "command": f"python -m kernels.bench --workloads={_WORKLOADS.value} --repeats={_REPEATS.value}",
+        "cores": len(os.sched_getaffinity(0)),
+        "cpu": cpu(),
+        "columns": TABLE,
+        "same_in_group": SAME_IN_WORKLOAD,
+    }
     for row in compare(WORKLOADS if _WORKLOADS.value == "all" else SMALL, max(1, _REPEATS.value // 3), print):
         rows[f"{row['workload']}, t = {row['t']}"] = row
         print(
@@ -82,8 +90,16 @@ def run_workloads(folder: Path) -> None:
             f"{row['ratio']:.2f} x  error {row['velocity_error']:.1e}",
             flush=True,
         )
-        file.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "columns": TABLE, "rows": rows}, indent=1) + "\n")
+        file.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
     print(f"\nTable: {file.resolve()}")
+
+
+def cpu() -> str:
+    """The model of this machine's CPU, as Linux names it; else the architecture."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def run_paths(folder: Path) -> None:
@@ -94,7 +110,9 @@ def run_paths(folder: Path) -> None:
         print(f"{way:24} {row['seconds']:8.2f} s   {row['of_logits']:5.1f} x   {row['of_pass']:5.1f} x   error {row['error']:.1e}")
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "paths.json"
-    file.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "columns": paths.TABLE, "rows": rows}, indent=1) + "\n")
+    file.write_text(
+        json.dumps({"cores": len(os.sched_getaffinity(0)), "cpu": cpu(), "columns": paths.TABLE, "rows": rows}, indent=1) + "\n"
+    )
     print(f"\nTable: {file.resolve()}")
 
 

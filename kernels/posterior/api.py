@@ -234,9 +234,9 @@ def no_moments(d: int, full: bool) -> Moments:
     return Moments(rows, none, none, jnp.zeros(0, jnp.int32) if full else None, none, none, none, none)
 
 
-def _public(found: HostMoments, full: bool) -> Moments:
-    """The moments that the CPU engine has found, all or only the mean."""
-    return found.alone() if full else Moments(found.denoised)
+def _public(moments: HostMoments, full: bool) -> Moments:
+    """The moments of the CPU engine, all or only the mean."""
+    return moments.alone() if full else Moments(moments.denoised)
 
 
 @bind(jax.jit, static_argnames="how")

@@ -1,6 +1,9 @@
 """`python -m kernels.bench` on tiny data: what it writes is right. Nothing here looks at a time."""
 
 import csv
+import json
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -30,6 +33,27 @@ def test_a_run_writes_a_row_for_each_and_a_figure(tmp_path):
     assert (tmp_path / "bench.svg").exists()
     assert "A sweep of 3 t" in done.stdout
     assert "1 cores" in done.stdout
+
+
+@pytest.mark.slow
+def test_workloads_are_written_as_documents_read_them(tmp_path):
+    """A row for each workload and time, exact, and the table of documents from it."""
+    done = run("--workloads=small", "--repeats=1", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "workloads.json").read_text())
+    assert list(written["rows"]) == ["toy, t = 0.1", "toy, t = 0.9", "toy classes, t = 0.5"]
+    for row in written["rows"].values():
+        assert row["velocity_error"] <= 1e-5
+        assert row["ratio"] == pytest.approx(row["pytorch_ms"] / row["ours_ms"])
+    assert written["cores"] == len(os.sched_getaffinity(0))
+    (tmp_path / "docs" / "figures").mkdir(parents=True)
+    (tmp_path / "workloads.json").rename(tmp_path / "docs" / "figures" / "workloads.json")
+    (tmp_path / "README.md").write_text("<!-- figures: workloads.json table:toy, --><!-- end -->")
+    script = pathlib.Path(__file__).parents[2] / "docs" / "fill_numbers.py"
+    subprocess.run([sys.executable, str(script), f"--root={tmp_path}"], check=True)
+    table = (tmp_path / "README.md").read_text().splitlines()
+    assert table[1] == "| t | flowjax, ms | PyTorch, ms | x PyTorch | error |"
+    assert [line.split(" | ")[0] for line in table[3:5]] == ["| 0.1", "| 0.9"]
 
 
 @pytest.mark.parametrize(
