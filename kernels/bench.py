@@ -5,6 +5,7 @@
     python -m kernels.bench --data=latents.npy --t=0.1,0.5,0.9 --growth
     python -m kernels.bench --workloads=all                          # workloads of typical users beside PyTorch, each in its own process
     python -m kernels.bench --paths=50 --queries=256 --data=fashion_mnist    # whole paths: all times at once beside a pass for each
+    python -m kernels.bench --gpu=all                                # on a GPU: its implementations beside PyTorch, TF32 off and on
 
 Every implementation here, NumPy, PyTorch's dense softmax and attention, tokamax and KeOps compute the velocity of rectified flow for
 queries from the path. Repeats are interleaved, so that a busy machine slows all alike. Medians count; the first call is timed apart.
@@ -20,10 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import app, flags
 
-from kernels.benchmark import paths
+from kernels.benchmark import gpu, paths
 from kernels.benchmark.competitors import COMPETITORS, DEFAULT, PYTORCH, ours
 from kernels.benchmark.runner import Comparison, exponents, figure, growth, load, swept, table, write
 from kernels.benchmark.workloads import SAME_IN_WORKLOAD, SMALL, TABLE, WORKLOADS, compare
@@ -55,6 +57,7 @@ _GROWTH_N = flags.DEFINE_list("growth_n", ["1000", "4000", "16000", "60000"], "s
 _GROWTH_D = flags.DEFINE_list("growth_d", ["64", "256", "784", "3072"], "sizes for --growth")
 _WORKLOADS = flags.DEFINE_enum("workloads", None, ["all", "small"], "measure workloads of typical users beside PyTorch instead")
 _PATHS = flags.DEFINE_integer("paths", 0, "measure whole paths of --queries pairs at so many times beside PyTorch instead")
+_GPU = flags.DEFINE_enum("gpu", None, ["all", "small"], "measure implementations for GPUs beside PyTorch instead; small: also on a CPU")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/bench", "folder of bench.csv and the figure, which are replaced")
 
 
@@ -116,6 +119,20 @@ def run_paths(folder: Path) -> None:
     print(f"\nTable: {file.resolve()}")
 
 
+def run_gpu(folder: Path) -> None:
+    """Measure what runs on a GPU, print a line for each, and write gpu.json."""
+    if _GPU.value == "all" and jax.default_backend() != "gpu":
+        raise ValueError(f"gpu=all: JAX sees no GPU here, but {jax.default_backend()}; --gpu=small tries the command on it")
+    folder.mkdir(parents=True, exist_ok=True)
+    file, rows = folder / "gpu.json", dict[str, Any]()
+    for row in gpu.compare(gpu.SIZES if _GPU.value == "all" else gpu.SMALL, print):
+        rows[f"{row['n']} x {row['d']}, t = {row['t']}, {row['way']}"] = row
+        size = f"{row['n']:>9,} x {row['d']:<5} {row['dtype']:8} t = {row['t']:<5}"
+        print(f"{size} {row['way']:22} {row['ms']:9.2f} ms  {row['ratio']:6.2f} x  error {row['velocity_error']:.0e}", flush=True)
+        file.write_text(json.dumps({"columns": gpu.TABLE, "rows": rows}, indent=1) + "\n")
+    print(f"\nTable: {file.resolve()}")
+
+
 def run(folder: Path) -> None:
     """Measure everything that the flags ask for."""
     if _WORKLOADS.value:
@@ -123,6 +140,9 @@ def run(folder: Path) -> None:
         return
     if _PATHS.value:
         run_paths(folder)
+        return
+    if _GPU.value:
+        run_gpu(folder)
         return
     times = [_number(t, "t") for t in _T.value]
     for name, value in (("n", _N.value), ("d", _D.value), ("queries", _QUERIES.value), ("repeats", _REPEATS.value)):

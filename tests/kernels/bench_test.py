@@ -56,10 +56,28 @@ def test_workloads_are_written_as_documents_read_them(tmp_path):
     assert [line.split(" | ")[0] for line in table[3:5]] == ["| 0.1", "| 0.9"]
 
 
+@pytest.mark.slow
+def test_whole_paths_and_implementations_for_gpus(tmp_path):
+    """Each way is exact, and its ratios are those of its times. On a CPU `pallas_gpu` is left out, and said to be."""
+    done = run("--paths=3", "--queries=16", "--n=300", "--d=8", "--repeats=1", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "paths.json").read_text())["rows"]
+    assert list(rows) == ["flowjax, without gap", "flowjax, with gap", "PyTorch, logits", "PyTorch, pass"]
+    for row in rows.values():
+        assert row["error"] <= 1e-5
+        assert row["of_pass"] == pytest.approx(rows["PyTorch, pass"]["seconds"] / row["seconds"])
+    done = run("--gpu=small", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "pallas_gpu is left out: it does not run on cpu" in done.stdout
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert all(row["velocity_error"] <= 1e-5 for row in rows.values() if row["way"].startswith("streaming"))
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
         ("--t=0.5,1", "t=0.5,1: expected times between 0 and 1, neither included"),
+        ("--gpu=all", "gpu=all: JAX sees no GPU here, but cpu; --gpu=small tries the command on it"),
         ("--data=nowhere.npy", "data=nowhere.npy: nowhere.npy is not there; give synthetic, fashion_mnist or a file"),
     ],
 )
