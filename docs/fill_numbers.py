@@ -4,8 +4,9 @@
     python docs/fill_numbers.py --check                           # fail if a document has other numbers; part of `make lint`
     python docs/fill_numbers.py --sweep="digits=runs/oracle_sweep"    # keep a sweep's turning point in turning_points.json, then fill
 
-A document has `<!-- figures: FILE VIEW -->` before a number and `<!-- end -->` behind it; FILE lies in docs/figures. VIEW is `table`: a row
-for each of `rows`, whose cells `columns` formats; or the path of a number and its format, like `largest.velocity:.1e`.
+A document has `<!-- figures: FILE VIEW -->` before a number and `<!-- end -->` behind it; FILE lies in docs/figures. VIEW is the path of a
+number and its format, like `largest.velocity:.1e`; or `table`: a row for each of `rows`, whose cells `columns` formats; or `table:NAME`: of
+the rows whose key begins with NAME, without the columns that the file lists as `same_in_group`.
 """
 
 import argparse
@@ -29,27 +30,34 @@ OF_A_MACHINE = ("--workdir", "--resume", "--overwrite", "--config.data.data_dir"
 """Flags that change where a sweep reads and writes, not what it finds."""
 
 
-def table(found: dict[str, Any]) -> str:
-    """A Markdown table of the rows, on lines of its own."""
-    columns = found["columns"]
+def table(file: dict[str, Any], group: str = "") -> str:
+    """A Markdown table of the rows, on lines of its own; with `group`, of the rows whose key begins with it.
+
+    Raises:
+      KeyError: no such row.
+    """
+    columns = {name: form for name, form in file["columns"].items() if not group or name not in file.get("same_in_group", ())}
+    rows = [row for key, row in file["rows"].items() if key.startswith(group)]
+    if not rows:
+        raise KeyError(group)
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    lines += ["| " + " | ".join(form.format_map(row) for form in columns.values()) + " |" for row in found["rows"].values()]
+    lines += ["| " + " | ".join(form.format_map(row) for form in columns.values()) + " |" for row in rows]
     return "\n" + "\n".join(lines) + "\n"
 
 
-def shown(found: dict[str, Any], view: str) -> str:
-    """What belongs between the marks."""
-    if view == "table":
-        return table(found)
+def shown(file: dict[str, Any], view: str) -> str:
+    """The text between the marks."""
     path, _, form = view.partition(":")
-    value: Any = found
+    if path == "table":
+        return table(file, form)
+    value: Any = file
     for key in path.split("."):
         value = value[key]
     return format(value, form)
 
 
 def filled(text: str, folder: pathlib.Path) -> str:
-    """A document with the numbers of today's JSON.
+    """The document with the numbers of the JSON files.
 
     Raises:
       ValueError: a mark that names no number, or that begins a line and is no table.
@@ -57,7 +65,7 @@ def filled(text: str, folder: pathlib.Path) -> str:
 
     def fill(mark: re.Match[str]) -> str:
         file, view, _ = mark.groups()
-        if view != "table" and text[: mark.start()].rpartition("\n")[2].strip() == "":
+        if view.partition(":")[0] != "table" and text[: mark.start()].rpartition("\n")[2].strip() == "":
             raise ValueError(f"<!-- figures: {file} {view} --> begins a line, where Markdown ends the paragraph: put a word before it")
         try:
             between = shown(json.loads((folder / file).read_text(encoding="utf-8")), view)

@@ -167,7 +167,7 @@ def _rules(samples: data.DataSet, found: TurningPoint, settings: Advice) -> list
 def _rows(
     samples: data.DataSet, by_class: bool, found: TurningPoint, predicted: Prediction, settings: Advice, grid: np.ndarray
 ) -> list[dict[str, Any]]:
-    """What is told, each with its range and what stands behind it."""
+    """Rows of the table: each setting, its range and its evidence."""
     spread = "" if found.measured is None else f"{shown_time(found.ci_low)} to {shown_time(found.ci_high)}"
     measured = "the exact oracle of these data; 95 % of a bootstrap over queries"
     rows = [
@@ -181,7 +181,7 @@ def _rows(
             "what": "turning point, predicted",
             "value": shown_time(predicted.t),
             "range": f"{shown_time(predicted.low)} to {shown_time(predicted.high)}",
-            "evidence": predicted.unsure or "within 8 % of measured on all whole data sets looked at: docs/exactness.md",
+            "evidence": predicted.unsure or "within 8 % of measured on all whole data sets measured: docs/exactness.md",
         },
     ]
     if found.measured is not None:

@@ -7,9 +7,9 @@
 
 Table 1 of arXiv 2512.02826, and the asymmetric model that it leaves open. A small and a large model take turns: one until t_split, the
 other from there on, each for as many uniform Euler steps; scored by the Fréchet distance from held-out data, on the same noise for all.
-At the turning point of the data specialists do the same, each trained on its own range of t alone, for half the steps: where it is looked
-at it has seen about as much as a model of all t. Cost is counted as parameters times steps. Writes config.json, summary.json, swap.csv,
-swap.md, cost.csv, asymmetric.safetensors, figures/ and report.html to --workdir (runs/capacity_swap), and as it goes models/ and cells/:
+At the turning point of the data specialists do the same, each trained on its own range of t alone, for half the steps: in its range it has
+then seen about as much as a model of all t. Cost is counted as parameters times steps. Writes config.json, summary.json, swap.csv, swap.md,
+cost.csv, asymmetric.safetensors, figures/ and report.html to --workdir (runs/capacity_swap), and as it goes models/ and cells/:
 `--resume` trains nothing and samples nothing again.
 """
 
@@ -56,8 +56,8 @@ PUBLISHED = {0.1: (2.94, 3.71, 11.26, 12.45), 0.2: (2.60, 4.47, 9.24, 12.01)}
 FILE = "asymmetric.safetensors"
 
 
-class Cell(NamedTuple):
-    """One way to sample."""
+class Setting(NamedTuple):
+    """A setting of the sweep: the models of both stages, the time between them, and the steps."""
 
     split: float
     navigator: str
@@ -67,7 +67,7 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As tables and figures have it."""
+        """Its name in tables and figures."""
         return f"{self.navigator}/{self.refiner}{', specialists' if self.specialists else ''}"
 
 
@@ -87,26 +87,29 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     split = None if turn.measured is None else round(turn.measured, 2)
     special = _specialists(config, split, workdir) if split is not None and _trains_specialists(config) else {}
     scores = Scores(config, large, workdir)
-    cells = _cells(config, split, bool(special), sizes)
+    settings = _settings(config, split, bool(special), sizes)
 
-    def scored(cell: Cell) -> np.ndarray:
-        pair = enumerate((cell.navigator, cell.refiner))
-        flows: list[Flow] = [special[name, stage] if cell.specialists else general[name] for stage, name in pair]
-        field = staged([flow.field for flow in flows], [cell.split * large.path.t_max])
-        first, second = uniform_timesteps(cell.num_steps) * cell.split, cell.split + (1 - cell.split) * uniform_timesteps(cell.num_steps)
-        return scores({"models": [flow.digest for flow in flows], "split": cell.split}, field, np.r_[first[:-1], second])
+    def scored(setting: Setting) -> np.ndarray:
+        pair = enumerate((setting.navigator, setting.refiner))
+        flows: list[Flow] = [special[name, stage] if setting.specialists else general[name] for stage, name in pair]
+        field = staged([flow.field for flow in flows], [setting.split * large.path.t_max])
+        first, second = (
+            uniform_timesteps(setting.num_steps) * setting.split,
+            setting.split + (1 - setting.split) * uniform_timesteps(setting.num_steps),
+        )
+        return scores({"models": [flow.digest for flow in flows], "split": setting.split}, field, np.r_[first[:-1], second])
 
-    contest = PairedScores(np.stack([scored(cell) for cell in app.progress("cells")(cells)]))
-    costs = [cell.num_steps * (sizes[cell.navigator] + sizes[cell.refiner]) for cell in cells]
-    comparisons = _comparisons(contest, cells, split, config.num_steps[0])
+    paired = PairedScores(np.stack([scored(setting) for setting in app.progress("settings")(settings)]))
+    costs = [setting.num_steps * (sizes[setting.navigator] + sizes[setting.refiner]) for setting in settings]
+    comparisons = _comparisons(paired, settings, split, config.num_steps[0])
     verdict = judge({text: change.high < 0 for text, change in comparisons.items()}, model_strong_enough=strength(large)["enough"])
     if special and split is not None:
         _save(special, split, large, workdir)
 
     takeaway = _takeaway(training.name, comparisons, verdict)
     origin = app.provenance("capacity_swap", config, started)
-    table = [_table_row(t, contest, cells, config.num_steps[0], specialists) for t, specialists in _rows(cells, config.num_steps[0])]
-    rows = [_cost_row(cell, contest.score(i), costs[i]) for i, cell in enumerate(cells)]
+    table = [_table_row(t, paired, settings, config.num_steps[0], specialists) for t, specialists in _rows(settings, config.num_steps[0])]
+    rows = [_cost_row(setting, paired.score(i), costs[i]) for i, setting in enumerate(settings)]
     workdir.write_table("swap", table)
     workdir.write_csv("cost.csv", rows)
     workdir.write_json(
@@ -132,7 +135,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         },
     )
     sections = [
-        *_drawn(workdir, config.num_steps[0], contest, cells, split, costs, table),
+        *_drawn(workdir, config.num_steps[0], paired, settings, split, costs, table),
         Section("Compared on the same noise", "Below 0: the first is better.", table=_compared(comparisons)),
         Section("All of them", "Means over seeds with 95 % intervals.", table=rows),
         beside_the_paper(_PAPER, verdict),
@@ -144,15 +147,15 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 def _drawn(
     workdir: WorkDir,
     num_steps: int,
-    contest: PairedScores,
-    cells: list[Cell],
+    paired: PairedScores,
+    settings: list[Setting],
     split: float | None,
     costs: list[int],
     table: list[dict[str, Any]],
 ) -> list[Section]:
     """The paper's table, and the figures."""
-    at_turn = [i for i, cell in enumerate(cells) if cell.split == (split or cells[0].split)]
-    points = [(cells[i].name, costs[i], contest.score(i)) for i in at_turn]
+    at_turn = [i for i, setting in enumerate(settings) if setting.split == (split or settings[0].split)]
+    points = [(settings[i].name, costs[i], paired.score(i)) for i in at_turn]
     return [
         Section("Table 1, here and in the paper", _TABLE.format(num_steps), table=table),
         Section(
@@ -163,7 +166,7 @@ def _drawn(
         ),
         Section(
             "Quality against cost",
-            f"The turn is made at t = {cells[at_turn[0]].split:g}. Cost is parameters times steps, summed over both stages. Hollow: "
+            f"The turn is made at t = {settings[at_turn[0]].split:g}. Cost is parameters times steps, summed over both stages. Hollow: "
             "specialists, each trained on its own range of t.",
             workdir.save_figure("cost", analysis_figures.cost_figure(points)),
             alt="Fréchet distance against parameters times steps",
@@ -224,13 +227,13 @@ def _specialists(config: ConfigDict, split: float, workdir: WorkDir) -> dict[tup
     return found
 
 
-def _cells(config: ConfigDict, split: float | None, specialists: bool, sizes: dict[str, int]) -> list[Cell]:
+def _settings(config: ConfigDict, split: float | None, specialists: bool, sizes: dict[str, int]) -> list[Setting]:
     main = config.num_steps[0]
-    found = [Cell(float(t), *pair, main) for t in config.splits for pair in PAIRS]
+    found = [Setting(float(t), *pair, main) for t in config.splits for pair in PAIRS]
     if split is not None:
         for n in config.num_steps:
-            found += [Cell(split, *pair, n, special) for special in (False, True)[: 1 + specialists] for pair in PAIRS]
-        found.append(Cell(split, "large", "large", _equal_steps(main, sizes)))
+            found += [Setting(split, *pair, n, special) for special in (False, True)[: 1 + specialists] for pair in PAIRS]
+        found.append(Setting(split, "large", "large", _equal_steps(main, sizes)))
     return list(dict.fromkeys(found))
 
 
@@ -239,22 +242,22 @@ def _equal_steps(n: int, sizes: dict[str, int]) -> int:
     return int(np.ceil(n * (sizes["small"] + sizes["large"]) / (2 * sizes["large"])))
 
 
-def _comparisons(contest: PairedScores, cells: list[Cell], split: float | None, n: int) -> dict[str, Interval]:
-    """What is claimed to be better, in words with its numbers → by how much."""
+def _comparisons(paired: PairedScores, settings: list[Setting], split: float | None, n: int) -> dict[str, Interval]:
+    """Each claim that one setting is better than another, as text → the difference."""
     found = {}
 
-    def compare(one: Cell, other: Cell, words: str) -> None:
-        if one in cells and other in cells:
-            change = contest.change(cells.index(one), cells.index(other))
+    def compare(one: Setting, other: Setting, words: str) -> None:
+        if one in settings and other in settings:
+            change = paired.change(settings.index(one), settings.index(other))
             found[f"{words} ({percent(change)})"] = change
 
-    for t in dict.fromkeys(cell.split for cell in cells):
+    for t in dict.fromkeys(setting.split for setting in settings):
         words = f"split at {t:g}, a small navigator with a large refiner is better than the reverse, at equal cost"
-        compare(Cell(t, "small", "large", n), Cell(t, "large", "small", n), words)
+        compare(Setting(t, "small", "large", n), Setting(t, "large", "small", n), words)
     if split is not None:
-        asymmetric = Cell(split, "small", "large", n, True)
-        compare(asymmetric, Cell(split, "large", "small", n, True), "so it is with specialists")
-        equal = next(cell for cell in reversed(cells) if cell[:3] == (split, "large", "large") and not cell.specialists)
+        asymmetric = Setting(split, "small", "large", n, True)
+        compare(asymmetric, Setting(split, "large", "small", n, True), "so it is with specialists")
+        equal = next(setting for setting in reversed(settings) if setting[:3] == (split, "large", "large") and not setting.specialists)
         words = f"and these specialists are better than the large model alone at equal cost, {equal.num_steps} steps a stage"
         compare(asymmetric, equal, words)
     return found
@@ -273,14 +276,14 @@ def _takeaway(name: str, comparisons: dict[str, Interval], verdict: Verdict) -> 
     return f"On {name}: {'; '.join(told)}. {verdict.outcome.capitalize()}."
 
 
-def _rows(cells: list[Cell], n: int) -> list[tuple[float, bool]]:
-    return list(dict.fromkeys((cell.split, cell.specialists) for cell in cells if cell.num_steps == n))
+def _rows(settings: list[Setting], n: int) -> list[tuple[float, bool]]:
+    return list(dict.fromkeys((setting.split, setting.specialists) for setting in settings if setting.num_steps == n))
 
 
-def _table_row(t: float, contest: PairedScores, cells: list[Cell], n: int, specialists: bool) -> dict[str, Any]:
+def _table_row(t: float, paired: PairedScores, settings: list[Setting], n: int, specialists: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"split": f"[0, {t:g}] + [{t:g}, 1]{', specialists' if specialists else ''}"}
     for pair, published in zip(PAIRS, PUBLISHED.get(t, (None,) * 4), strict=True):
-        score = contest.beside(cells.index(Cell(t, *pair, n, specialists)), cells.index(Cell(t, *PAIRS[0], n)))
+        score = paired.beside(settings.index(Setting(t, *pair, n, specialists)), settings.index(Setting(t, *PAIRS[0], n)))
         name = "/".join(pair)
         row |= {name: score.value, f"{name}, low": score.low, f"{name}, high": score.high}
         if not specialists:
@@ -288,8 +291,8 @@ def _table_row(t: float, contest: PairedScores, cells: list[Cell], n: int, speci
     return row
 
 
-def _cost_row(cell: Cell, score: Interval, cost: int) -> dict[str, Any]:
-    return {**cell._asdict(), "cost": cost, "Fréchet": score.value, "low": score.low, "high": score.high}
+def _cost_row(setting: Setting, score: Interval, cost: int) -> dict[str, Any]:
+    return {**setting._asdict(), "cost": cost, "Fréchet": score.value, "low": score.low, "high": score.high}
 
 
 def _compared(comparisons: dict[str, Interval]) -> list[dict[str, Any]]:

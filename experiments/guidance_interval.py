@@ -70,18 +70,18 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     on_map = [(a, b) for i, a in enumerate(edges) for b in edges[i + 1 :]]
     intervals = list(dict.fromkeys([None, *given, *own.values(), *on_map]))
     scores = Scores(config, flow, workdir)
-    contest = PairedScores(np.stack([_scored(scores, config, flow, guide, interval) for interval in app.progress("intervals")(intervals)]))
-    none = contest.score(0)
-    regret = {name: contest.regret(intervals.index(interval)) for name, interval in own.items()}
-    verdict = _verdict(contest, intervals, own, strength(flow)["enough"])
+    paired = PairedScores(np.stack([_scored(scores, config, flow, guide, interval) for interval in app.progress("intervals")(intervals)]))
+    none = paired.score(0)
+    regret = {name: paired.regret(intervals.index(interval)) for name, interval in own.items()}
+    verdict = _verdict(paired, intervals, own, strength(flow)["enough"])
 
-    takeaway = _takeaway(training.name, contest, intervals, own, verdict)
+    takeaway = _takeaway(training.name, paired, intervals, own, verdict)
     origin = app.provenance("guidance_interval", config, started)
     listed = list(dict.fromkeys([None, *given, *own.values()]))
-    rows = [_row(interval, contest, intervals, own) for interval in listed]
+    rows = [_row(interval, paired, intervals, own) for interval in listed]
     workdir.write_table("guidance", rows)
-    workdir.write_csv("map.csv", [_map_row(interval, contest, intervals) for interval in on_map])
-    best = intervals[contest.best]
+    workdir.write_csv("map.csv", [_map_row(interval, paired, intervals) for interval in on_map])
+    best = intervals[paired.best]
     workdir.write_json(
         "summary.json",
         {
@@ -94,9 +94,9 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "num_steps": config.num_steps,
             "num_samples": config.num_samples,
             "num_seeds": config.num_seeds,
-            "frechet": {"none": none._asdict(), "best": contest.score(contest.best)._asdict()},
+            "frechet": {"none": none._asdict(), "best": paired.score(paired.best)._asdict()},
             "best": best,
-            "own": {name: {"interval": interval, **_found(contest, intervals.index(interval))} for name, interval in own.items()},
+            "own": {name: {"interval": interval, **_found(paired, intervals.index(interval))} for name, interval in own.items()},
             "verdict": dataclasses.asdict(verdict),
             "takeaway": takeaway,
             "units": {"frechet": f"squared, in {config.quality.features} features", "t": "0 = noise, 1 = data"},
@@ -104,8 +104,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         },
     )
     sections = [
-        _map(config, workdir, edges, {span: contest.score(intervals.index(span)).value for span in on_map}, none.value, turn, own),
-        _listed(workdir, contest, intervals, listed, own),
+        _map(config, workdir, edges, {span: paired.score(intervals.index(span)).value for span in on_map}, none.value, turn, own),
+        _listed(workdir, paired, intervals, listed, own),
         Section("Table 3, here and in the paper", "All that were tried are in guidance.csv and map.csv.", table=rows),
         Section(
             "How far from the best the advice lands",
@@ -118,9 +118,9 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     return takeaway
 
 
-def _found(contest: PairedScores, i: int) -> dict[str, Any]:
-    """Of one interval: its score, its change from no guidance, and how far it is from the best."""
-    return {"frechet": contest.score(i)._asdict(), "against_none": contest.change(i, 0)._asdict(), "regret": contest.regret(i)._asdict()}
+def _found(paired: PairedScores, i: int) -> dict[str, Any]:
+    """Score of an interval, its change from no guidance, and its regret."""
+    return {"frechet": paired.score(i)._asdict(), "against_none": paired.change(i, 0)._asdict(), "regret": paired.regret(i)._asdict()}
 
 
 def _map(
@@ -146,12 +146,12 @@ def _map(
 
 
 def _listed(
-    workdir: WorkDir, contest: PairedScores, intervals: list[Interval | None], listed: list[Interval | None], own: dict[str, Interval]
+    workdir: WorkDir, paired: PairedScores, intervals: list[Interval | None], listed: list[Interval | None], own: dict[str, Interval]
 ) -> Section:
     """The intervals that have a name."""
     said: dict[Interval | None, str] = {interval: f"{name}: " for name, interval in own.items()}
     names = [said.get(interval, "") + _name(interval) for interval in listed]
-    picked = PairedScores(contest.scores[[intervals.index(interval) for interval in listed]])
+    picked = PairedScores(paired.scores[[intervals.index(interval) for interval in listed]])
     published = {_name(interval): value for interval, value in PUBLISHED.items()}
     return Section(
         "Interval by interval",
@@ -209,43 +209,43 @@ def _scored(scores: Scores, config: ConfigDict, flow: Flow, guide: Flow | None, 
     return scores(setting, field, uniform_timesteps(config.num_steps))
 
 
-def _verdict(contest: PairedScores, intervals: list[Interval | None], own: dict[str, Interval], enough: bool | None) -> Verdict:
+def _verdict(paired: PairedScores, intervals: list[Interval | None], own: dict[str, Interval], enough: bool | None) -> Verdict:
     place = {name: intervals.index(interval) for name, interval in own.items()}
-    helped = contest.change(contest.best, 0)
-    checks = {f"guidance over some interval helps ({_name(intervals[contest.best])}: {percent(helped)})": helped.high < 0}
+    helped = paired.change(paired.best, 0)
+    checks = {f"guidance over some interval helps ({_name(intervals[paired.best])}: {percent(helped)})": helped.high < 0}
     whole: Interval = (0.0, 1.0)
     if REFINEMENT in place and whole in intervals:
-        left_out = contest.change(place[REFINEMENT], intervals.index(whole))
+        left_out = paired.change(place[REFINEMENT], intervals.index(whole))
         checks[f"leaving navigation out is better than guiding all the way ({percent(left_out)})"] = left_out.high < 0
     if ADVISED in place:
-        beside = contest.change(place[ADVISED], place[NAVIGATION])
+        beside = paired.change(place[ADVISED], place[NAVIGATION])
         checks[f"the advised interval is better than navigation alone ({percent(beside)})"] = beside.high < 0
-        regret = contest.regret(place[ADVISED])
+        regret = paired.regret(place[ADVISED])
         checks[f"it lands within {NEAR:.0%} of the best ({percent(regret)})"] = regret.value <= NEAR
     else:
         checks["there is an interval to advise"] = False
     return judge(checks, model_strong_enough=enough)
 
 
-def _takeaway(name: str, contest: PairedScores, intervals: list[Interval | None], own: dict[str, Interval], verdict: Verdict) -> str:
-    best = contest.best
+def _takeaway(name: str, paired: PairedScores, intervals: list[Interval | None], own: dict[str, Interval], verdict: Verdict) -> str:
+    best = paired.best
     if best == 0:
         told = "no interval of guidance samples better than none"
     else:
-        told = f"guidance does best over {_name(intervals[best])} ({percent(contest.change(best, 0))} against none)"
+        told = f"guidance does best over {_name(intervals[best])} ({percent(paired.change(best, 0))} against none)"
     if ADVISED in own:
-        regret = contest.regret(intervals.index(own[ADVISED]))
+        regret = paired.regret(intervals.index(own[ADVISED]))
         told += f"; the advised {_name(own[ADVISED])} lands {percent(regret)} from the best"
     return f"On {name} {told}. {verdict.outcome.capitalize()}."
 
 
-def _row(interval: Interval | None, contest: PairedScores, intervals: list[Interval | None], own: dict[str, Interval]) -> dict[str, Any]:
+def _row(interval: Interval | None, paired: PairedScores, intervals: list[Interval | None], own: dict[str, Interval]) -> dict[str, Any]:
     index = intervals.index(interval)
-    change = contest.change(index, 0)
+    change = paired.change(index, 0)
     return {
         "interval": _name(interval),
         "": next((name for name, one in own.items() if one == interval), ""),
-        "Fréchet": contest.score(index).value,
+        "Fréchet": paired.score(index).value,
         "against none": change.value,
         "low": change.low,
         "high": change.high,
@@ -253,8 +253,8 @@ def _row(interval: Interval | None, contest: PairedScores, intervals: list[Inter
     }
 
 
-def _map_row(interval: Interval, contest: PairedScores, intervals: list[Interval | None]) -> dict[str, Any]:
-    score = contest.score(intervals.index(interval))
+def _map_row(interval: Interval, paired: PairedScores, intervals: list[Interval | None]) -> dict[str, Any]:
+    score = paired.score(intervals.index(interval))
     return {"t_low": interval[0], "t_high": interval[1], "Fréchet": score.value, "low": score.low, "high": score.high}
 
 

@@ -1,4 +1,4 @@
-"""Look at data before training on them: ranges, statistics, spectrum, classes, duplicates, and what is likely to be wrong.
+"""Inspection of data before training on them: ranges, statistics, spectrum, classes, duplicates, and what is likely to be wrong.
 
     python -m experiments.inspect_data                                                # digits, in a few seconds
     python -m experiments.inspect_data --config.data.path=FILE_OR_FOLDER              # yours: docs/data.md
@@ -124,7 +124,7 @@ def _write_tables(workdir: WorkDir, records: data.Records, found: Inspection) ->
 
 
 def _facts(records: data.Records, found: Inspection) -> dict[str, Any]:
-    """What a reader wants to see first, in words."""
+    """The main facts of a data set, as text."""
     counts = found.class_counts
     return {
         "samples": f"{found.n:,} of shape {found.shape}, D = {found.d:,}, stored as {records.rows.dtype}",

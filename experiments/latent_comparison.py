@@ -65,7 +65,7 @@ class Space(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was measured in a space."""
+    """Measurements in a space."""
 
     shape: tuple[int, ...]
     flow: Flow
@@ -190,7 +190,7 @@ def _found(config: ConfigDict, space: Space, workdir: WorkDir) -> Found:
 
 
 def _refinement(found: Found) -> np.ndarray:
-    """Which times are."""
+    """Whether each time lies in refinement."""
     turn = found.turn.measured
     return np.zeros(len(found.errors.t), bool) if turn is None else found.errors.t >= turn
 
@@ -253,7 +253,7 @@ def _kept(config: ConfigDict, space: Space, block: ConfigDict, workdir: WorkDir)
 
 
 def as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """How a LightningDiT takes samples of any shape: vectors as one token, sequences `[L, C]` as a row, what has more axes as rows.
+    """Samples of any shape as a LightningDiT takes them: vectors as one token, sequences `[L, C]` as a row, more axes as rows.
 
     `[H, W]` without channels cannot be told from `[L, C]`: add an axis.
     """

@@ -63,7 +63,7 @@ class Model(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """What going from one model to another buys on one side of the turning point."""
+    """Reduction of the error from one model to another, on one side of the turning point."""
 
     bought_by: str  # capacity or time
     models: tuple[str, str]
@@ -244,7 +244,7 @@ def _share_before(gap: np.ndarray, times: np.ndarray, turning_point: float) -> f
 
 
 def _picked(gains: list[Gain], bought_by: str) -> tuple[Reduction, Reduction] | None:
-    """What is bought in navigation and in refinement, against the oracle, on training samples."""
+    """The reductions in navigation and in refinement, against the oracle, on training samples."""
     found = {g.stage: g.found for g in gains if (g.bought_by, g.samples, g.target) == (bought_by, "training", "oracle")}
     return (found["navigation"], found["refinement"]) if found else None
 

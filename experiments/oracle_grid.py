@@ -22,7 +22,7 @@ OTHER = 10_000
 
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
-    """Measure every cell over several draws of the data; returns the sentence to take away."""
+    """Measure every pair of D and N over several draws of the data; returns the sentence to take away."""
     started = time.perf_counter()
     path = path_by_name(config.path)
     cells = [(int(d), int(n)) for d in config.grid.d for n in config.grid.n]
@@ -69,7 +69,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 
 def _verdict(rows: list[dict[str, Any]]) -> Verdict:
     def monotonic(along: str, across: str, sign: int) -> bool:
-        """Whether every line of cells moves one way."""
+        """Whether the turning point moves one way along every row or column of the grid."""
         lines = [
             [row["measured"] for row in sorted(rows, key=lambda row: row[along]) if row[across] == at]
             for at in {row[across] for row in rows}
@@ -90,7 +90,7 @@ def _cell(config: ConfigDict, d: int, n: int, path: Path) -> dict[str, Any]:
     draws = [data.load("gaussian", n=n, d=d, seed=config.seed + draw) for draw in range(config.grid.draws)]
     eigenvalues = stages.covariance_spectrum(draws[0].data)  # of the first draw: it hardly differs between draws
     predicted = stages.predict_turning_point(eigenvalues, n, path)
-    # The measurement looks at a wide window about the prediction, on a grid of its own.
+    # The measurement covers a wide window about the prediction, on a grid of its own.
     times = np.unique(np.clip(predicted * np.linspace(0.5, 1.6, config.grid.num_t), 0, 0.995))
     found = [
         stages.measure_turning_point(Oracle(draw.data, path=path), times, num_queries=config.num_queries, seed=config.seed + OTHER + i)

@@ -9,7 +9,7 @@
 Follows the oracle velocity of a data set through t: how far the CFM target lies from it, how much weight the likeliest sample has, how
 many samples compete; measures the turning point, predicts it twice, and says what follows for timestep shift and guidance interval.
 What is found at each t is in partial/ as it comes: `--resume` goes on with the next t, on any number of processes. As several processes the
-samples are dealt over all their devices. Writes config.json, summary.json, sweep.csv, figures/ and report.html to --workdir
+samples are distributed over all their devices. Writes config.json, summary.json, sweep.csv, figures/ and report.html to --workdir
 (runs/oracle_sweep). Every key of the configuration can be set with --config.KEY=VALUE; the keys and presets stand in
 experiments/configs/oracle_sweep.py.
 """
@@ -123,10 +123,10 @@ def _load(config: ConfigDict, records: data.Records) -> tuple[Samples, Samples]:
     heldout = (config.heldout_fraction, config.seed) if config.query == "heldout" else None
     mesh = data_sweep.sample_mesh()
     assert mesh is not None
-    dealt = DistributedDataSet(records, mesh, flips=config.data.flips, dtype=config.data.dtype, heldout=heldout)
+    samples = DistributedDataSet(records, mesh, flips=config.data.flips, dtype=config.data.dtype, heldout=heldout)
     if config.query == "train":
-        return dealt, dealt
-    return dealt, processes.together(lambda: dealt.heldout() if heldout else _beside(config, records, dealt))
+        return samples, samples
+    return samples, processes.together(lambda: samples.heldout() if heldout else _beside(config, records, samples))
 
 
 def _load_whole(config: ConfigDict, records: data.Records) -> tuple[data.DataSet, data.DataSet]:

@@ -103,13 +103,13 @@ def _constants(config: ConfigDict, records: data.Records, trainer: Trainer) -> O
 
 def _facts(one: Planned, capacity: int) -> str:
     choice = one.choice
-    dealt = f"batch {choice.batch} x fsdp {choice.fsdp}, remat {choice.remat}, accumulation {choice.accumulation}"
+    division = f"batch {choice.batch} x fsdp {choice.fsdp}, remat {choice.remat}, accumulation {choice.accumulation}"
     if one.memory is None:
-        return f"{dealt}: does not fit. It asks for {one.asked / GIB:.2f} GiB of the {capacity / GIB:.2f} GiB of a device."
+        return f"{division}: does not fit. It asks for {one.asked / GIB:.2f} GiB of the {capacity / GIB:.2f} GiB of a device."
     state, temporaries = one.memory.arguments + one.memory.results, one.memory.temporaries
     return "\n".join(
         (
-            f"{dealt}: fits, {one.asked / GIB:.2f} GiB of the {capacity / GIB:.2f} GiB of a device",
+            f"{division}: fits, {one.asked / GIB:.2f} GiB of the {capacity / GIB:.2f} GiB of a device",
             f"  state and batch          {state / GIB:8.2f} GiB",
             f"  gradients, activations   {temporaries / GIB:8.2f} GiB",
             f"  FLOPs a step             {one.flops:8.3g} on each device",

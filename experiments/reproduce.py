@@ -55,7 +55,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     origin = app.provenance("reproduce", config, started)
     workdir.write_csv("findings.csv", rows)
     workdir.write_json("summary.json", {"preset": config.preset, "findings": rows, "takeaway": takeaway, **origin})
-    sections = [Section("In short", "Each finding is looked at below, with the paper's statement and the command.", table=_short(rows))]
+    sections = [Section("In short", "Each finding has a section below, with the paper's statement and the command.", table=_short(rows))]
     for finding, experiments in answered:
         sections.append(Section(finding.heading, f"The paper: {finding.paper}"))
         for experiment in experiments:
@@ -85,7 +85,7 @@ def _asked(config: ConfigDict) -> Iterator[Experiment]:
 
 
 def _command(experiment: Experiment, config: ConfigDict, folder: pathlib.Path, configs: str = "experiments/configs") -> list[str]:
-    """What is typed after `python`."""
+    """The command line after `python`."""
     preset = experiment.presets.get(config.preset, config.preset)
     words = ["-m", f"experiments.{experiment.binary}", f"--config={configs}/{experiment.binary}.py:{preset}", *experiment.settings]
     if experiment.model:
@@ -142,7 +142,7 @@ def _takeaway(preset: str, rows: list[dict[str, Any]]) -> str:
 
 
 def _sections(experiment: Experiment, folder: pathlib.Path, summary: dict[str, Any], command: list[str]) -> list[Section]:
-    """What a reader is shown of an experiment: what it found, its figures, its table, and its command."""
+    """Sections of the report on an experiment: its finding, figures, table and command."""
     verdict = summary.get("verdict")
     sections = [Section(experiment.name.replace("_", " ").capitalize(), summary["takeaway"], level=3)]
     if verdict:

@@ -143,7 +143,7 @@ def _sampled(config: ConfigDict, flow: Flow, program: Callable[[Any, Any], Any],
 
 
 def _program(config: ConfigDict, field: Field, edges: jax.Array, solver: Solver, path: Path) -> Callable[[Any, Any], Any]:
-    """What samples a batch: x_0 and labels to samples."""
+    """The program that samples a batch: from x_0 and labels to samples."""
     seeds = itertools.count(config.seed * 1_000_003 % 2**30)  # of the noise that is added: another for each batch
 
     def program(x: Any, y: Any) -> Any:
@@ -170,7 +170,7 @@ def _labels(config: ConfigDict, flow: Flow) -> np.ndarray | None:
 
 
 def _decoder(config: ConfigDict, flow: Flow) -> Any:
-    """From the model's values to what is shown and saved, and its range."""
+    """The map from the model's values to saved images, and the range of these."""
     held = flow.about.get("normalization")
     normalization = Normalization(np.asarray(held["mean"]), np.asarray(held["std"]), held["multiplier"]) if held else IDENTITY
     value_range = flow.about.get("value_range")

@@ -51,7 +51,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     cells = [(n, s) for n in config.num_steps for s in shifts]
     found = {(n, s): scores({"model": flow.digest}, flow.field, shift(uniform_timesteps(n), s)) for n, s in app.progress("cells")(cells)}
     contests = {n: PairedScores(np.stack([found[n, s] for s in shifts])) for n in config.num_steps}
-    results = {n: _result(contest, shifts, advised, n, turn.measured) for n, contest in contests.items()}
+    results = {n: _result(paired, shifts, advised, n, turn.measured) for n, paired in contests.items()}
     verdict = _verdict(contests, shifts, results, strength(flow)["enough"])
 
     takeaway = _takeaway(training.name, results, advised, verdict)
@@ -113,33 +113,33 @@ def _shifts(config: ConfigDict) -> list[float]:
     return sorted({*found, 1.0})
 
 
-def _result(contest: PairedScores, shifts: list[float], advised: float | None, n: int, turning_point: float | None) -> dict[str, Any]:
+def _result(paired: PairedScores, shifts: list[float], advised: float | None, n: int, turning_point: float | None) -> dict[str, Any]:
     """The numbers for one number of steps."""
-    best, none = contest.best, shifts.index(1.0)
+    best, none = paired.best, shifts.index(1.0)
     found: dict[str, Any] = {
         "best": shifts[best],
         "best_share_before_turn": None if turning_point is None else _share(shifts[best], n, turning_point),
-        "frechet": {"best": contest.score(best)._asdict(), "none": contest.score(none)._asdict()},
-        "none_regret": contest.regret(none)._asdict(),
+        "frechet": {"best": paired.score(best)._asdict(), "none": paired.score(none)._asdict()},
+        "none_regret": paired.regret(none)._asdict(),
     }
     if advised is not None:
         index = shifts.index(advised)
-        found["frechet"]["advised"] = contest.score(index)._asdict()
-        found["advised_regret"] = contest.regret(index)._asdict()
-        found["advised_against_none"] = contest.change(index, none)._asdict()
+        found["frechet"]["advised"] = paired.score(index)._asdict()
+        found["advised_regret"] = paired.regret(index)._asdict()
+        found["advised_against_none"] = paired.change(index, none)._asdict()
     return found
 
 
 def _verdict(contests: dict[int, PairedScores], shifts: list[float], results: dict[int, dict[str, Any]], enough: bool | None) -> Verdict:
     checks = {}
     none = shifts.index(1.0)
-    for n, contest in contests.items():
-        mild = [(s, contest.change(shifts.index(s), none)) for s in (0.7, 0.5) if s in shifts]
+    for n, paired in contests.items():
+        mild = [(s, paired.change(shifts.index(s), none)) for s in (0.7, 0.5) if s in shifts]
         if mild:
             s, change = min(mild, key=lambda one: one[1].value)
             checks[f"{n} steps: a mild shift towards noise helps (s = {s:g}: {percent(change)})"] = change.high < 0
         if 0.1 in shifts:
-            change = contest.change(shifts.index(0.1), none)
+            change = paired.change(shifts.index(0.1), none)
             checks[f"{n} steps: a strong one hurts (s = 0.1: {percent(change)})"] = change.low > 0
         if "advised_regret" in results[n]:
             regret = Interval(**results[n]["advised_regret"])
@@ -162,9 +162,9 @@ def _row(
     row: dict[str, Any] = {"s": s, "": "advised" if s == advised else "", "steps at t <= 0.2": _share(s, 50, 0.2)}
     if turning_point is not None:
         row["steps before the turn"] = _share(s, 1000, turning_point)
-    for n, contest in contests.items():
-        change = contest.change(index, none)
-        row |= {f"Fréchet, {n} steps": contest.score(index).value, f"{n} steps, against s = 1": change.value}
+    for n, paired in contests.items():
+        change = paired.change(index, none)
+        row |= {f"Fréchet, {n} steps": paired.score(index).value, f"{n} steps, against s = 1": change.value}
         row |= {f"{n} steps, low": change.low, f"{n} steps, high": change.high}
     return row | {"paper, gFID": PUBLISHED.get(s)}
 

@@ -119,7 +119,7 @@ def _data(config: ConfigDict) -> tuple[data.Records, Parts | None]:
 
 
 def make_trainer(config: ConfigDict, records: data.Records, mesh: Mesh, *, scan: bool | None = None) -> Trainer:
-    """Everything that the configuration can get wrong is found here, before anything is allocated.
+    """The trainer of a configuration, validated before anything is allocated.
 
     Args:
       scan: see `LightningDiT`.
@@ -163,7 +163,7 @@ def _batches(config: ConfigDict, samples: data.Records | data.DataSet) -> Batche
 
 
 def _constants(config: ConfigDict, trainer: Trainer, parts: Parts | None) -> Any:
-    """What the loss needs besides parameters: the oracle of the data, or a frozen network."""
+    """Constants of the loss: the oracle of the data, or a frozen network."""
     if isinstance(trainer.task, FlowTask) and config.objective.target == "oracle":
         assert parts is not None
         mesh = oracle_mesh(trainer.mesh) if trainer.mesh.size > 1 else None
@@ -185,7 +185,7 @@ def _evaluation(config: ConfigDict, trainer: Trainer, records: data.Records, par
 
 
 def _meta(config: ConfigDict, records: data.Records) -> dict[str, Any]:
-    """What a checkpoint remembers, and what a run that resumes it must share."""
+    """Metadata of a checkpoint, which a run that resumes from it must share."""
     fixed = {key: value for key, value in config.to_dict().items() if key not in FREE}
     return {**fixed, "samples": records.n, "versions": {"jax": jax.__version__}}
 

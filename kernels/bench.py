@@ -5,6 +5,7 @@
     python -m kernels.bench --data=latents.npy --t=0.1,0.5,0.9 --growth
     python -m kernels.bench --workloads=all                          # workloads of typical users beside PyTorch, each in its own process
     python -m kernels.bench --paths=50 --queries=256 --data=fashion_mnist    # whole paths: all times at once beside a pass for each
+    python -m kernels.bench --gpu=all                                # on a GPU: its implementations beside PyTorch, TF32 off and on
 
 Every implementation here, NumPy, PyTorch's dense softmax and attention, tokamax and KeOps compute the velocity of rectified flow for
 queries from the path. Repeats are interleaved, so that a busy machine slows all alike. Medians count; the first call is timed apart.
@@ -14,18 +15,20 @@ bench.csv, bench.png and bench.svg to --workdir.
 
 import json
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import app, flags
 
-from kernels.benchmark import paths
+from kernels.benchmark import gpu, paths
 from kernels.benchmark.competitors import COMPETITORS, DEFAULT, PYTORCH, ours
 from kernels.benchmark.runner import Comparison, exponents, figure, growth, load, swept, table, write
-from kernels.benchmark.workloads import SMALL, TABLE, WORKLOADS, compare
+from kernels.benchmark.workloads import SAME_IN_WORKLOAD, SMALL, TABLE, WORKLOADS, compare
 
 
 def pin(threads: int) -> None:
@@ -54,6 +57,7 @@ _GROWTH_N = flags.DEFINE_list("growth_n", ["1000", "4000", "16000", "60000"], "s
 _GROWTH_D = flags.DEFINE_list("growth_d", ["64", "256", "784", "3072"], "sizes for --growth")
 _WORKLOADS = flags.DEFINE_enum("workloads", None, ["all", "small"], "measure workloads of typical users beside PyTorch instead")
 _PATHS = flags.DEFINE_integer("paths", 0, "measure whole paths of --queries pairs at so many times beside PyTorch instead")
+_GPU = flags.DEFINE_enum("gpu", None, ["all", "small"], "measure implementations for GPUs beside PyTorch instead; small: also on a CPU")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/bench", "folder of bench.csv and the figure, which are replaced")
 
 
@@ -75,6 +79,13 @@ def run_workloads(folder: Path) -> None:
     """Measure the workloads, print a line each, and write workloads.json."""
     folder.mkdir(parents=True, exist_ok=True)
     file, rows = folder / "workloads.json", dict[str, Any]()
+    about = {
+        "command": f"python -m kernels.bench --workloads={_WORKLOADS.value} --repeats={_REPEATS.value}",
+        "cores": len(os.sched_getaffinity(0)),
+        "cpu": cpu(),
+        "columns": TABLE,
+        "same_in_group": SAME_IN_WORKLOAD,
+    }
     for row in compare(WORKLOADS if _WORKLOADS.value == "all" else SMALL, max(1, _REPEATS.value // 3), print):
         rows[f"{row['workload']}, t = {row['t']}"] = row
         print(
@@ -82,8 +93,16 @@ def run_workloads(folder: Path) -> None:
             f"{row['ratio']:.2f} x  error {row['velocity_error']:.1e}",
             flush=True,
         )
-        file.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "columns": TABLE, "rows": rows}, indent=1) + "\n")
+        file.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
     print(f"\nTable: {file.resolve()}")
+
+
+def cpu() -> str:
+    """The model of this machine's CPU, as Linux names it; else the architecture."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def run_paths(folder: Path) -> None:
@@ -94,7 +113,23 @@ def run_paths(folder: Path) -> None:
         print(f"{way:24} {row['seconds']:8.2f} s   {row['of_logits']:5.1f} x   {row['of_pass']:5.1f} x   error {row['error']:.1e}")
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "paths.json"
-    file.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "columns": paths.TABLE, "rows": rows}, indent=1) + "\n")
+    file.write_text(
+        json.dumps({"cores": len(os.sched_getaffinity(0)), "cpu": cpu(), "columns": paths.TABLE, "rows": rows}, indent=1) + "\n"
+    )
+    print(f"\nTable: {file.resolve()}")
+
+
+def run_gpu(folder: Path) -> None:
+    """Measure what runs on a GPU, print a line for each, and write gpu.json."""
+    if _GPU.value == "all" and jax.default_backend() != "gpu":
+        raise ValueError(f"gpu=all: JAX sees no GPU here, but {jax.default_backend()}; --gpu=small tries the command on it")
+    folder.mkdir(parents=True, exist_ok=True)
+    file, rows = folder / "gpu.json", dict[str, Any]()
+    for row in gpu.compare(gpu.SIZES if _GPU.value == "all" else gpu.SMALL, print):
+        rows[f"{row['n']} x {row['d']}, t = {row['t']}, {row['way']}"] = row
+        size = f"{row['n']:>9,} x {row['d']:<5} {row['dtype']:8} t = {row['t']:<5}"
+        print(f"{size} {row['way']:22} {row['ms']:9.2f} ms  {row['ratio']:6.2f} x  error {row['velocity_error']:.0e}", flush=True)
+        file.write_text(json.dumps({"columns": gpu.TABLE, "rows": rows}, indent=1) + "\n")
     print(f"\nTable: {file.resolve()}")
 
 
@@ -105,6 +140,9 @@ def run(folder: Path) -> None:
         return
     if _PATHS.value:
         run_paths(folder)
+        return
+    if _GPU.value:
+        run_gpu(folder)
         return
     times = [_number(t, "t") for t in _T.value]
     for name, value in (("n", _N.value), ("d", _D.value), ("queries", _QUERIES.value), ("repeats", _REPEATS.value)):

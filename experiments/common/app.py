@@ -1,4 +1,4 @@
-"""What every binary does before and after its experiment: flags, the run's folder, one-line errors.
+"""The frame of every binary: flags, the run's folder, one-line errors.
 
 A binary is `app.main(NAME, run)` with `run(config, workdir) -> takeaway`; everything a user can get wrong ends in one line and a
 non-zero exit status.
@@ -174,7 +174,7 @@ def run_within(folder: storage.Folder, name: str, config: ConfigDict, run: Run, 
 
 
 def _say(what: str, stream: TextIO | None = None) -> None:
-    """Once for all processes."""
+    """Print a line, once for all processes."""
     if processes.is_first():
         print(_printable(what), file=stream, flush=True)
 

@@ -1,4 +1,4 @@
-"""What is looked at while a model trains, and at the end: samples, the loss by t, distances, reconstructions."""
+"""Evaluations while a model trains, and at the end: samples, the loss by t, distances, reconstructions."""
 
 import functools
 from typing import Any, NamedTuple
@@ -68,7 +68,7 @@ def train_classifier(config: ConfigDict, labelled: data.DataSet, mesh: Mesh) -> 
 
 
 def features_of(frozen: Frozen, x: np.ndarray) -> np.ndarray:
-    """What a classifier has learnt to see in some images."""
+    """The features of a classifier for some images."""
     program = jax.jit(lambda parameters, part: frozen.trainer.model(parameters).features(part))
     return np.concatenate([np.asarray(program(frozen.parameters, part)) for part in np.array_split(x, -(-len(x) // 1024))])
 
@@ -80,7 +80,7 @@ def _keep(picture: Image.Image, workdir: WorkDir, step: int) -> None:
 
 
 class NoEvaluation:
-    """Looks at nothing."""
+    """Evaluates nothing."""
 
     takeaway: str | None = None
 
@@ -95,7 +95,7 @@ class NoEvaluation:
 
 
 class FlowEvaluation(NoEvaluation):
-    """What is looked at while a flow model trains: a grid of samples, and the loss by t on each side of the turning point."""
+    """Evaluation of a flow model while it trains: a grid of samples, and the loss by t on each side of the turning point."""
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ def named_function(key: str, name: str) -> Callable[..., Any]:
 
 
 def json_settings(key: str, text: str) -> Any:
-    """What a function is called with.
+    """Settings of a factory, from JSON.
 
     Raises:
       ValueError: no JSON.

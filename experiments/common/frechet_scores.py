@@ -1,4 +1,4 @@
-"""Scores of ways to sample: the Fréchet distance of each setting on each seed, cell by cell; and the advice that they are to test."""
+"""Scores of sampling settings: the Fréchet distance of each setting on each seed, stored one by one; and the advice that they test."""
 
 import dataclasses
 from collections.abc import Mapping

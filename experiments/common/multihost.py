@@ -2,7 +2,7 @@
 
     python -m experiments.train --coordinator_address=10.0.0.1:8476 --num_processes=4 --process_id=0 ...    # elsewhere, each its own id
 
-A process whose peer dies, or no longer answers, ends with a status that asks to be started again: `flowjax.runtime.exit_codes`.
+A process ends with a status that asks for a restart if another process of the job dies or no longer answers: `flowjax.runtime.exit_codes`.
 """
 
 import contextlib
@@ -69,7 +69,7 @@ def connect() -> None:
         raise ValueError(f"--coordinator_address={given['coordinator_address']}: expected HOST:PORT")
     if not missing and given["process_id"] > 0:
         _await(given["coordinator_address"], options.start_timeout_seconds)
-    if not missing:  # what a CPU computes with others then fails in the call that meets a peer's death, and not in a thread
+    if not missing:  # what a CPU computes with others then fails in the call that meets another process's death, and not in a thread
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     logging.getLogger("jax._src.distributed").setLevel(logging.WARNING)
     try:
@@ -145,7 +145,7 @@ def _code() -> str:
 
 
 def lost_peer(error: BaseException) -> bool:
-    """Whether an error is what is left of another process."""
+    """Whether an error comes from the loss of another process."""
     if isinstance(error, LostPeer):
         return True
     return processes.several() and isinstance(error, jax.errors.JaxRuntimeError) and any(word in str(error) for word in _LOST)

@@ -1,4 +1,4 @@
-"""The findings of arXiv 2512.02826: what it says, and which experiments of ours answer."""
+"""The findings of arXiv 2512.02826, and the experiments that test each."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ class Experiment:
       settings: what else is typed.
       model: the key that takes the trained model; "": none does.
       table: a `.csv` of the run to show; "": none.
-      takes_data: whether it looks at data of the user's.
+      takes_data: whether it takes data of the user's.
     """
 
     name: str

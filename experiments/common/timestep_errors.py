@@ -1,4 +1,4 @@
-"""The errors of trained flows by t, query by query, cell by cell."""
+"""The errors of trained flows by t, query by query, stored one by one."""
 
 import functools
 from typing import Any
@@ -22,7 +22,7 @@ class Errors:
 
     Args:
       training: of the oracle, by class where the flow is told classes.
-      queried: what is noised.
+      queried: samples that are noised.
       like: a flow whose path and classes the others share.
     """
 

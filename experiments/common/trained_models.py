@@ -1,4 +1,4 @@
-"""From the `model` block of a configuration to a trained flow, and to the data that it was trained on."""
+"""Trained flows from the `model` block of a configuration, and the data that they were trained on."""
 
 import inspect
 import pathlib
@@ -25,7 +25,7 @@ from flowjax.stages import TurningPoint
 MODELS = "models"
 """The live folder of a run in which models are trained once, and kept."""
 CELLS = "cells"
-"""The live folder of a run in which what is measured on models is kept: `flowjax.runtime.result_store`."""
+"""The live folder of a run for results measured on models: `flowjax.runtime.result_store`."""
 
 STRONG_ENOUGH = 3.0
 """The largest ratio of Fréchet distances of a model from which anything can be concluded: see `experiments.train`."""
@@ -163,15 +163,15 @@ def own_data(flow: Flow, block: ConfigDict) -> tuple[data.DataSet, data.DataSet 
     return found
 
 
-_LOOKED_AT: set[str] = set()
+_CHECKED: set[str] = set()
 """Fingerprints of the models of this process whose direction was measured."""
 
 
 def _check_direction(flow: ExternalFlow, training: data.DataSet) -> None:
-    """Refuse a model that is told or says something else than its factory has it; say so of one that fits in no way, and go on."""
-    if flow.digest in _LOOKED_AT:
+    """Refuse a model whose time or prediction differs from its factory's settings; warn of one that no setting fits."""
+    if flow.digest in _CHECKED:
         return
-    _LOOKED_AT.add(flow.digest)
+    _CHECKED.add(flow.digest)
     found = measure_direction(flow.field, training.data, training.labels if told_classes(flow, training) else None)
     if found.remedy is not None:
         raise ValueError(f"{flow.source}: {found.sentence}")
@@ -203,7 +203,7 @@ def own_oracle(flow: Flow, training: data.DataSet) -> Oracle:
 
 
 def own_turning_point(oracle: Oracle, seed: int) -> TurningPoint:
-    """Where it turns, for the classes that the flow is told."""
+    """The turning point of an oracle, measured; by class if the oracle has classes."""
     return stages.measure_turning_point(oracle, label="own" if oracle.conditional else None, seed=seed)
 
 
@@ -214,10 +214,10 @@ def strength(flow: Flow) -> dict[str, Any]:
 
 
 def about_model(flow: Flow) -> dict[str, Any]:
-    """What a summary says of a model."""
+    """Facts about a model, for a summary."""
     return {"source": flow.source, "size": dict(flow.size), **strength(flow)}
 
 
 def about_data(training: data.DataSet) -> dict[str, Any]:
-    """And of what it was trained on."""
+    """Facts about the training data, for a summary."""
     return {"dataset": training.name, "n": training.n, "d": training.d}

@@ -1,11 +1,11 @@
-"""The `model` block of every configuration that looks at a trained model, and the `data` block that goes with it."""
+"""The `model` block of every configuration that analyses a trained model, and the `data` block that goes with it."""
 
 from ml_collections import ConfigDict
 
 from experiments.configs.data import data_config, preset_among
 
 PRESETS = ("digits", "fashion_mnist", "imagenet_vavae")
-"""Of every configuration that looks at a trained flow."""
+"""The blocks of a configuration that analyses a trained flow."""
 
 
 def flow_config(preset: str) -> ConfigDict:

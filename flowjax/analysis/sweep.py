@@ -51,7 +51,7 @@ def draw_pairs(
       seed: of both draws.
       labels: `[M]`: keep each sample's label, to condition on; None: do not condition.
       counts: `[M]`: draw in proportion to these instead of uniformly.
-      exhaust: draw without replacement as long as there are samples left: for sets given to be looked at, not sampled from.
+      exhaust: draw without replacement as long as there are samples left: for sets whose own samples are to be analysed.
 
     Raises:
       ValueError: num_queries is below 1.
@@ -97,7 +97,7 @@ def sweep(
     """Follow every pair through t.
 
     By `Oracle.along_path`, so many t at a time as share its products (`Oracle.times_together`), so that a long sweep can report its
-    progress and be cut off; and for `AT_ONCE` pairs at a time. An oracle that is dealt over several processes is called by all of them.
+    progress and be cut off; and for `AT_ONCE` pairs at a time. An oracle over several processes is called by all of them.
 
     Args:
       t: `[T]` times in [0, 1), in any order.

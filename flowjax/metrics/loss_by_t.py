@@ -80,7 +80,7 @@ class LossByTimeMeter:
 
     Args:
       oracle: of the data that the field is trained on; with labels, if the field is told them.
-      pairs: what is looked at.
+      pairs: noise and data, at which the field is evaluated.
       t: `[T]` times in [0, 1), rising.
 
     Raises:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.oracle.compiled import Coefficients, OracleOutput, Rows
 from flowjax.path import Path
-from kernels.posterior.cpu.path_pass import PathSums
+from kernels.posterior.cpu.path_tile import PathSums
 
 
 @jax.tree_util.register_dataclass

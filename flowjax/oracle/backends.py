@@ -25,7 +25,7 @@ from kernels.float64 import float64_scope
 from kernels.posterior.cpu.cost_model import Choice
 from kernels.posterior.cpu.dispatch import Calibration, CpuEngine, by_host
 from kernels.posterior.cpu.index_file import load_index, save_index
-from kernels.posterior.cpu.path_pass import Paths
+from kernels.posterior.cpu.path_tile import Paths
 from kernels.posterior.distributed.sharded import Sharded
 from kernels.posterior.out_of_core.engine import posterior_out_of_core
 from kernels.posterior.out_of_core.source import Chunks

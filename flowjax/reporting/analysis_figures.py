@@ -36,10 +36,10 @@ def shift_figure(
     if advice.value is not None and advice.range is not None:
         own.axvspan(*advice.range, color=style.NAVIGATION, linewidth=0, zorder=0)
         own.axvline(advice.value, color=style.PREDICTED, linestyle="--", label=f"advised: {advice.value:.2f}, its range shaded")
-    for (n, contest), color, marker in zip(contests.items(), (style.BLUE, style.GREEN, style.PURPLE), style.MARKERS, strict=False):
-        scores = np.array([contest.beside(i, int(np.flatnonzero(shifts == 1)[0])) for i in range(len(shifts))])
+    for (n, paired), color, marker in zip(contests.items(), (style.BLUE, style.GREEN, style.PURPLE), style.MARKERS, strict=False):
+        scores = np.array([paired.beside(i, int(np.flatnonzero(shifts == 1)[0])) for i in range(len(shifts))])
         draw_curve(own, shifts, Curve(*scores.T), color, f"{n} steps")
-        best = contest.best
+        best = paired.best
         own.plot(shifts[best], scores[best, 0], color=color, marker=marker, linestyle="none", label=f"best of these: {shifts[best]:.2g}")
     theirs.plot(*zip(*sorted(published.items()), strict=True), color=style.GREY, marker="o", label="paper, 50 steps")
     for axes, values in ((own, shifts), (theirs, np.array(sorted(published)))):
@@ -105,10 +105,10 @@ def interval_map(
 
 
 @style.context()
-def intervals_figure(names: Sequence[str], contest: PairedScores, none: int, published: Mapping[str, float]) -> Figure:
+def intervals_figure(names: Sequence[str], paired: PairedScores, none: int, published: Mapping[str, float]) -> Figure:
     """The Fréchet distance with each guidance interval: here, with 95 % of the difference from none over seeds, and as published."""
     figure, (own, theirs) = style.new_figure(11.5, 2.0 + 0.42 * len(names), columns=2, sharey=True, width_ratios=(2, 1))
-    scores = np.array([contest.beside(i, none) for i in range(len(names))])
+    scores = np.array([paired.beside(i, none) for i in range(len(names))])
     rows = np.arange(len(names))
     error = np.clip([scores[:, 0] - scores[:, 1], scores[:, 2] - scores[:, 0]], 0, None)
     own.errorbar(scores[:, 0], rows, xerr=error, color=style.MEASURED, marker="o", capsize=4, linestyle="none")

@@ -45,7 +45,7 @@ def ours() -> dict[str, Prepare]:
 
 def _dense(implementation: str | None, data: np.ndarray) -> Call:
     samples, how = prepare(jnp.asarray(data)), plan("all", implementation, None, "highest", limit=False)
-    return lambda x, t: np.asarray(_velocity(jnp.asarray(x), jnp.float32(t), samples, how)[0])
+    return lambda x, t: np.asarray(velocity_program(jnp.asarray(x), jnp.float32(t), samples, how)[0])
 
 
 def _on_host(always: bool, data: np.ndarray) -> Call:
@@ -58,7 +58,7 @@ def _on_host(always: bool, data: np.ndarray) -> Call:
 
     def call(x: np.ndarray, t: float) -> np.ndarray:
         def dense(rows: np.ndarray) -> Array:
-            return _velocity(jnp.asarray(x[rows]), jnp.float32(t), samples, how)[0]
+            return velocity_program(jnp.asarray(x[rows]), jnp.float32(t), samples, how)[0]
 
         ones = np.ones(len(x))
         time = float(np.float32(t))
@@ -70,7 +70,7 @@ def _on_host(always: bool, data: np.ndarray) -> Call:
 
 
 @bind(jax.jit, static_argnames="how")
-def _velocity(x: Float[Array, "B D"], t: Float[Array, ""], samples: Samples, how: PosteriorSettings) -> tuple[Array, list[Array]]:
+def velocity_program(x: Float[Array, "B D"], t: Float[Array, ""], samples: Samples, how: PosteriorSettings) -> tuple[Array, list[Array]]:
     """The velocity as `flowjax.oracle` computes it, with all other moments."""
     with float64_scope():
         time = jnp.full(x.shape[0], to64(t))

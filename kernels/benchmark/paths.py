@@ -13,7 +13,7 @@ import numpy as np
 
 from kernels.benchmark.runner import apart
 from kernels.posterior.cpu.dispatch import CpuEngine
-from kernels.posterior.cpu.path_pass import Paths
+from kernels.posterior.cpu.path_tile import Paths
 from kernels.posterior.types import prepare
 
 TABLE = {

@@ -30,6 +30,8 @@ TABLE = {
     "error": "{velocity_error:.0e}",
 }
 """Columns of the table in documents, by header: the format of each."""
+SAME_IN_WORKLOAD = ("workload", "samples", "queries")
+"""Columns that are left out of a table of one workload."""
 OURS, PYTORCH = "flowjax", "PyTorch dense"
 CALLS = 15
 """Timed calls of a process, after two untimed; the median counts."""

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial as bind
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,6 @@ from kernels.posterior.cpu.dispatch import CpuEngine, by_host
 from kernels.posterior.cpu.results import HostMoments
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.distributed.sharded import Sharded, spread
-from kernels.posterior.pallas.gpu import pallas_gpu
 from kernels.posterior.pallas.tpu import pallas_tpu
 from kernels.posterior.pallas.tpu_blocks import TpuBlocks
 from kernels.posterior.partial import Partial
@@ -73,6 +72,17 @@ def _in_blocks(make: Callable[..., Partial]) -> Callable[[CentredQueries, Sample
     )
 
 
+def _triton(queries: CentredQueries, samples: Samples, **settings: Any) -> Partial:
+    """`pallas_gpu`, imported when it is asked for: JAX is to drop its Triton backend."""
+    try:
+        from kernels.posterior.pallas.gpu import pallas_gpu
+    except ImportError as error:
+        raise NotImplementedError(
+            f"implementation 'pallas_gpu' needs JAX's Triton backend, which JAX {jax.__version__} lacks: leave implementation out"
+        ) from error
+    return pallas_gpu(queries, samples, **settings)
+
+
 def _driven_by_host(queries: CentredQueries, samples: Samples, how: PosteriorSettings) -> Partial:
     raise NotImplementedError(
         "implementation 'pruned' is driven by the host and cannot run under jit, grad or vmap: "
@@ -82,9 +92,7 @@ def _driven_by_host(queries: CentredQueries, samples: Samples, how: PosteriorSet
 
 IMPLEMENTATIONS = {
     "pallas_tpu": Implementation(_fused, ("tpu",), ("tpu",), "it is a TPU kernel"),
-    "pallas_gpu": Implementation(
-        _in_blocks(pallas_gpu), ("gpu",), (), "it is made of Triton kernels, for GPUs, and no GPU has timed it yet"
-    ),
+    "pallas_gpu": Implementation(_in_blocks(_triton), ("gpu",), (), "it is made of Triton kernels, for GPUs, and no GPU has timed it yet"),
     "streaming": Implementation(_in_blocks(streaming), ("cpu", "gpu", "tpu"), ("cpu", "gpu"), "the fused kernel reads the data once"),
     "pruned": Implementation(_driven_by_host, ("cpu",), (), "it is made for CPUs"),
 }
@@ -234,9 +242,9 @@ def no_moments(d: int, full: bool) -> Moments:
     return Moments(rows, none, none, jnp.zeros(0, jnp.int32) if full else None, none, none, none, none)
 
 
-def _public(found: HostMoments, full: bool) -> Moments:
-    """The moments that the CPU engine has found, all or only the mean."""
-    return found.alone() if full else Moments(found.denoised)
+def _public(moments: HostMoments, full: bool) -> Moments:
+    """The moments of the CPU engine, all or only the mean."""
+    return moments.alone() if full else Moments(moments.denoised)
 
 
 @bind(jax.jit, static_argnames="how")

@@ -10,6 +10,7 @@ import pytest
 SCRIPT = pathlib.Path(__file__).parents[2] / "docs" / "fill_numbers.py"
 FIGURES = {
     "columns": {"data": "{data}", "error": "{error:.1e}"},
+    "same_in_group": ["data"],
     "rows": {"a": {"data": "A", "error": 1.26e-6}, "b": {"data": "B", "error": 0.0}},
     "largest": {"error": 1.26e-6},
 }
@@ -18,6 +19,8 @@ and <!-- figures: x.json rows.a.error:.0e --><!-- end -->:
 
 <!-- figures: x.json table -->
 <!-- end -->
+
+<!-- figures: x.json table:b --><!-- end -->
 
 Not this: 9.9e-01.
 """
@@ -29,6 +32,12 @@ and <!-- figures: x.json rows.a.error:.0e -->1e-06<!-- end -->:
 |---|---|
 | A | 1.3e-06 |
 | B | 0.0e+00 |
+<!-- end -->
+
+<!-- figures: x.json table:b -->
+| error |
+|---|
+| 0.0e+00 |
 <!-- end -->
 
 Not this: 9.9e-01.
@@ -62,6 +71,11 @@ def test_a_mark_without_a_number_is_named(root):
     status, said = run(root)
     assert status == 1
     assert said.startswith("fill_numbers: docs/other.md: <!-- figures: x.json largest.gap:.1e -->: there is no such number")
+
+
+def test_a_group_without_rows_is_named(root):
+    (root / "docs" / "other.md").write_text("<!-- figures: x.json table:c --><!-- end -->")
+    assert "<!-- figures: x.json table:c -->: there is no such number" in run(root, "--check")[1]
 
 
 def test_a_mark_that_would_end_a_paragraph_is_refused(root):

@@ -1,6 +1,9 @@
 """`python -m kernels.bench` on tiny data: what it writes is right. Nothing here looks at a time."""
 
 import csv
+import json
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -32,10 +35,49 @@ def test_a_run_writes_a_row_for_each_and_a_figure(tmp_path):
     assert "1 cores" in done.stdout
 
 
+@pytest.mark.slow
+def test_workloads_are_written_as_documents_read_them(tmp_path):
+    """A row for each workload and time, exact, and the table of documents from it."""
+    done = run("--workloads=small", "--repeats=1", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "workloads.json").read_text())
+    assert list(written["rows"]) == ["toy, t = 0.1", "toy, t = 0.9", "toy classes, t = 0.5"]
+    for row in written["rows"].values():
+        assert row["velocity_error"] <= 1e-5
+        assert row["ratio"] == pytest.approx(row["pytorch_ms"] / row["ours_ms"])
+    assert written["cores"] == len(os.sched_getaffinity(0))
+    (tmp_path / "docs" / "figures").mkdir(parents=True)
+    (tmp_path / "workloads.json").rename(tmp_path / "docs" / "figures" / "workloads.json")
+    (tmp_path / "README.md").write_text("<!-- figures: workloads.json table:toy, --><!-- end -->")
+    script = pathlib.Path(__file__).parents[2] / "docs" / "fill_numbers.py"
+    subprocess.run([sys.executable, str(script), f"--root={tmp_path}"], check=True)
+    table = (tmp_path / "README.md").read_text().splitlines()
+    assert table[1] == "| t | flowjax, ms | PyTorch, ms | x PyTorch | error |"
+    assert [line.split(" | ")[0] for line in table[3:5]] == ["| 0.1", "| 0.9"]
+
+
+@pytest.mark.slow
+def test_whole_paths_and_implementations_for_gpus(tmp_path):
+    """Each way is exact, and its ratios are those of its times. On a CPU `pallas_gpu` is left out, and said to be."""
+    done = run("--paths=3", "--queries=16", "--n=300", "--d=8", "--repeats=1", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "paths.json").read_text())["rows"]
+    assert list(rows) == ["flowjax, without gap", "flowjax, with gap", "PyTorch, logits", "PyTorch, pass"]
+    for row in rows.values():
+        assert row["error"] <= 1e-5
+        assert row["of_pass"] == pytest.approx(rows["PyTorch, pass"]["seconds"] / row["seconds"])
+    done = run("--gpu=small", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "pallas_gpu is left out: it does not run on cpu" in done.stdout
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert all(row["velocity_error"] <= 1e-5 for row in rows.values() if row["way"].startswith("streaming"))
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
         ("--t=0.5,1", "t=0.5,1: expected times between 0 and 1, neither included"),
+        ("--gpu=all", "gpu=all: JAX sees no GPU here, but cpu; --gpu=small tries the command on it"),
         ("--data=nowhere.npy", "data=nowhere.npy: nowhere.npy is not there; give synthetic, fashion_mnist or a file"),
     ],
 )

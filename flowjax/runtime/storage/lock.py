@@ -26,7 +26,7 @@ RENEW = 8.0
 """Seconds between two renewals of a lock in a bucket."""
 LAPSE = 30.0
 """Seconds without one after which it is nobody's."""
-_LOOK = 1.0  # seconds between two looks at it
+_LOOK = 1.0  # seconds between two checks of it
 
 
 @runtime_checkable

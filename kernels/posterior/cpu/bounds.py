@@ -1,11 +1,11 @@
-"""Upper bounds of scores, ever finer, compiled by numba: by the boxes of leaves, by columns, by bytes of coordinates, by all bytes.
+"""Upper bounds of scores, compiled by numba, each finer than the last: by the boxes of leaves, columns, bytes of coordinates, all bytes.
 
-Each bound is computed for the samples that the one before has not pruned. `kernels.posterior.cpu.index` makes the table of the samples,
+Each bound is computed for the samples that the bound before has not pruned. `kernels.posterior.cpu.index` makes the table of the samples,
 `kernels.posterior.cpu.query_tables` that of the queries. Places of a table are numbered leaf by leaf.
 
-At the end, three loops whose sums stay in registers, told to LLVM in its vectors, for what a compiler makes of nested loops does not. Every
-CPU can do them; of products of bytes with 16 bits, added up two by two, LLVM finds that some CPUs have an instruction for that (x86's
-`pmaddwd`), which makes them faster than float32's. All is in one file, since numba does not see when another changes.
+Three loops at the end are written in LLVM vectors, so that their sums stay in registers: a compiler does not manage that for nested loops.
+They run on every CPU. For products of bytes with 16 bits, added up in pairs, some CPUs have an instruction (x86's `pmaddwd`), which makes
+them faster than float32 products. All is in one file, because numba does not notice changes in another.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ def bounds_of_leaves(first, last, table, query_tables, into):  # type: ignore[no
 
 @compiled
 def _product(digits, j, bits, q):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Of row j and row q, exact: int32 adds up products of bytes and 16 bits."""
+    """The exact product of row j of digits and row q of bits: int32 adds up products of bytes and 16 bits."""
     total = np.int32(0)
     for i in range(digits.shape[1]):
         total += np.int32(digits[j, i]) * np.int32(bits[q, i])
@@ -48,7 +48,7 @@ def _product(digits, j, bits, q):  # type: ignore[no-untyped-def]  # pragma: no 
 
 @compiled
 def _by_bytes(j, q, table, query_tables):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """The score of a pair by all bytes, and its width: that far from it the score may lie."""
+    """The score of a pair by all bytes, and its width, a bound of its error."""
     digits, lengths, left = table.whole
     bits, step, lost, length = query_tables.whole
     value = step[q] * _product(digits, j, bits, q) + query_tables.offset[q] - query_tables.kappa[q] * table.norms[j] + table.prior[j]
@@ -57,17 +57,17 @@ def _by_bytes(j, q, table, query_tables):  # type: ignore[no-untyped-def]  # pra
 
 @compiled
 def _add(columns, of_query, first, last, sums):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """`sums` of a leaf += its columns from `first` to `last`, times what the query has for them."""
+    """`sums` of a leaf += its columns from `first` to `last`, times the query's factors."""
     _add_columns(columns.ctypes.data + first * LEAF * 4, of_query.ctypes.data + first * 4, last - first, sums.ctypes.data)
 
 
 @compiled
 def _any(sums, more, low):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Whether any bound of a leaf is no less than `low`."""
-    found = np.int32(0)
+    count = np.int32(0)
     for s in range(LEAF):
-        found += np.int32(sums[s] + more[s] >= low)
-    return found > 0
+        count += np.int32(sums[s] + more[s] >= low)
+    return count > 0
 
 
 @compiled
@@ -106,16 +106,16 @@ def raise_floors(bounds, start, first, last, table, query_tables, floor):  # typ
 
 
 class Search(NamedTuple):
-    """What a search is of, and how far it has come."""
+    """Tables of a search, and its state."""
 
     table: Any
     query_tables: Any
     below: Any
-    """`[B]`, how far a sample's bound may lie below the floor for it to survive: the cut, and what float32 hides."""
+    """`[B]`, how far a sample's bound may lie below the floor for it to survive: the cut, and float32's rounding."""
     cut: Any
     """`[B]`, how far below the highest score a sample does not matter."""
     floor: Any
-    """`[B]`: the highest score does not lie below it; raised to what the bytes say a score is at least."""
+    """`[B]`, a lower bound of the highest score, raised by scores from bytes."""
     scored: Any
     """`[B]`: how many samples have been scored by their bytes, added to."""
     most: Any
@@ -157,8 +157,8 @@ def survivors_by_bounds(bounds, lowest, highest, everywhere, search, first, last
             low, of_query = least[q], query_tables.columns[q]
             if not (lowest[q] <= of_leaf[q] < highest[q] and (of_leaf[q] >= low or everywhere)):
                 continue
-            # All of a leaf each time: what a processor would guess wrong costs more than what is computed. The groups are in a bound as
-            # long as their coordinates are not.
+            # All of a leaf each time: mispredicted branches would cost more than the computation. A group's norm is in a bound until its
+            # coordinates are.
             counts[0] += 1
             sums[:], more[:] = 0, 0
             _add(columns, of_query, 0, NORMS, sums)
@@ -188,7 +188,7 @@ def survivors_by_bounds(bounds, lowest, highest, everywhere, search, first, last
                 count += int(bound[s] >= low)
             for p in range(count):
                 j = leaf * LEAF + survivors[p]
-                if bound[survivors[p]] < floor[q] - below[q]:  # which has been raised
+                if bound[survivors[p]] < floor[q] - below[q]:  # the floor has been raised
                     continue
                 value, width = _by_bytes(j, q, table, query_tables)
                 floor[q] = max(floor[q], value - width)
@@ -202,7 +202,7 @@ def survivors_by_bounds(bounds, lowest, highest, everywhere, search, first, last
 
 @compiled
 def survivors_by_scores(scores, least, search, start, first, room):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """The same by scores of all.
+    """As `survivors_by_bounds`, from scores of all samples.
 
     Args:
       scores: `[n, B]` float32, of the places from `start` on; those from `first` on are still to do.

@@ -15,7 +15,8 @@ from kernels.posterior.cpu.cost_model import RATIOS, Choice, Costs, SurvivorFrac
 from kernels.posterior.cpu.full_pass import dense_posterior
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.index import Index, build_index
-from kernels.posterior.cpu.path_pass import Paths, PathSums, path_posterior
+from kernels.posterior.cpu.path_pass import path_posterior
+from kernels.posterior.cpu.path_tile import Paths, PathSums
 from kernels.posterior.cpu.pruned_search import pruned_posterior
 from kernels.posterior.cpu.results import HostMoments
 from kernels.posterior.cpu.threads import one_thread_each

@@ -120,7 +120,7 @@ def dense_tile(task: Task, *, all_candidates: bool = False) -> HostMoments:
     with np.errstate(over="ignore", invalid="ignore"):
         left_out = sums.sums[5] * np.exp(np.minimum(sums.peak - expected.offset - pivots.score, 600)) / weighed.total
         left_out = np.where(
-            expected.margin > TUNING.light_rounding, samples.n * np.exp(-expected.cut), left_out * np.exp(TUNING.light_rounding)
+            expected.margin > TUNING.left_out_rounding, samples.n * np.exp(-expected.cut), left_out * np.exp(TUNING.left_out_rounding)
         )
         left_out = left_out * 2 * samples.radius
         out.error_bound[:] = np.where(left_out <= UNIT * weighed.size, 0, left_out)  # no more than the mean's own rounding

@@ -1,9 +1,8 @@
-"""What is done sample by sample, and not by matrix products: compiled by numba, for the CPU. Each call runs on one thread, without the GIL.
+"""Loops over samples that are no matrix products, compiled by numba for the CPU. Each call runs on one thread, without the GIL.
 
-What lies at `[k]` in an inner loop is taken from a slice, over which k runs from 0: numba lets an index be negative, and where LLVM cannot
-tell that it is not, a loop is several times slower.
+Inner loops index a slice from 0: numba allows negative indices, and where LLVM cannot exclude them a loop is several times slower.
 
-Scores lie as `[samples, queries]`, so that all that is done for each query is done for some at a time.
+Scores are arrays `[samples, queries]`, so that inner loops over queries are vectorised.
 """
 
 import functools
@@ -42,14 +41,14 @@ def compiled(f: Callable[..., Any]) -> Any:
 
 
 def intrinsic(f: Callable[..., Any]) -> Any:
-    """What a compiled function calls, told to LLVM instruction by instruction: compiled with it."""
+    """A function that compiled functions call, written in LLVM instructions and compiled with them."""
     _WAITING.append((True, inspect.unwrap(f)))
     return f
 
 
 @compiled
 def to_bytes(rows, origin, step, digits, lengths, left):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """`digits` of some rows, y = origin + step ∘ digits + what is left; at least their norms, and the norms of what is left."""
+    """`digits` of some rows, y = origin + step ∘ digits + remainder; bounds of the norms of the digits, and of the remainders."""
     for i in range(rows.shape[0]):
         length, lost = 0.0, 0.0
         for j in range(rows.shape[1]):
@@ -64,7 +63,7 @@ def to_bytes(rows, origin, step, digits, lengths, left):  # type: ignore[no-unty
 
 @compiled
 def to_bits(g, unit, most, bits, step, lost, length):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """`bits` of a norm of up to `most`, but for rounding: unit ∘ g = step bits + what is lost, of which its norm; and ‖g‖."""
+    """`bits` of a norm of up to `most`, but for rounding: unit ∘ g = step bits + remainder; the norm of the remainder, and ‖g‖."""
     for q in range(g.shape[0]):
         largest, size, all_size, gone = 0.0, 0.0, 0.0, 0.0
         for i in range(g.shape[1]):
@@ -94,7 +93,7 @@ def square_distances(rows, center, first, last, into):  # type: ignore[no-untype
 
 @compiled
 def directions(x, alpha, sigma, center, away, g, squares, offset):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Of each query `g` = (α/σ²)(x - α c) in its own dtype, ‖x - α c‖², and as `offset` g·away."""
+    """For each query `g` = (α/σ²)(x - α c) in the dtype of g, ‖x - α c‖², and as `offset` g·away."""
     for q in range(x.shape[0]):
         rate, total, along, own, into = alpha[q] / sigma[q] ** 2, 0.0, 0.0, x[q], g[q]
         for i in range(center.shape[0]):
@@ -107,7 +106,7 @@ def directions(x, alpha, sigma, center, away, g, squares, offset):  # type: igno
 
 @compiled
 def around(queries, center, samples, rows, base, reflected, found):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Of one sample for each query: itself and 2x - α y, as float64; as `found` `[3, B]` ‖x - α y‖², ‖y - κ x‖², and its score without its
+    """For one sample y of each query: y and 2x - α y, float64; as `found` `[3, B]` ‖x - α y‖², ‖y - κ x‖², and the score without the
     prior, (α/σ²)(x - α c)·(y - c) - (α²/2σ²) ‖y - c‖²."""
     x, alpha, sigma, velocity_center = queries.x, queries.alpha, queries.sigma, queries.velocity_center
     for q in range(x.shape[0]):
@@ -126,19 +125,19 @@ def around(queries, center, samples, rows, base, reflected, found):  # type: ign
 
 
 class PairSums(NamedTuple):
-    """What `add_pairs` adds to, w = exp(log weight - that of the pivot)."""
+    """Sums that `add_pairs` adds to, with weights w = exp(log weight - log weight of the pivot)."""
 
     mean: Any
     """`[B, D]` float64, Σ w (y - pivot) of pairs whose log weight is not sure."""
-    light: Any
-    """`[B, D]` float32, Σ w y of those whose is."""
+    approximate: Any
+    """`[B, D]` float32, Σ w y of pairs whose log weight is sure."""
     sums: Any
     """`[B, 7]` Σ w, Σ w², Σ w log w; of those from differences Σ w ‖y - pivot‖²; of the others Σ w and Σ w ‖y - c‖²; Σ w of those left
     out."""
     highest: Any
-    """`[B]`, the highest log weight from differences, relative to the pivot's, and ..."""
+    """`[B]`, the highest log weight from differences, relative to the pivot's."""
     whose: Any
-    """... its sample: of equals, the caller's lowest index."""
+    """`[B]`, the sample of the highest log weight: of equals, the caller's lowest index."""
 
 
 @compiled
@@ -157,7 +156,7 @@ def add_pairs(queries, samples, pivots, pairs, first, last, result):  # type: ig
     (alpha, sigma), (rows_of, norms, prior, index) = queries, samples
     base, reflected, own_prior, cut = pivots
     rows, asked, logs, sure = pairs
-    mean, light, sums, highest, whose = result
+    mean, approximate, sums, highest, whose = result
     for pair in range(first, last):
         q, j = asked[pair], rows[pair]
         y, z = rows_of[j], logs[pair]
@@ -172,7 +171,7 @@ def add_pairs(queries, samples, pivots, pairs, first, last, result):  # type: ig
         if z < -cut[q]:
             sums[q, 6] += w
         elif sure[pair]:
-            small, into = np.float32(w), light[q]
+            small, into = np.float32(w), approximate[q]
             for i in range(y.shape[0]):
                 into[i] += small * np.float32(y[i])
             sums[q, 4] += w
@@ -331,13 +330,13 @@ def finish(first, last, queries, frame, sums, result):  # type: ignore[no-untype
     """
     x, velocity_center, rate = queries.x, queries.velocity_center, queries.velocity_rate
     base, center, shift = frame
-    mean, weighted, of_light, total = sums
+    mean, weighted, of_approximate, total = sums
     denoised, velocity, found = result
     for q in range(first, last):
-        middle, own, moved, light, point, to_mean, to_velocity = base[q], mean[q], 0.0, weighted[q], x[q], denoised[q], velocity[q]
+        middle, own, moved, others, point, to_mean, to_velocity = base[q], mean[q], 0.0, weighted[q], x[q], denoised[q], velocity[q]
         cross, away, apart, moving, size, inverse = 0.0, 0.0, 0.0, 0.0, 0.0, 1 / total[q]
         for i in range(center.shape[0]):
-            moved = np.float64(light[i]) - of_light[q] * (middle[i] - shift[i])
+            moved = np.float64(others[i]) - of_approximate[q] * (middle[i] - shift[i])
             gap = middle[i] - center[i]
             step = (own[i] + moved) * inverse
             value = middle[i] + step

@@ -47,7 +47,7 @@ class CpuTuning:
     """A query with more is left unanswered: a compiled float64 pass costs less."""
     sure_deviations: float = 10.0
     """Standard deviations beyond which the error of a score is taken to be impossible."""
-    light_rounding: float = 0.1
+    left_out_rounding: float = 0.1
     """Nats of rounding up to which the weight of the samples left out is taken from their scores."""
     equal_scores: float = 1e-6
     """Nats within which all scores of a query are taken for equal: their differences are rounding."""

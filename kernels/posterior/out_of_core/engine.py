@@ -69,17 +69,17 @@ def _refined(queries: CentredQueries, chunks: Chunks, how: PosteriorSettings) ->
     if at_limit.all():
         return _nearest(queries, chunks, how.full)
     fits = _fit(queries, chunks.samples(jnp.zeros((0, chunks.d), chunks.source.dtype), jnp.zeros(0, jnp.int32)))
-    found = once(_where(queries, fits), jnp.float32)
+    moments = once(_where(queries, fits), jnp.float32)
     if how.precision != "highest":
-        denoised: Any = np.where(np.asarray(fits)[:, None], np.asarray(found.denoised), np.nan)
-        found = dataclasses.replace(found, denoised=denoised)
-        return _repeat(at_limit, lambda some: _nearest(some, chunks, how.full), queries, found)
-    unsettled = ~at_limit & (found.unsettled | ~np.asarray(fits))
-    found = _repeat(unsettled, lambda some: once(some, jnp.float64), queries, dataclasses.replace(found, unsettled=unsettled))
-    found = _repeat(
-        found.unsettled & ~at_limit, lambda some: _from_differences(*some, chunks, how.full), (queries, np.asarray(found.pivot)), found
-    )
-    return _repeat(at_limit, lambda some: _nearest(some, chunks, how.full), queries, found)
+        denoised: Any = np.where(np.asarray(fits)[:, None], np.asarray(moments.denoised), np.nan)
+        moments = dataclasses.replace(moments, denoised=denoised)
+        return _repeat(at_limit, lambda some: _nearest(some, chunks, how.full), queries, moments)
+    unsettled = ~at_limit & (moments.unsettled | ~np.asarray(fits))
+    moments = _repeat(unsettled, lambda some: once(some, jnp.float64), queries, dataclasses.replace(moments, unsettled=unsettled))
+    twice = moments.unsettled & ~at_limit
+    pivots = np.asarray(moments.pivot)
+    moments = _repeat(twice, lambda some: _from_differences(*some, chunks, how.full), (queries, pivots), moments)
+    return _repeat(at_limit, lambda some: _nearest(some, chunks, how.full), queries, moments)
 
 
 def _from_differences(queries: CentredQueries, pivot: np.ndarray, chunks: Chunks, full: bool) -> RefinedMoments:
@@ -89,8 +89,8 @@ def _from_differences(queries: CentredQueries, pivot: np.ndarray, chunks: Chunks
     for chunk in chunks.of_labels(np.asarray(queries.label)):
         total = jax.block_until_ready(_add_samples(total, queries, pivots, chunk.samples))
     nothing = chunks.samples(jnp.zeros((0, chunks.d), chunks.source.dtype), jnp.zeros(0, jnp.int32))
-    found = jax.tree.map(np.asarray, _moments_of_sums(total, queries, pivots, nothing))
-    return found if full else found.velocity_only()
+    moments = jax.tree.map(np.asarray, _moments_of_sums(total, queries, pivots, nothing))
+    return moments if full else moments.velocity_only()
 
 
 def _pass(queries: CentredQueries, chunks: Chunks, how: PosteriorSettings, dtype: DTypeLike) -> Partial:
@@ -131,9 +131,9 @@ def _refine(partial: Partial, queries: CentredQueries, chunks: Chunks) -> Refine
         held = chunks.samples(chunks.rows(index), index)
         return _refine_held(*_taken((partial, queries), rows), held, n=chunks.n)
 
-    found = _in_pieces(some, len(candidates), chunks.sizes.refined)
+    moments = _in_pieces(some, len(candidates), chunks.sizes.refined)
     give_back()
-    return found
+    return moments
 
 
 @jax.jit
@@ -146,9 +146,9 @@ def _add_samples(total: differences.Sums, queries: CentredQueries, pivots: Float
 def _refine_held(partial: Partial, queries: CentredQueries, held: Samples, n: int) -> RefinedMoments:
     where = jnp.arange(held.n, dtype=jnp.int32).reshape(partial.top_index.shape)
     here = dataclasses.replace(partial, top_index=jnp.where(partial.top_index == NO_SAMPLE, NO_SAMPLE, where))
-    found = refine(here, queries, held, ONE_DEVICE, n=n)
+    moments = refine(here, queries, held, ONE_DEVICE, n=n)
     assert held.index is not None
-    return dataclasses.replace(found, pivot=held.index[jnp.minimum(found.pivot, held.n - 1)])
+    return dataclasses.replace(moments, pivot=held.index[jnp.minimum(moments.pivot, held.n - 1)])
 
 
 def _nearest(queries: CentredQueries, chunks: Chunks, full: bool) -> RefinedMoments:

@@ -59,7 +59,7 @@ class RefinedMoments(Moments):
     def in_callers_frame(self, queries: CentredQueries, samples: Samples) -> Moments:
         """The moments of the caller's data; NaN for a query without samples, or with NaN. `samples` gives centre and unit only."""
         centred = dataclasses.replace(self.alone(), denoised=self.denoised + to64(samples.center))
-        found = centred if samples.unit is None else centred.times(to64(samples.unit))
+        moments = centred if samples.unit is None else centred.times(to64(samples.unit))
         # Without samples the mean is 0 / 0.
         known = jnp.isfinite(queries.x).all(axis=1) & jnp.isfinite(self.denoised).all(axis=1)
 
@@ -67,7 +67,7 @@ class RefinedMoments(Moments):
             keep = known.reshape(known.shape + (1,) * (v.ndim - 1))
             return jnp.where(keep, v, -1).astype(jnp.int32) if v.dtype == jnp.int32 else jnp.where(keep, v, jnp.nan)
 
-        return jax.tree.map(masked, found)
+        return jax.tree.map(masked, moments)
 
 
 def log_density_of(log_weight: Float[Array, " B"], mass: Float[Array, " B"], queries: CentredQueries) -> Float[Array, " B"]:

