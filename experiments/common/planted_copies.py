@@ -41,5 +41,5 @@ def changed(
 def _as_jpeg(image: np.ndarray, quality: int, channels: int) -> np.ndarray:
     file = io.BytesIO()
     Image.fromarray(image if channels == 3 else image[..., 0]).save(file, "JPEG", quality=quality)
-    with Image.open(file) as opened:
+    with Image.open(file, formats=("JPEG",)) as opened:
         return np.asarray(opened).reshape(*image.shape[:2], channels)

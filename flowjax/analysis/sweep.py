@@ -121,9 +121,10 @@ def sweep(
         preemption = stack.enter_context(Preemption(enabled=store is not None))
         guard.beat()
         left, ready = [index for index in range(len(times)) if index not in found], dict[int, dict[str, np.ndarray]]()
-        for place, index in enumerate(progress(left)):
-            if index not in ready:
-                some = left[place : place + oracle.times_together]
+        for index in progress(left):
+            if index not in ready:  # with the same others as in a run that was not cut off: the last bits depend on them
+                first = index - index % oracle.times_together
+                some = range(first, min(first + oracle.times_together, len(times)))
                 ready = dict(zip(some, _at(oracle, pairs, np.array([times[k] for k in some], np.float32), keep, guard), strict=True))
             found[index] = ready[index]
             if store is not None:

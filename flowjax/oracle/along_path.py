@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from flowjax.oracle.compiled import Coefficients, OracleOutput, Rows
+from flowjax.oracle.compiled import Coefficients, OracleOutput, Rows, coefficients
 from flowjax.path import Path
-from kernels.posterior.cpu.path_tile import PathSums
+from kernels.posterior.cpu.path_tile import Paths, PathSums
 
 
 @jax.tree_util.register_dataclass
@@ -41,9 +41,32 @@ MOMENTS = tuple(f.name for f in dataclasses.fields(PathOutput) if f.name != "mon
 """Those that `OracleOutput` has too."""
 
 
-def point(x_0: np.ndarray, x_1: np.ndarray, alpha: np.ndarray, sigma: np.ndarray) -> Float[np.ndarray, "B D"]:
-    """x_t of some pairs at their times, float64: beside near-duplicates float32 would show in the weights."""
-    return alpha[:, None] * x_1.astype(np.float64) + sigma[:, None] * x_0.astype(np.float64)
+AT_ONCE = 4096
+"""Points that are evaluated together where a path leaves some."""
+LEAST_RATIO = 1e-30
+"""α/σ for which 0 is taken along a path: all scores are equal there too."""
+
+
+class PathQueries(NamedTuple):
+    """Pairs of noise and data, and the times at which the host is asked about them."""
+
+    paths: Paths
+    t: Float[np.ndarray, " T"]
+    of: Coefficients
+    """Of the T times."""
+
+    @classmethod
+    def of_rows(cls, path: Path, x_0: Rows, x_1: Rows, t: Rows, label: Rows) -> "PathQueries":
+        """From flat pairs `[B, D]`."""
+        times = np.asarray(t)
+        of = coefficients(path, times)
+        ratio = np.maximum(of.alpha / np.where(of.sigma > 0, of.sigma, 1), LEAST_RATIO)
+        return cls(Paths(np.asarray(x_0), np.asarray(x_1), np.asarray(label), ratio), times, of)
+
+    def points(self, times: Int[np.ndarray, " m"], pairs: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m D"]:
+        """x_t of some pairs at some times, float64: beside near-duplicates float32 would show in the weights."""
+        alpha, sigma = self.of.alpha[times, None], self.of.sigma[times, None]
+        return alpha * self.paths.x_1[pairs].astype(np.float64) + sigma * self.paths.x_0[pairs].astype(np.float64)
 
 
 def no_paths(times: int, pairs: int, *, gap: bool) -> PathOutput:
@@ -99,3 +122,35 @@ def path_output_of(
             of_unit = (("cfm_gap", sums.variance), ("monte_carlo_gap", sums.square_distance))
             found |= {name: np.where(value == 0, value, (rate * unit) ** 2 * value) for name, value in of_unit}
     return found
+
+
+def by_sums(
+    sums: PathSums,
+    masses: Float[np.ndarray, " B"],
+    unit: float,
+    asked: PathQueries,
+    evaluate: Callable[[Rows, Rows, Rows], OracleOutput],
+    *,
+    gap: bool,
+) -> PathOutput:
+    """By the sums of the CPU engine; the points that these leave unanswered, and t = 1, by evaluations.
+
+    Args:
+      masses: log Σ prior of the samples that count for each pair.
+      unit: that the sums are in.
+      evaluate: the output, flat, at x `[B, D]`, t `[B]` and label `[B]`.
+    """
+    paths, of = asked.paths, asked.of
+    columns = path_output_of(sums, of, masses, paths.x_0.shape[1], unit, gap=gap)
+    left = np.argwhere(~sums.answered | (of.sigma == 0)[:, None])
+    for start in range(0, len(left), AT_ONCE):
+        times, pairs = left[start : start + AT_ONCE].T
+        out = evaluate(asked.points(times, pairs), asked.t[times], paths.label[pairs])
+        for name in columns.keys() & set(MOMENTS):
+            columns[name][times, pairs] = np.asarray(getattr(out, name))
+        if gap:
+            off = np.sum((np.asarray(out.denoised, np.float64) - paths.x_1[pairs]) ** 2, axis=1)
+            with np.errstate(invalid="ignore", over="ignore"):
+                columns["monte_carlo_gap"][times, pairs] = np.where(off == 0, 0, of.rate[times] ** 2 * off)
+    with np.errstate(over="ignore"):
+        return PathOutput(**{name: jnp.asarray(v if v.dtype == np.int32 else v.astype(np.float32)) for name, v in columns.items()})

@@ -10,7 +10,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,29 +18,21 @@ import numpy as np
 from jax.sharding import Mesh as DeviceMesh
 from jaxtyping import Array, Float, Int, Num
 
-from flowjax.oracle.along_path import MOMENTS, PathOutput, by_times, path_output_of, point
-from flowjax.oracle.compiled import FORWARD, OracleOutput, Rows, Spec, coefficients, finished, output_of, program_of
+from flowjax.oracle.along_path import PathOutput, PathQueries, by_sums, by_times
+from flowjax.oracle.compiled import FORWARD, OracleOutput, Rows, Spec, coefficients, output_of, program_of
 from flowjax.runtime.files import write_whole
-from kernels.float64 import float64_scope
 from kernels.posterior.cpu.cost_model import Choice
 from kernels.posterior.cpu.dispatch import Calibration, CpuEngine, by_host
 from kernels.posterior.cpu.index_file import load_index, save_index
-from kernels.posterior.cpu.path_tile import Paths
 from kernels.posterior.distributed.sharded import Sharded
-from kernels.posterior.out_of_core.engine import posterior_out_of_core
-from kernels.posterior.out_of_core.source import Chunks
 from kernels.posterior.types import Queries, Samples
 
 LEAST_TILE = 8
 """Least number of queries in a tile of a dense pass: fewer make slow matrix products."""
 
 
-LEAST_RATIO = 1e-30
-"""α/σ for which 0 is taken along a path: all scores are equal there too."""
 TIMES_TOGETHER = 16
 """Times that share the two products of a path."""
-AT_ONCE = 4096
-"""Queries that are evaluated together where a path leaves some."""
 
 
 class Backend(abc.ABC):
@@ -177,7 +169,7 @@ class InMemory(Backend):
         labels = self.samples.labels
         if labels is None or isinstance(labels, jax.core.Tracer):
             return None
-        return _unknown(label, np.asarray(labels))
+        return first_unknown(label, np.asarray(labels))
 
     def place(self, rows: Rows) -> Rows:
         """As they are."""
@@ -187,24 +179,10 @@ class InMemory(Backend):
         """By the CPU engine all times at once; what that leaves, and t = 1, one by one."""
         if self.engine is None or not self.engine.possible(spec.how) or not all_seen(x_0, x_1, t, label, *jax.tree.leaves(self.samples)):
             return super().along_path(spec, x_0, x_1, t, label, gap=gap)
-        x_0, x_1, t, label = (np.asarray(v) for v in (x_0, x_1, t, label))
-        of = coefficients(spec.path, t)
-        ratio = np.maximum(of.alpha / np.where(of.sigma > 0, of.sigma, 1), LEAST_RATIO)
-        sums = self.engine.along_paths(self.samples, Paths(x_0, x_1, label, ratio), means=gap)
-        found = path_output_of(sums, of, self.engine.log_masses(self.samples, label), self.d, self.unit, gap=gap)
-        left = np.argwhere(~sums.answered | (of.sigma == 0)[:, None])
-        for start in range(0, len(left), AT_ONCE):
-            times, pairs = left[start : start + AT_ONCE].T
-            x = point(x_0[pairs], x_1[pairs], of.alpha[times], of.sigma[times])
-            rest = self.evaluate(spec, x, t[times], label[pairs])
-            for name in found.keys() & set(MOMENTS):
-                found[name][times, pairs] = np.asarray(getattr(rest, name))
-            if gap:
-                off = np.sum((np.asarray(rest.denoised, np.float64) - x_1[pairs]) ** 2, axis=1)
-                with np.errstate(invalid="ignore", over="ignore"):
-                    found["monte_carlo_gap"][times, pairs] = np.where(off == 0, 0, of.rate[times] ** 2 * off)
-        with np.errstate(over="ignore"):
-            return PathOutput(**{name: jnp.asarray(v if v.dtype == np.int32 else v.astype(np.float32)) for name, v in found.items()})
+        asked = PathQueries.of_rows(spec.path, x_0, x_1, t, label)
+        sums = self.engine.along_paths(self.samples, asked.paths, means=gap)
+        masses = self.engine.log_masses(self.samples, asked.paths.label)
+        return by_sums(sums, masses, self.unit, asked, lambda *rows: self.evaluate(spec, *rows), gap=gap)
 
     def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:
         """By the CPU engine where all values are concrete; by a compiled program otherwise, and for queries left unanswered."""
@@ -332,72 +310,6 @@ class Mesh(Backend):
         return cls(*children)
 
 
-@jax.tree_util.register_pytree_node_class
-class Disk(Backend):
-    """Samples that stay on disk and are read in chunks: see `Oracle.from_source`."""
-
-    mesh, counts = None, None
-
-    def __init__(self, chunks: Chunks):
-        self.chunks = chunks
-
-    @property
-    def n(self) -> int:
-        """How many samples there are."""
-        return self.chunks.n
-
-    @property
-    def d(self) -> int:
-        """Numbers in each."""
-        return self.chunks.d
-
-    @property
-    def conditional(self) -> bool:
-        """Whether the samples have classes."""
-        return self.chunks.labels is not None
-
-    @property
-    def labels(self) -> Int[Array, " N"] | None:
-        """The class of each sample, or None."""
-        return None if self.chunks.labels is None else jnp.asarray(self.chunks.labels)
-
-    def rows(self) -> NoReturn:
-        """Not available: NotImplementedError."""
-        _refuse("leaves the data where they are (no data, no unique): read them, or merge duplicates, where they are stored")
-
-    def unknown_label(self, label: Int[np.ndarray, " B"]) -> str | None:
-        """As in `Backend`, with the classes that have samples."""
-        return None if self.chunks.labels is None else _unknown(label, self.chunks.labels)
-
-    def place(self, rows: Rows) -> Rows:
-        """As they are; not under tracing."""
-        if not all_seen(rows):
-            _refuse("runs outside of jit, vmap and grad: the host reads the data")
-        return rows
-
-    def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:
-        """One reading of the data for all queries, and another for queries that float32 leaves unsettled."""
-        of = coefficients(spec.path, np.asarray(t))
-        with float64_scope():
-            found = posterior_out_of_core(Queries(x, of.alpha, of.sigma, label, of.center), self.chunks, spec.how)
-            return finished(spec.path, x.shape[1], x, t, found)
-
-    def jvp(self, spec: Spec, x: Rows, t: Rows, label: Rows, v: Rows) -> NoReturn:
-        """Not available: NotImplementedError."""
-        _refuse("has no jvp")
-
-    def plan(self, spec: Spec, t: np.float32) -> Choice | str:
-        """No choice."""
-        return "disk: all samples are read from where they lie, chunk by chunk"
-
-    def tree_flatten(self) -> NoReturn:
-        _refuse("is no argument of jit, vmap or grad: call it outside of them")
-
-    @classmethod
-    def tree_unflatten(cls, _: Any, children: tuple[Chunks]) -> "Disk":
-        return cls(*children)
-
-
 def spec_of_call(spec: Spec, t: Rows, *, host: bool) -> Spec:
     """The static part of a call: whether some t may be 1, and the implementation of the compiled program.
 
@@ -445,14 +357,11 @@ def _tiled_by_class(spec: Spec, label: np.ndarray) -> Spec:
     return dataclasses.replace(spec, how=dataclasses.replace(spec.how, blocks=dataclasses.replace(blocks, queries=tile)))
 
 
-def _unknown(label: np.ndarray, labels: np.ndarray) -> str | None:
+def first_unknown(label: np.ndarray, labels: np.ndarray) -> str | None:
+    """In words, the first label (not -1) that none of the labels is; None if all are."""
     known = np.unique(labels)
     unknown = np.setdiff1d(label, [*known, -1])
     if not unknown.size:
         return None
     listed = ", ".join(map(str, known[:10])) + (f", ... ({len(known)} in all)" if len(known) > 10 else "")
     return f"label {unknown[0]} has no samples; classes with samples: {listed}"
-
-
-def _refuse(why: str) -> NoReturn:
-    raise NotImplementedError(f"an oracle from a source {why}; Oracle(data) in memory can be used there")

@@ -17,7 +17,8 @@ from flowjax.data.dataset import checked_labels
 from flowjax.data.formats.file_rows import ArraySource, RecordSource
 from flowjax.data.recognize import recognize
 from flowjax.oracle.along_path import PathOutput, no_paths
-from flowjax.oracle.backends import Backend, Disk, InMemory, Mesh, Rows, addressable, all_seen
+from flowjax.oracle.backends import Backend, InMemory, Mesh, Rows, addressable, all_seen
+from flowjax.oracle.backends_disk import Disk
 from flowjax.oracle.compiled import OracleOutput, Spec, empty_output
 from flowjax.oracle.deduplicate import distinct
 from flowjax.path import Path, RectifiedFlow

@@ -43,3 +43,15 @@ def test_what_was_guessed_is_said_with_the_setting_that_sets_the_other(tmp_path:
     printed = capsys.readouterr().out
     assert "warning: first: samples of shape (3, 5, 5) look channels-first" in printed
     assert "models are trained on [-1, 1]; use 2 x - 1 (normalize=0-1)" in printed
+
+
+def test_groups_of_near_duplicates_are_listed_and_shown(tmp_path: pathlib.Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((40, 6, 6)).astype(np.float32)
+    images[30:] = images[0] + 0.01 * rng.standard_normal((10, 6, 6)).astype(np.float32)
+    np.save(tmp_path / "x.npy", images)
+    summary = summary_of(inspect_data, inspect_presets.get_config(), tmp_path / "run", **{"data.path": str(tmp_path / "x.npy")})
+    assert summary["groups"] == [11]
+    lines = (tmp_path / "run" / "groups.csv").read_text().split()
+    assert lines[:3] == ["group,size,sample", "0,11,0", "0,11,30"]
+    assert (tmp_path / "run" / "figures" / "groups.png").exists()

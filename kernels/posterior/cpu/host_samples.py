@@ -78,17 +78,8 @@ class HostSamples:
 
     @functools.cached_property
     def has_near_copies(self) -> bool:
-        """Whether a good part of the samples are copies of others, but for differences that float32 products round away.
-
-        Decided by two random projections of some thousand samples: near-copies lie close in both, other pairs hardly ever.
-        """
-        some = self.rows[:: max(1, self.n // TUNING.near_copy_samples)]
-        if len(some) < 2:
-            return False
-        directions = np.random.default_rng(0).standard_normal((self.d, 2))
-        along = (some - self.center) @ directions
-        gaps = np.abs(np.diff(along[along[:, 0].argsort()], axis=0)).max(axis=1)
-        return bool(np.mean(gaps <= TUNING.near_copy * np.abs(along).max()) > TUNING.near_copies)
+        """`near_copies` among some thousand samples."""
+        return near_copies(self.rows[:: max(1, self.n // TUNING.near_copy_samples)], self.center)
 
     @functools.cached_property
     def shift(self) -> Float[np.ndarray, " D"]:
@@ -125,3 +116,16 @@ def _classes(labels: Int[np.ndarray, " N"]) -> dict[int, slice]:
     known, first = np.unique(labels, return_index=True)
     ends = [*first[1:], len(labels)]
     return {int(label): slice(int(a), int(b)) for label, a, b in zip(known, first, ends, strict=True)}
+
+
+def near_copies(rows: Shaped[np.ndarray, "n D"], center: Float[np.ndarray, " D"]) -> bool:
+    """Whether a good part of the samples are copies of others, but for differences that float32 products round away.
+
+    Decided by two random projections: near-copies lie close in both, other pairs hardly ever.
+    """
+    if len(rows) < 2:
+        return False
+    directions = np.random.default_rng(0).standard_normal((rows.shape[1], 2))
+    along = (rows - center) @ directions
+    gaps = np.abs(np.diff(along[along[:, 0].argsort()], axis=0)).max(axis=1)
+    return bool(np.mean(gaps <= TUNING.near_copy * np.abs(along).max()) > TUNING.near_copies)

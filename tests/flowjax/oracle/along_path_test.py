@@ -77,19 +77,23 @@ def test_both_ends() -> None:
     np.testing.assert_array_equal(out.monte_carlo_gap[1], 0)  # type: ignore[index]
 
 
-@pytest.fixture(scope="module")
-def elsewhere() -> dict[str, Oracle]:
-    mesh = jax.make_mesh((2, 1), ("samples", "queries"), devices=jax.devices()[:2])
-    return {"mesh": Oracle(IMAGES, LABELS, mesh=mesh, precision="high"), "disk": Oracle.from_source(IMAGES, LABELS)}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["mesh", "disk"])
-def test_over_a_mesh_and_from_disk(kind: str, elsewhere: dict[str, Oracle]) -> None:
-    oracle, t = elsewhere[kind], np.float32([0.2, 0.5, 0.9])
+def test_over_a_mesh() -> None:
+    mesh = jax.make_mesh((2, 1), ("samples", "queries"), devices=jax.devices()[:2])
+    oracle, t = Oracle(IMAGES, LABELS, mesh=mesh, precision="high"), np.float32([0.2, 0.5, 0.9])
     label = np.resize([-1, 0, 1], B).astype(np.int32)
     agrees(oracle.along_path(X_0, IMAGES[:B], t, label), IMAGES, IMAGES[:B], t, exact.RECTIFIED, label, loose=4)
     assert oracle.times_together == 1
+
+
+@pytest.mark.parametrize("data", [IMAGES, NEAR, (IMAGES * 127.5 + 128).astype(np.uint8)], ids=["images", "near-copies", "uint8"])
+def test_from_disk(data: np.ndarray) -> None:
+    """Data that are read in several chunks, for several groups of paths; shifted ones too."""
+    oracle = Oracle.from_source(data, LABELS, budget=2_000_000)
+    label = np.resize([-1, 0, 1], B).astype(np.int32)
+    scaled = np.asarray(data, np.float32)
+    agrees(oracle.along_path(X_0, scaled[:B], T, label), scaled, scaled[:B], T, exact.RECTIFIED, label)
+    agrees(oracle.along_path(X_0, scaled[:B], T, gap=False), scaled, scaled[:B], T, exact.RECTIFIED, None)
 
 
 @pytest.mark.slow
