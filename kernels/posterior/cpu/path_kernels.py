@@ -124,7 +124,7 @@ def path_weights(pairs, prior, ratio, peak, negligible, active, sums, weights): 
         for q in range(b):
             z[q] = ratio * (ratio * first[q] + second[q]) + p - peak[q]
         for q in range(b):
-            # exp(z) = 2^whole 2^part, the latter by its Taylor polynomial: within 2e-7 of itself on [-1/2, 1/2].
+            # exp(z) as in `weigh`. In a function of its own it is not inlined: the dense pass then takes 20 to 40 % longer.
             y = min(max(z[q], np.float32(-87)), np.float32(60)) * np.float32(1.4426950408889634)
             whole = np.floor(y + np.float32(0.5))
             part = (y - whole) * np.float32(0.6931471805599453)
