@@ -85,6 +85,7 @@ def test_resume_keeps_a_finished_run_of_the_same_configuration_only(binary: Bina
     assert "another configuration" in binary(f"--workdir={digits_run}", "--resume").error
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_with_the_next_t(binary: Binary, digits_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """What was found is not computed again, and the table is that of an undisturbed run; another configuration is refused."""
     arguments = (f"--workdir={tmp_path / 'run'}", "--config.num_t=25", "--config.num_queries=128", "--resume")
@@ -135,6 +136,7 @@ def test_own_arrays_with_labels_are_swept_by_class(tmp_path: pathlib.Path, digit
     assert len((tmp_path / "run" / "classes.csv").read_text().splitlines()) == 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", ["heldout", "file"])
 def test_queries_may_come_from_held_out_samples_or_a_file(tmp_path: pathlib.Path, query: str) -> None:
     rng = np.random.default_rng(0)

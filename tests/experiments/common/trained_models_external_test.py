@@ -78,6 +78,7 @@ def test_a_wrong_direction_of_time_is_told_where_data_are_at_hand(capsys: pytest
         own_data(made(asked("untrained")), data_config("digits", noise_scale=2.0))
 
 
+@pytest.mark.slow
 def test_samples_of_a_torch_model_are_written(binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
     small = (
         "--config.num_samples=10",
