@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -107,7 +106,6 @@ class LossByTimeMeter:
         return ErrorsByTime(self._t.astype(np.float64), np.array(cfm), np.array(exact))
 
 
-@jax.jit
 def _targets(oracle: Oracle, pairs: Pairs, t: Float[Array, ""]) -> tuple[Array, Array]:
     x_t = oracle.path.interpolate(pairs.x_0, pairs.x_1, t)
     marginal = oracle(x_t, t, pairs.labels, moments="velocity").velocity

@@ -150,6 +150,29 @@ def errors_figure(curves: Mapping[str, Mapping[str, LossByTime]], turning_point:
 
 
 @style.context()
+def memorization_figure(t: Float[np.ndarray, " T"], errors: Mapping[str, Curve], advantage: Curve, turning_point: float | None) -> Figure:
+    """Errors of a model against the oracles of training and of unseen samples, and by how much the first is smaller.
+
+    Args:
+      errors: "training" and "unseen" → mean squared error at each t.
+      advantage: 1 - training / unseen.
+    """
+    figure, (left, right) = style.new_figure(12.0, 5.4, columns=2)
+    for axes in (left, right):
+        shade_stages(axes, turning_point)
+        time_axis(axes)
+    for (name, curve), color in zip(errors.items(), (style.MEASURED, style.ORANGE), strict=True):
+        draw_curve(left, t, curve, color, f"oracle of {name} samples")
+    left.set_yscale("log")
+    left.set_ylabel("mean squared error per value")
+    left.legend()
+    draw_curve(right, t, advantage, style.MEASURED, "1 - training / unseen")
+    right.axhline(0, color=style.GREY, linewidth=1)
+    right.set_ylabel("nearer to the training samples' oracle by")
+    return figure
+
+
+@style.context()
 def gains_figure(gains: Mapping[tuple[str, str], Interval]) -> Figure:
     """What each of two things buys in each stage, with intervals.
 
