@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made on first use and made anew when setup.cfg changes.
 #   make demo        the oracle sweep on real digits, and where its report lies
 #   make test        every test not marked slow or long
-#   make test-slow   those marked slow; three at a time, for they wait much
+#   make test-slow   those marked slow
 #   make test-long   longer forms of other tests, by hand: CONTRIBUTING.md
 #   make drill       DRILL_FAULTS faults to jobs of several processes; the last line says what was lost
 #   make launch-dry  render what is submitted to a cloud, and check it; submits nothing
@@ -24,7 +24,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-slow
-	$(BIN)/python -m pytest -m slow -n 3
+	$(BIN)/python -m pytest -m slow
 
 test-long: $(VENV)/.installed-slow
 	$(BIN)/python -m pytest -m long
