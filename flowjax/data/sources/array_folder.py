@@ -28,6 +28,7 @@ def is_array_folder(root: pathlib.Path) -> bool:
     return len(shapes) == 1
 
 
+# A little over sixty lines, for its docstring and the parameters of a configuration.
 def records(
     path: str | os.PathLike,
     labels: str | os.PathLike | None = None,

@@ -18,6 +18,7 @@ from flowjax.data.sources.labels_file import Labels, labels_in_file, labels_of_f
 _EDM = "dataset.json"
 
 
+# A little over sixty lines, for its docstring and the parameters of a configuration.
 def records(
     path: str | os.PathLike,
     labels: str = "",

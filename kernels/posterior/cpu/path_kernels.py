@@ -94,6 +94,7 @@ def path_candidates(pairs, prior, ratio, limits, room, total, active):  # type: 
     return count
 
 
+# A little over sixty lines: numba makes one loop of it, as of `weigh`.
 @compiled
 def path_weights(pairs, prior, ratio, peak, negligible, active, sums, weights):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Sum the weights exp(score - peak) of a block of pairs at one ratio.
