@@ -107,6 +107,9 @@ def cpu() -> str:
 
 def run_paths(folder: Path) -> None:
     """Measure whole paths, print a line for each way, and write paths.json."""
+    for name, value, least in (("paths", _PATHS.value, 2), ("queries", _QUERIES.value, 1)):
+        if value < least:
+            raise ValueError(f"{name}={value}: expected at least {least}")
     data = load(_DATA.value, _N.value, _D.value)
     rows = {row["way"]: row for row in paths.compare(data, _QUERIES.value, _PATHS.value, max(1, _REPEATS.value // 3))}
     for way, row in rows.items():

@@ -78,7 +78,7 @@ def no_paths(times: int, pairs: int, *, gap: bool) -> PathOutput:
 def by_times(
     evaluate: Callable[[Rows, Rows], OracleOutput], path: Path, x_0: Rows, x_1: Rows, t: Float[ArrayLike, " T"], *, gap: bool
 ) -> PathOutput:
-    """By one evaluation for each time: where samples are not in the memory of one CPU.
+    """By one evaluation for each time: on an accelerator, over a mesh, and under tracing.
 
     Args:
       evaluate: the output, flat, at x `[B, D]` and t `[B]`.
@@ -100,19 +100,19 @@ def by_times(
 
 
 def path_output_of(
-    sums: PathSums, of: Coefficients, labels_mass: Float[np.ndarray, " B"], d: int, unit: float, *, gap: bool
+    sums: PathSums, of: Coefficients, masses: Float[np.ndarray, " B"], d: int, unit: float, *, gap: bool
 ) -> dict[str, np.ndarray]:
     """From the sums of the CPU engine to the fields of `PathOutput`, NumPy arrays in the caller's unit; float64.
 
     Args:
-      labels_mass: log Σ prior of the samples that count for each pair.
+      masses: log Σ prior of the samples that count for each pair.
       d: numbers in a sample.
       unit: of the samples.
     """
     sigma, rate = of.sigma[:, None], of.rate[:, None]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         found = {
-            "log_density": sums.log_weight - d / 2 * np.log(2 * np.pi * sigma**2) - labels_mass,
+            "log_density": sums.log_weight - d / 2 * np.log(2 * np.pi * sigma**2) - masses,
             "top1_weight": sums.top1_weight,
             "top1_index": sums.top1_index,
             "entropy": sums.entropy,

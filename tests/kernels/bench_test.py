@@ -77,6 +77,7 @@ def test_whole_paths_and_implementations_for_gpus(tmp_path):
     ("flag", "message"),
     [
         ("--t=0.5,1", "t=0.5,1: expected times between 0 and 1, neither included"),
+        ("--paths=-3", "paths=-3: expected at least 2"),
         ("--gpu=all", "gpu=all: JAX sees no GPU here, but cpu; --gpu=small tries the command on it"),
         ("--data=nowhere.npy", "data=nowhere.npy: nowhere.npy is not there; give synthetic, fashion_mnist or a file"),
     ],
