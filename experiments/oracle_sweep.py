@@ -29,6 +29,7 @@ from flowjax import data
 from flowjax.analysis import data_sweep
 from flowjax.analysis.data_sweep import Samples
 from flowjax.analysis.groups import GroupedTurn, Groups, find_groups, grouped_turning_points
+from flowjax.analysis.regime_times import regime_times
 from flowjax.analysis.sweep import draw_pairs
 from flowjax.data.distributed import DistributedDataSet
 from flowjax.path import Path, path_by_name
@@ -77,6 +78,10 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         return ""
     found = data_sweep.conclude(samples, pairs, swept, grid, predictions, path, seed=config.seed)
     groups, turns = _between_groups(config, samples, by_class, path)
+    regimes = None  # of samples that several processes hold
+    if isinstance(samples, data.DataSet):
+        values = samples.data.astype(np.float32, copy=False)
+        regimes = regime_times(values, samples.labels, path, by_class=by_class, num_queries=config.num_queries, seed=config.seed)
 
     takeaway = sweep_report.takeaway(found, config.query)
     if turns:
@@ -84,11 +89,14 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         takeaway += f" {told[0].upper()}{told[1:]}."
     origin = app.provenance("oracle_sweep", config, started)
     sweep_report.write_tables(workdir, found)
-    drawn = sweep_report.figure_sections(workdir, found)
+    drawn = sweep_report.figure_sections(workdir, found, regimes)
     origin["wall_seconds"] = time.perf_counter() - started
     asked = {key: config[key] for key in ("query", "num_queries", "path")}
     summary = sweep_report.summary(found, asked, takeaway, oracle.implementation)
     tables = sweep_report.table_sections(found)
+    if regimes is not None:
+        tables.insert(1, sweep_report.regimes_section(regimes, found.turning_point.measured))
+        summary["regimes"] = dataclasses.asdict(regimes) | {"sentence": regimes.sentence()}
     if groups is not None:
         tables.insert(1, groups_report.section(workdir, turns, groups.scale))
     summary["between_groups"] = [dataclasses.asdict(turn) | {"predicted": turn.predicted._asdict()} for turn in turns]
