@@ -1,5 +1,6 @@
 """Intervals for means over queries."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -40,3 +41,13 @@ def mean_interval(values: Float[np.ndarray, " R"]) -> tuple[float, float, float]
         return mean, mean, mean
     spread = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return mean, mean - spread, mean + spread
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float], *samples: Float[np.ndarray, "Q ..."], seed: int = 0, num_bootstrap: int = 1000
+) -> Interval:
+    """A statistic of one or more samples with its 95 % percentile-bootstrap interval; each sample is drawn again along its first axis."""
+    rng = np.random.default_rng(seed)
+    again = [statistic(*(part[rng.integers(len(part), size=len(part))] for part in samples)) for _ in range(num_bootstrap)]
+    low, high = np.percentile(again, [2.5, 97.5])
+    return Interval(float(statistic(*samples)), float(low), float(high))
