@@ -6,8 +6,8 @@
     field(x_t, t, label)                # velocity [B, *shape], as every field of flowjax.fields
     field.denoised(x_t, t, label)       # E[x_1 | x_t] of this model of the data, [B, *shape]
 
-`gaussian` is the best linear denoiser, `smoothed` the oracle of data with added noise, `patch` and `pca_local` see only a part of x for each
-pixel. docs/analytic-fields.md says what each is, when it is exact, and what it costs.
+`gaussian` is the best linear denoiser, `smoothed` the oracle of data with added noise; `patch` and `pca_local` see only a part of x for
+each pixel. docs/analytic-fields.md says what each is, when it is exact, and what it costs.
 """
 
 from flowjax.analytic.analytic_field import AnalyticField

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from flowjax.analysis.spectrum import as_rows
 from flowjax.data.dataset import checked_labels
 from flowjax.fields import Label
 from flowjax.oracle.backends import all_seen
@@ -44,14 +45,7 @@ def labelled_rows(data: ArrayLike, labels: ArrayLike | None) -> LabelledRows:
     Raises:
       ValueError: data that are not `[N, *shape]`, not real or not finite; labels that are not N integers >= 0.
     """
-    samples = np.asarray(data)
-    if samples.ndim < 2 or not samples.size:
-        raise ValueError(f"data has shape {samples.shape}: expected [N, *shape] with at least one sample and one dimension")
-    if samples.dtype.kind == "c" or not np.can_cast(samples.dtype, np.float32, casting="same_kind"):
-        raise ValueError(f"data has dtype {samples.dtype}: expected real numbers")
-    rows = samples.reshape(len(samples), -1).astype(np.float32, copy=False)
-    if not np.isfinite(rows.sum(dtype=np.float64)):
-        raise ValueError(f"data has a value that is not finite, first in sample {int(np.argmin(np.isfinite(rows).all(1)))}")
+    rows = as_rows(data).astype(np.float32, copy=False)
     classes = {-1: slice(0, len(rows))}
     own = checked_labels("data", None if labels is None else np.asarray(labels), len(rows), None)
     if own is not None:
@@ -60,7 +54,7 @@ def labelled_rows(data: ArrayLike, labels: ArrayLike | None) -> LabelledRows:
         found, starts = np.unique(values, return_index=True)
         ends = [*starts[1:], len(values)]
         classes |= {int(label): slice(int(start), int(end)) for label, start, end in zip(found, starts, ends, strict=True)}
-    return LabelledRows(rows, samples.shape[1:], classes)
+    return LabelledRows(rows, np.shape(data)[1:], classes)
 
 
 def checked_path(path: Path | None) -> Path:
@@ -115,8 +109,8 @@ class HostQueries(NamedTuple):
 class HostField(abc.ABC):
     """A field that NumPy and numba compute on the host; compiled programs call it by `jax.pure_callback`.
 
-    A pytree without leaves, equal to itself alone: a program is compiled once for each field, and keeps it alive. It has no derivatives.
-    At t = 1 the velocity is NaN, but where the prediction is x.
+    A pytree without leaves, equal to itself alone: a program is compiled once for each field, and keeps it alive. It has no derivatives,
+    and no posterior at t = 1, where solvers do not evaluate it.
     """
 
     def __init_subclass__(cls) -> None:
@@ -140,7 +134,7 @@ class HostField(abc.ABC):
           label: None, a scalar or `[B]`: the class to condition on; -1: all samples.
 
         Raises:
-          ValueError: shapes that do not fit, t outside [0, 1], a label without samples. Under tracing such a row gives NaN.
+          ValueError: shapes that do not fit, t outside [0, 1), a label without samples. Under tracing such a row gives NaN.
         """
         return self._asked(x_t, t, label, 0)
 
@@ -150,8 +144,10 @@ class HostField(abc.ABC):
 
     def _asked(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None, which: int) -> Float[Array, "B *shape"]:
         x, time, asked = checked_query(x_t, t, label, self.shape, self.samples.classes)
-        if all_seen(x) and all_seen(time) and all_seen(asked):
+        if all_seen(x, time, asked):
             times = np.asarray(time)
+            if (times == 1).any():
+                raise ValueError("t = 1: the field has no posterior there; no solver evaluates it, give a t below 1")
             of = coefficients(self.path, times) if len(times) else None
             bits = np.zeros((4, 0)) if of is None else np.stack([of.alpha, of.sigma, of.center, of.rate])
             return jnp.asarray(self._both(np.asarray(x), times, bits, np.asarray(asked))[which])
@@ -174,7 +170,7 @@ class HostField(abc.ABC):
         """Velocity and prediction `[2, B, *shape]` float32."""
         found = np.full((2, *x.shape), np.nan, np.float32)
         flat = x.reshape(len(x), -1)
-        sound = np.isfinite(flat).all(axis=1) & (t >= 0) & (t <= 1) & np.isin(label, list(self.samples.classes))
+        sound = np.isfinite(flat).all(axis=1) & (t >= 0) & (t < 1) & np.isin(label, list(self.samples.classes))
         (rows,) = np.nonzero(sound)
         if not rows.size:
             return found
@@ -182,8 +178,5 @@ class HostField(abc.ABC):
         denoised = self._predict(HostQueries(x[rows], t[rows], alpha, sigma, label[rows]))
         across = (slice(None), *(None for _ in self.shape))
         away = denoised - center[across] * x[rows].astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            end = np.where(away == 0, self.path.velocity_scale_at_sample * x[rows], np.nan)
-            found[0, rows] = np.where(sigma[across] == 0, end, rate[across] * away)
-        found[1, rows] = denoised
+        found[0, rows], found[1, rows] = rate[across] * away, denoised
         return found

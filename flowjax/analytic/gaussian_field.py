@@ -22,7 +22,7 @@ MOST_BYTES = 2**32
 class GaussianField:
     """The field of `Σ_g π_g N(μ_g, Σ_g)`. Made by `gaussian`. Differentiable in x, on every device.
 
-    Float64 numbers are kept as pairs of float32 `[2, ...]`, the second one what the first leaves: float64 arrays cannot leave a float64 scope.
+    Float64 numbers are kept as pairs of float32 `[2, ...]`, the second what the first leaves: float64 arrays cannot leave a float64 scope.
     """
 
     mean: Float[Array, "2 G D"]
@@ -67,14 +67,14 @@ def gaussian(data: ArrayLike, labels: ArrayLike | None = None, path: Path | None
 
         E[x_1 | x_t] = μ + α Σ (α² Σ + σ² I)⁻¹ (x - α μ)
 
-    No other linear denoiser has a smaller squared error on the data. Exact if the data are Gaussian. With a label: the Gaussian of its class.
-    With `by_class`, and without a label: the mixture of the classes' Gaussians, each with its share π_g of the data,
+    No other linear denoiser has a smaller squared error on the data. Exact if the data are Gaussian. With a label: the Gaussian of its
+    class. With `by_class`, and without a label: the mixture of the classes' Gaussians, each with its share π_g of the data,
 
         E[x_1 | x_t] = Σ_g γ_g E_g[x_1 | x_t],  γ_g = softmax_g(log π_g + log N(x; α μ_g, α² Σ_g + σ² I))
 
-    Σ is the sample covariance, with N - 1 below; where samples are fewer than numbers it has no inverse, and none is needed. Velocities come
-    from the eigenvectors, without a difference of prediction and x, so that they keep their digits for t up to 1. At t = 1 it is the limit
-    (t = 1 - 10⁻⁹).
+    Σ is the sample covariance, with N - 1 below; where samples are fewer than numbers it has no inverse, and none is needed. Velocities
+    come from the eigenvectors, without a difference of prediction and x, so that they keep their digits for t up to 1. At t = 1 it is the
+    limit (t = 1 - 10⁻⁹).
 
     Args:
       data: `[N, *shape]`, real.
@@ -177,7 +177,7 @@ def _with_group(total: tuple[Array, ...], x: Array, coefficients: Array, group: 
     prediction = mean + (alpha * values / variance * along) @ vectors.T
     noise = (sigma_dot * sigma / variance + alpha_dot * alpha * values / variance) * along
     here = alpha_dot * mean + noise @ vectors.T
-    missing = x.shape[1] - jnp.sum(used)
+    missing = x.shape[1] - jnp.sum(to64(used))
     here = here + jnp.where(missing > 0, sigma_dot / sigma * rest, 0)
     squares = jnp.sum(along**2 / variance, axis=1) + jnp.where(missing > 0, jnp.sum(rest**2, axis=1) / sigma[:, 0] ** 2, 0)
     volumes = jnp.sum(jnp.where(used, jnp.log(variance), 0), axis=1) + missing * jnp.log(sigma[:, 0] ** 2)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from flowjax.analytic.analytic_field import HostField, HostQueries, LabelledRows, labelled_rows
 from flowjax.path import Path
-from kernels.patches.api import PatchSettings, PatchSet, patch_means
+from kernels.patches.api import PatchSet, PatchSettings, patch_means
 
 Size = int | Callable[[float], int] | Mapping[float, int]
 Borders = Literal["padding", "position"]
@@ -31,8 +31,6 @@ class PatchField(HostField):
         return min(int(p), most)
 
     def _predict(self, queries: HostQueries) -> Float[np.ndarray, "B *shape"]:
-        if (queries.sigma == 0).any():
-            raise ValueError("t = 1: a patch field has no posterior there; end at the path's last step before")
         x = queries.x.reshape(len(queries.x), *image_shape(self.shape))
         found = np.empty(x.shape)
         for time in np.unique(queries.t):
@@ -58,10 +56,10 @@ def patch(
 
         E[x_1(u) | x_t] = Σ γ y_i(v),  γ = softmax(-‖P_u x - α P_v y_i‖² / 2σ²)
 
-    over all training images i, and over v = u (`anywhere=False`, local: a patch is compared with those at its own place), or over every place
-    v too (`anywhere=True`, local and equivariant: what a convolutional network with a receptive field of p pixels can do at best). Exact: every
-    patch of every image is weighed; in float32 where rounding stays below 1e-5 of the noise, else in float64. A patch that sees the whole
-    image from everywhere, size >= 2 max(H, W) - 1, gives the oracle, but for `anywhere=True` with padding.
+    over all training images i, and over v = u (`anywhere=False`, local: a patch is compared with those at its own place), or over every
+    place v too (`anywhere=True`, local and equivariant: the best that a convolutional network with a receptive field of p pixels can do).
+    Exact: every patch of every image is weighed. A patch that sees the whole image from everywhere, size >= 2 max(H, W) - 1, gives the
+    oracle, but for `anywhere=True` with padding.
 
     Args:
       data: `[N, H, W]` or `[N, H, W, C]`, real; or `[N, D]`, a line of D numbers.
@@ -70,9 +68,9 @@ def patch(
       size: p, odd; a function of t that returns it; or a table {t: p}: p of the largest t in it that is not above the query's, and of the
         smallest before that.
       anywhere: compare with patches around every place.
-      borders: what a patch holds beyond the image's border. "position": nothing; it is clipped, and is compared with patches that are clipped
-        alike, so that it knows how far the border is. "padding": zeros, in x and in y, as convolutional networks see it; it is compared with
-        patches of all places. With `anywhere=False` the two are the same.
+      borders: what a patch holds beyond the image's border. "position": nothing; it is clipped, and is compared with patches that are
+        clipped alike, so that it knows how far the border is. "padding": zeros, in x and in y, as convolutional networks see it; it is
+        compared with patches of all places. With `anywhere=False` the two are the same.
 
     Raises:
       ValueError: data or labels that do not fit; a size that is not odd, or below 1; unknown borders; at t = 1.

@@ -25,8 +25,6 @@ class PcaLocalField(HostField):
         return (filtered > self._threshold * filtered.max(axis=1, keepdims=True)) | np.eye(len(filtered), dtype=bool)
 
     def _predict(self, queries: HostQueries) -> Float[np.ndarray, "B *shape"]:
-        if (queries.sigma == 0).any():
-            raise ValueError("t = 1: a local field has no posterior there; end at the path's last step before")
         x = queries.x.reshape(len(queries.x), -1)
         found = np.empty(x.shape)
         for time, label in np.unique(np.stack([queries.t.astype(np.float64), queries.label.astype(np.float64)]), axis=1).T:
@@ -38,15 +36,15 @@ class PcaLocalField(HostField):
 
 
 def pca_local(data: ArrayLike, labels: ArrayLike | None = None, path: Path | None = None, *, threshold: float = 0.02) -> PcaLocalField:
-    """Locality from the data's covariance: each number has a posterior of its own, over the numbers that the Wiener filter reads for it.
+    """Locality from the data's covariance: each number has a posterior of its own, from the numbers that the Wiener filter reads for it.
 
-    With Σ the covariance of all samples, W = α² Σ (α² Σ + σ² I)⁻¹ the Wiener filter at t, and M_ij = 1 where |W_ij| > θ max_k |W_ik|, else 0,
+    With Σ the covariance of all samples, W = α² Σ (α² Σ + σ² I)⁻¹ the Wiener filter at t, M_ij = 1 where |W_ij| > θ max_k |W_ik|, else 0:
 
         E[x_1(i) | x_t] = Σ_n γ_n y_n(i),  γ = softmax_n(-Σ_j M_ij (x_j - α y_nj)² / 2σ²)
 
-    Early in time W spans the leading principal components, and a number sees much of x; late in time W is near the identity, and it sees its
-    near surroundings. Exact for the mask so defined: every sample is weighed. The threshold is relative to the largest entry of each row;
-    the authors' own program takes it relative to the largest entry of all rows, divided by their diagonal, and averages softmaxes of batches.
+    Early in time W spans the leading principal components, and a number sees much of x; late in time W is near the identity, and it sees
+    its surroundings. Exact for the mask so defined: every sample is weighed. θ is relative to the largest entry of each row; the authors'
+    own program takes it relative to the largest of all rows, each divided by its diagonal, and averages the softmaxes of batches.
 
     Args:
       data: `[N, *shape]`, real. Shapes do not matter: there is no notion of place but the covariance's.

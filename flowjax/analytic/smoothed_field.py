@@ -15,7 +15,7 @@ from flowjax.path import Path, as_time, expand_like
 from kernels.float64 import float64_scope, to32, to64
 
 LAST = 1 - 2.0**-24
-"""The last float32 before 1, at which velocities at t = 1 are taken: there the posterior mean has no weight in them, and they are continuous."""
+"""The last float32 before 1. Velocities at t = 1 are taken here: at 1 the posterior mean has no weight in them, and A/B no value."""
 
 
 @dataclasses.dataclass(frozen=True)

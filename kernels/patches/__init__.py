@@ -1,1 +1,1 @@
-"""Posteriors over the patches of images: means of the patches' centres, given noisy images. `api.py` is the door, `reference.py` the definition."""
+"""Posteriors over the patches of images: means of their centres, given noisy images. `api` is the door, `reference` the definition."""

@@ -18,8 +18,8 @@ def patch_means_ref(
 ) -> Float[np.ndarray, "H W C"]:
     """For each place u: Σ γ y_i(v), γ = softmax(-‖P_u x - α P_v y_i‖² / 2σ²) over images i and places v.
 
-    `P_u` is the patch of `size` x `size` around u, zeros beyond the border. v is u, or with `anywhere` each place; with `position` only places
-    whose patches are clipped by the borders as u's is.
+    `P_u` is the patch of `size` x `size` around u, zeros beyond the border. v is u, or with `anywhere` each place; with `position` only
+    places whose patches are clipped by the borders as u's is.
     """
     half, (height, width) = size // 2, x.shape[:2]
     pad = ((half, half), (half, half), (0, 0))
