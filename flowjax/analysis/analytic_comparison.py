@@ -40,9 +40,14 @@ def denoised_by(field: Callable[..., Any], path: Path) -> Denoiser:
     """The prediction that a velocity field makes: `E[x_1 | x_t] = κ_t x + u(x, t) / A_t`; x + (1 - t) u for rectified flow."""
 
     def predict(x: Array, t: Array, label: Array | None) -> Any:
-        return velocity_center(path, t) * x + field(x, t, label) / path.A(t)
+        return _center(path, t) * x + field(x, t, label) / path.A(t)
 
     return predict
+
+
+def _center(path: Path, t: Array) -> Array:
+    """κ of `velocity_center` at one t."""
+    return velocity_center(path, jnp.reshape(t, (1,)))[0]
 
 
 def queries_at(pairs: Pairs, path: Path, t: float) -> Array:
@@ -72,9 +77,7 @@ def distances(
     """
     found = predictions(model, pairs, path, t).astype(np.float64)
     across = tuple(range(2, found.ndim))
-    at_rest = np.stack(
-        [float(velocity_center(path, jnp.float32(time))) * np.asarray(queries_at(pairs, path, time), np.float64) for time in t]
-    )
+    at_rest = np.stack([float(_center(path, jnp.float32(time))) * np.asarray(queries_at(pairs, path, time), np.float64) for time in t])
     square = lambda part: ((found - part) ** 2).mean(across)  # noqa: E731
     return Distances({name: square(part) for name, part in fields.items()}, square(np.asarray(mean, np.float64)), square(at_rest))
 

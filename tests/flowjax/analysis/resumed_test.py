@@ -15,7 +15,7 @@ from flowjax.schedules import uniform_timesteps
 RNG = np.random.default_rng(0)
 TRAINING = RNG.standard_normal((40, 6)).astype(np.float32) * 2
 HELDOUT = RNG.standard_normal((24, 6)).astype(np.float32) * 2
-STEPS = Steps(uniform_timesteps(20), np.array([0.0, 0.3, 0.6, 0.95, 1.0]))
+STEPS = Steps(uniform_timesteps(10), np.array([0.0, 0.9, 1.0]))
 
 
 def resumed(field, x_1: np.ndarray) -> tuple[np.ndarray, Originals]:  # type: ignore[no-untyped-def]
@@ -47,6 +47,6 @@ def test_the_oracle_of_the_training_set_is_faithful_to_training_samples_and_to_n
     assert unseen.kept[-1].all()
     samples, originals = resumed(oracle, TRAINING)
     seen = faithfulness(samples, originals.x_1, look, unit, np.arange(len(TRAINING)))
-    assert seen.kept[3].mean() > 0.9  # late, it ends where it came from
+    assert seen.kept[1].mean() > 0.9  # late, it ends where it came from
     assert seen.kept[0].mean() < 0.3  # from noise alone it cannot know
     assert [part.value for part in seen.shares()] == [float(row.mean()) for row in seen.kept]
