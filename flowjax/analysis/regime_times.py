@@ -21,7 +21,9 @@ Collapse, from the entropy. The excess entropy `f(t) = h(p_t) - log N - (D/2) lo
   and the own weight is γ_i = 1 / (1 + e^{L_i}). The collapse is where the mean of L_i is 0. The turning point is where half of the queries
   have their own sample on top, max_j ε_j < 0 (`flowjax.analysis.turning_point`). One asks for the sum of the others, the other for the
   largest of them, which is less: the turning point comes first, and the two draw together as the sum comes to be that of its largest term,
-  which is the condensation of a random-energy model. The Gaussian closed form comes last, since E log ≤ log E (quenched below annealed).
+  which is the condensation of a random-energy model. The population's f crosses 0 later than the estimate, since E log ≤ log E (quenched below
+  annealed). A Gaussian of the same covariance has the largest entropy of all, so that its f crosses earlier than the population's: for
+  clustered data it may come before all the others.
 
 What differs from the paper: their f of real data is that of the empirical mixture itself, minus the mean entropy of the weights, which only
 tends to 0 and needs a threshold; leaving the own sample out it crosses 0. Left out, the own sample decides no class either.
