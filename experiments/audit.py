@@ -25,9 +25,9 @@ from experiments.common.data import load_beside, open_data
 from experiments.common.planted_copies import changed
 from flowjax import data
 from flowjax.analysis.inspection import NEAR
+from flowjax.analysis.statistics import Share, share
 from flowjax.metrics import copying
-from flowjax.metrics.copying import Nearest
-from flowjax.metrics.memorization import COPY_RATIO, Share, share
+from flowjax.metrics.copying import COPY_RATIO, Nearest
 from flowjax.metrics.neighbours import NeighbourSearch
 from flowjax.reporting import audit_report
 from flowjax.reporting.audit_report import Audited
@@ -111,14 +111,14 @@ def _summary(
         "baseline": "training" if given.heldout is None else "heldout",
         "copies": last.excess._asdict(),
         "flagged": last.share._asdict(),
-        "below_a_third": share(last.found.ratio < COPY_RATIO)._asdict(),
+        "below_a_third": share(last.found.below_a_third)._asdict(),
         "mirrored": int((last.copies & last.found.mirrored).sum()),
         "of_samples_with_near_duplicates": int((last.copies & (last.found.twins > 0)).sum()),
         "baselines": {
             name: {
                 "n": len(one.ratio),
                 "flagged": share(one.ratio <= last.threshold)._asdict(),
-                "below_a_third": float(np.mean(one.ratio < COPY_RATIO)),
+                "below_a_third": float(np.mean(one.below_a_third)),
             }
             for name, one in baselines.items()
         },

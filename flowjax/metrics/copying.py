@@ -7,9 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from flowjax.analysis.inspection import NEAR
-from flowjax.metrics.memorization import COPY_RATIO, Share, share
+from flowjax.analysis.statistics import Share, share
 from flowjax.metrics.neighbours import NeighbourSearch
 
+COPY_RATIO = 1 / 3
+"""The literature's ratio, below which a sample is a copy of its nearest (Yoon et al. 2023; Gu et al. 2023)."""
 FALSE_POSITIVES = 0.005
 """The share of unseen samples that the threshold may pass, where it is raised above a third."""
 LEAST_SIDE = 14  # of a picture of means: distances of smaller ones tell images apart less well, of larger ones JPEG's errors count more
@@ -33,6 +35,11 @@ class Nearest(NamedTuple):
     def ratio(self) -> Float[np.ndarray, " B"]:
         """Of the first distance to the second: 0 for a sample of the training set, about 1 for one that is like no training sample."""
         return self.distance / np.where(self.second > 0, self.second, np.inf)
+
+    @property
+    def below_a_third(self) -> Bool[np.ndarray, " B"]:
+        """Whether the ratio is below `COPY_RATIO`."""
+        return self.ratio < COPY_RATIO
 
     def part(self, which: Any) -> "Nearest":
         """Of some of the samples."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 
-from flowjax.metrics.memorization import Share, share
+from flowjax.analysis.statistics import Share, share
 
 
 class PrecisionRecall(NamedTuple):
