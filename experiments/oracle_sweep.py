@@ -28,7 +28,8 @@ from experiments.common.data import load_beside, loaded, open_data
 from flowjax import data
 from flowjax.analysis import data_sweep
 from flowjax.analysis.data_sweep import Samples
-from flowjax.analysis.groups import GroupedTurn, Groups, find_groups, grouped_turning_points
+from flowjax.analysis.groups import GroupedTurn, grouped_turning_points
+from flowjax.analysis.near_duplicates import Groups, find_groups
 from flowjax.analysis.sweep import draw_pairs
 from flowjax.data.distributed import DistributedDataSet
 from flowjax.path import Path, path_by_name
