@@ -1,5 +1,5 @@
 # Everything runs in .venv, which is made on first use and made anew when setup.cfg changes.
-#   make demo        the oracle sweep on real digits, and where its report lies
+#   make demo        the oracle sweep on real digits, and where its report lies; beside it explore.html, the same with sliders
 #   make test        every test not marked slow or long
 #   make test-slow   those marked slow
 #   make test-long   longer forms of other tests, by hand: CONTRIBUTING.md
@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: demo test test-slow test-long drill launch-dry lint clean
 
 demo: $(VENV)/.installed
-	@$(BIN)/python -m experiments.oracle_sweep --workdir=demo --overwrite
+	@$(BIN)/python -m experiments.oracle_sweep --workdir=demo --overwrite --config.explorer=True
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest

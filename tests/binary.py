@@ -40,7 +40,7 @@ def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -
 
     jax.config.update("jax_disable_most_optimizations", True)  # its numbers are held to rounding elsewhere: see conftest.py
     binary = importlib.import_module(f"experiments.{name}")
-    how = {key: getattr(binary, key.upper()) for key in ("live", "free", "several", "on_disk") if hasattr(binary, key.upper())}
+    how = {key: getattr(binary, key.upper()) for key in ("live", "free", "several", "on_disk", "page") if hasattr(binary, key.upper())}
     app.main(name, binary.run, **how)
 
 
