@@ -32,7 +32,6 @@ from flowjax.analysis.groups import GroupedTurn, Groups, find_groups, grouped_tu
 from flowjax.analysis.sweep import draw_pairs
 from flowjax.data.distributed import DistributedDataSet
 from flowjax.path import Path, path_by_name
-from flowjax.reporting import groups_report, sweep_report
 from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime import processes
 from flowjax.runtime.result_store import ResultStore
@@ -77,6 +76,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         return ""
     found = data_sweep.conclude(samples, pairs, swept, grid, predictions, path, seed=config.seed)
     groups, turns = _between_groups(config, samples, by_class, path)
+
+    from flowjax.reporting import groups_report, sweep_report
 
     takeaway = sweep_report.takeaway(found, config.query)
     if turns:

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from flowjax import stages
 from flowjax.analysis.condensation import checked_labels, competitions
@@ -97,6 +95,9 @@ def find_groups(
     near = nearest[nearest <= most]
     if not near.size:
         return None
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     delta = np.unique(np.r_[np.quantile(near, SHARES), most])
     found = [
         connected_components(coo_array((np.ones(inside.sum()), (one[inside], other[inside])), (len(rows), len(rows))), directed=False)[1]

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 
 class Interval(NamedTuple):
@@ -38,5 +37,7 @@ def mean_interval(values: Float[np.ndarray, " R"]) -> tuple[float, float, float]
     mean = float(values.mean())
     if len(values) < 2:
         return mean, mean, mean
+    from scipy import stats
+
     spread = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return mean, mean - spread, mean + spread

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
-from sklearn.neighbors import NearestNeighbors
 
 COPY_RATIO = 1 / 3
 
@@ -45,6 +43,8 @@ class NearestSamples:
     def __init__(self, training: Float[np.ndarray, "N *shape"]):
         rows, self._first = np.unique(_rows(training), axis=0, return_index=True)
         self._rows = rows
+        from sklearn.neighbors import NearestNeighbors
+
         self._found = NearestNeighbors(n_neighbors=min(2, len(rows)), algorithm="brute").fit(rows)
 
     def __call__(self, samples: Float[np.ndarray, "B *shape"]) -> Nearest:
@@ -79,6 +79,8 @@ def share(happened: Bool[np.ndarray, " B"]) -> Share:
     References:
       Wilson 1927: it holds for shares of 0 and 1 too.
     """
+    from scipy import stats
+
     found = stats.binomtest(int(happened.sum()), len(happened)).proportion_ci(method="wilson")
     return Share(float(happened.mean()), float(found.low), float(found.high))
 
