@@ -34,7 +34,6 @@ from flowjax.analysis.near_duplicates import Groups, find_groups
 from flowjax.analysis.sweep import draw_pairs
 from flowjax.data.distributed import DistributedDataSet
 from flowjax.path import Path, path_by_name
-from flowjax.reporting import groups_report, sweep_report
 from flowjax.reporting.page import Link, Section
 from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime import processes
@@ -82,6 +81,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         return ""
     found = data_sweep.conclude(samples, pairs, swept, grid, predictions, path, seed=config.seed)
     groups, turns = _between_groups(config, samples, by_class, path)
+
+    from flowjax.reporting import groups_report, sweep_report
 
     takeaway = sweep_report.takeaway(found, config.query)
     if turns:

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
 
 
 class Interval(NamedTuple):
@@ -38,6 +37,8 @@ def mean_interval(values: Float[np.ndarray, " R"]) -> tuple[float, float, float]
     mean = float(values.mean())
     if len(values) < 2:
         return mean, mean, mean
+    from scipy import stats
+
     spread = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return mean, mean - spread, mean + spread
 
@@ -56,5 +57,7 @@ def share(happened: Bool[np.ndarray, " B"]) -> Share:
     References:
       Wilson 1927: it holds for shares of 0 and 1 too.
     """
+    from scipy import stats
+
     found = stats.binomtest(int(happened.sum()), len(happened)).proportion_ci(method="wilson")
     return Share(float(happened.mean()), float(found.low), float(found.high))
