@@ -16,7 +16,6 @@ from kernels.posterior.cpu.dispatch import CpuEngine, by_host
 from kernels.posterior.cpu.results import HostMoments
 from kernels.posterior.distributed.collectives import Shards
 from kernels.posterior.distributed.sharded import Sharded, spread
-from kernels.posterior.pallas.tpu import pallas_tpu
 from kernels.posterior.pallas.tpu_blocks import TpuBlocks
 from kernels.posterior.partial import Partial
 from kernels.posterior.settings import BlockSizes, PosteriorSettings, default_block_sizes
@@ -56,6 +55,8 @@ class Implementation:
 
 
 def _fused(queries: CentredQueries, samples: Samples, how: PosteriorSettings) -> Partial:
+    from kernels.posterior.pallas.tpu import pallas_tpu
+
     return pallas_tpu(
         queries,
         samples,
