@@ -254,9 +254,9 @@ class Oracle:
             -‖x_t - α y‖² / 2σ² = -½ρ² ‖y - x_1‖² + ρ x_0·(y - x_1) - ½‖x_0‖²
 
         Two numbers a pair of path and sample, whatever t and whatever the probability path: on a CPU two matrix products give all T times,
-        in memory and from a source on disk alike. `gap` takes another product for each time at which many samples carry weight. Elsewhere
-        (an accelerator, a mesh, under tracing) each time is an evaluation of its own; the results are the same, but for float32's rounding
-        of x_t there.
+        in memory and from a source on disk alike. `gap` takes another product for each time at which many samples carry weight. On an
+        accelerator or a mesh they do without `gap`; with it, under tracing, and over several processes each time is an evaluation of its
+        own. The results are the same, but for float32's rounding of x_t there.
 
         Args:
           x_0: `[B, *shape]`, the noise. Read as float32, as x_1 is.

@@ -145,7 +145,7 @@ class CpuEngine:
             queries = queries._replace(x=queries.x.astype(np.float64) / unit, sigma=queries.sigma / unit)
         host = self.host_samples(samples)
         with one_thread_each():
-            if not self.always and is_small(host, queries):
+            if not self.always and host.rows.size < TUNING.least_indexed and is_small(host, queries):
                 out = small_posterior(host, queries)
                 if out.answered.all():
                     return out if unit == 1 else out.times(unit)

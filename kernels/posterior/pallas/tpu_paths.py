@@ -30,8 +30,9 @@ NEVER = -1e30
 """e_0 of a sample that does not count: finite, so that no difference is NaN."""
 FLOOR = -150.0
 """A binary logarithm of a weight that float32 has as 0."""
-SUBLANES = 8
-"""Rows of a register."""
+PIECE = 32
+"""Paths that are weighed together, four registers: all their sums are loaded before any is stored, for the compiler cannot tell that the
+next piece's are others, and has it wait."""
 SAMPLES = 512
 """Rows of a data block."""
 PEAK, WEIGHT, SQUARE, SCORE = range(4)
@@ -42,7 +43,7 @@ class PathLayout:
     """Sizes that are static under jit."""
 
     paths: int
-    """Rows of a tile of paths, a multiple of 16."""
+    """Rows of a tile of paths, a multiple of `PIECE`."""
     samples: int
     """Rows of a data block, a multiple of 128."""
     columns: int
@@ -123,7 +124,7 @@ def path_pass_tpu(
     The data are read once for each tile of paths: of 256, or of as many as VMEM holds the sums of.
 
     Raises:
-      ValueError: VMEM does not hold 16 paths.
+      ValueError: VMEM does not hold 32 paths.
     """
     _, b, d = factors.pairs.shape
     parts = parts_of(samples.values.dtype, samples.shifted, precision)
@@ -148,9 +149,9 @@ def path_layout(samples: Samples, b: int, d: int, times: int, parts: tuple[int, 
     groups = -(-d // LANES)
     per = max(1, groups // times)  # groups of 128 columns an iteration
     chunks = -(-groups // per)
-    for paths in (256, 128, 64, 32, 16):
+    for paths in (256, 128, 64, 32):
         layout = PathLayout(
-            paths=min(paths, -(-b // ROWS) * ROWS),
+            paths=min(paths, -(-b // PIECE) * PIECE),
             samples=min(SAMPLES, -(-samples.n // LANES) * LANES),
             columns=per * LANES,
             chunks=chunks,
@@ -179,7 +180,7 @@ def _kernel(ratio: Any, *refs: Any, at: PathLayout) -> None:
     @pl.loop(0, at.chunks)
     def _(k: Array) -> None:
         # In turns, so that the compiler finds work for both units everywhere.
-        turns, every = at.samples // LANES, range(0, at.paths, SUBLANES)
+        turns, every = at.samples // LANES, range(0, at.paths, PIECE)
         for turn in range(turns):
             _multiply(my, k, turn * LANES, at)
             for one in range(at.times):
@@ -259,12 +260,12 @@ def _float(x: Array) -> Array:
 
 
 def _weigh(my: PathRefs, ratio: Any, t: Array, step: Array, every: range, at: PathLayout) -> None:
-    """Add the weights of the block before at one time, for 8 paths from each of `every` on. Scores are binary logarithms: exp2 is what the
+    """Add the weights of the block before at one time, for `PIECE` paths from each of `every` on. Scores are binary logarithms: exp2 is what the
     hardware has."""
     r, doubled = ratio[0, t], ratio[1, t]
     groups = at.samples // LANES
     for row in every:
-        rows, other = pl.ds(row, SUBLANES), pl.ds(at.paths + row, SUBLANES)
+        rows, other = pl.ds(row, PIECE), pl.ds(at.paths + row, PIECE)
         old, index = my.state[PEAK, t, rows, :], my.index[t, rows, :]
         peak, scores = old, []
         for g in range(groups):
