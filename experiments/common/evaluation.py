@@ -23,7 +23,6 @@ from flowjax.models.trained import FILE, save_trained
 from flowjax.oracle import Oracle
 from flowjax.path import path_by_name
 from flowjax.reporting.page import Section
-from flowjax.reporting.samples import copies_by_t_figure, loss_by_t_figure, sample_grid
 from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime import storage
 from flowjax.runtime.strict_json import plain
@@ -128,6 +127,8 @@ class FlowEvaluation(NoEvaluation):
         self._follower = jax.jit(self._followed)
 
     def __call__(self, step: int, state: State) -> dict[str, float]:
+        from flowjax.reporting.samples import sample_grid
+
         picture = sample_grid(self._samples(state, self._config.evaluation.grid), self._value_range, columns=10)
         _keep(picture, self._workdir, step)
         self._save(step, state)
@@ -213,10 +214,14 @@ class FlowEvaluation(NoEvaluation):
     def sections(self, workdir: WorkDir) -> list[Section]:
         found = []
         if self._last is not None:
+            from flowjax.reporting.samples import loss_by_t_figure
+
             figure = workdir.save_figure("loss_by_t", loss_by_t_figure(self._last, self._turning_point))
             text = "What the averaged model gets wrong, about the CFM target and about the oracle. They differ by what no model can know."
             found.append(Section("Loss by time", text, figure, alt="Error against t, two curves"))
         if self._copies is not None:
+            from flowjax.reporting.samples import copies_by_t_figure
+
             figure = workdir.save_figure("copies_by_t", copies_by_t_figure(self._copies, self._turning_point))
             found.append(Section("Copies", _COPIES, figure, alt="Share of copies against the t from which the model is followed"))
         pictures = sorted(workdir.live("samples").glob("*.png"))
@@ -268,6 +273,8 @@ class AutoencoderEvaluation(NoEvaluation):
         low, high = self._shown.value_range
         error = float(np.mean((np.clip(again, low, high) - x) ** 2))
         rows = [part[i : i + 10] for i in range(0, self._count, 10) for part in (x, again)]
+        from flowjax.reporting.samples import sample_grid
+
         _keep(sample_grid(np.concatenate(rows), (low, high), columns=10), self._workdir, step)
         self._psnr = 10 * np.log10((high - low) ** 2 / max(error, 1e-30))
         return {"psnr": self._psnr}

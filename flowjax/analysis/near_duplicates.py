@@ -6,9 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from flowjax.analysis.condensation import checked_labels
 from flowjax.analysis.inspection import NEAR
@@ -38,6 +35,8 @@ def near_square(data: Float[np.ndarray, "N *shape"]) -> float:
     if square == 0:
         return 0.0
     dimensions = trace**2 / square
+    from scipy import stats
+
     by_chance = len(rows) * stats.chi2.cdf(NEAR * dimensions, dimensions)
     return 0.0 if by_chance > LEAST_SHARE else 2 * NEAR * trace
 
@@ -120,6 +119,9 @@ def find_groups(
     near = nearest[nearest <= most]
     if not near.size:
         return None
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     delta = np.unique(np.r_[np.quantile(near, SHARES), most])
     found = [
         connected_components(coo_array((np.ones(inside.sum()), (one[inside], other[inside])), (len(rows), len(rows))), directed=False)[1]

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from flowjax.analysis.condensation import Thresholds, checked_labels, competitions, thresholds_beyond, top_weights
@@ -262,6 +261,8 @@ def _own_on_top(ratio: float, draws: _Draws, n: int) -> float:
 
 def solve_ratio(excess: Callable[[float], float], start: float) -> float:
     """The root ρ of a function that rises in ρ, bracketed outwards from `start`."""
+    from scipy.optimize import brentq
+
     low = high = np.log(start)
     while excess(np.exp(low)) > 0:
         low -= 0.3
