@@ -21,10 +21,10 @@ from experiments.common.trained_models import (
 from flowjax import data, stages
 from flowjax.analysis.hybrid import Steps
 from flowjax.analysis.resumed import Baseline, Faithful, Originals, baseline_of, faithfulness, resumed_samples
-from flowjax.analysis.statistics import Interval, bootstrap_interval, mean_curve
+from flowjax.analysis.statistics import Interval, bootstrap_interval, mean_curve, share
 from flowjax.analysis.sweep import draw_pairs
 from flowjax.analysis.verdict import Verdict, judge
-from flowjax.metrics.memorization import NearestSamples, share
+from flowjax.metrics.neighbours import NeighbourSearch, Rows
 from flowjax.models.flow import Flow
 from flowjax.reporting import resumed_figures
 from flowjax.reporting.page import Section, beside_the_paper
@@ -61,7 +61,7 @@ def run(config: ConfigDict, workdir: WorkDir, switches: np.ndarray) -> str:
     flow = obtain(config.model, workdir)
     training, heldout = training_and_unseen(flow, config)
     steps = Steps(uniform_timesteps(config.num_steps) * flow.path.t_max, switches)
-    look = NearestSamples(training.data)
+    look = NeighbourSearch(Rows.of(training.data))
     base = baseline_of(look, heldout.data)
     runs = {name: _resumed(config, flow, solver, steps, part, look, base) for name, part in (("held-out", heldout), ("training", training))}
     target = own_turning_point(own_oracle(flow, training), config.seed)
@@ -103,7 +103,7 @@ def run(config: ConfigDict, workdir: WorkDir, switches: np.ndarray) -> str:
 
 
 def _resumed(
-    config: ConfigDict, flow: Flow, solver: Solver, steps: Steps, part: data.DataSet, look: NearestSamples, base: Baseline
+    config: ConfigDict, flow: Flow, solver: Solver, steps: Steps, part: data.DataSet, look: NeighbourSearch, base: Baseline
 ) -> Resumed:
     """Resume from noised samples of one set, each drawn once at most."""
     labels = part.labels if told_classes(flow, part) else None

@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from flowjax.analysis.hybrid import Steps, followed_from
+from flowjax.analysis.statistics import Share, share
 from flowjax.fields import Field
-from flowjax.metrics.memorization import Nearest, NearestSamples, Share, share
+from flowjax.metrics.copying import Nearest, nearest
+from flowjax.metrics.neighbours import NeighbourSearch
 from flowjax.path import Path
 from flowjax.sampling import EULER, Solver, in_batches
 
@@ -58,7 +60,7 @@ class Faithful(NamedTuple):
     row: Int[np.ndarray, "S B"]
     """The nearest training sample."""
     copies: Bool[np.ndarray, "S B"]
-    """Whether each is a copy of a training sample: `Nearest.copies`."""
+    """Whether each is a copy of a training sample: `Nearest.below_a_third`."""
 
     @property
     def kept(self) -> Bool[np.ndarray, "S B"]:
@@ -77,16 +79,16 @@ class Baseline(NamedTuple):
     copies: Share
 
 
-def baseline_of(look: NearestSamples, heldout: Float[np.ndarray, "M *shape"]) -> Baseline:
+def baseline_of(look: NeighbourSearch, heldout: Float[np.ndarray, "M *shape"]) -> Baseline:
     """Of samples that were not trained on."""
-    found = look(heldout)
-    return Baseline(float(found.distance.mean()), share(found.copies))
+    found = nearest(look, _flat(heldout))
+    return Baseline(float(found.distance.mean()), share(found.below_a_third))
 
 
 def faithfulness(
     samples: Float[np.ndarray, "S B *shape"],
     originals: Float[np.ndarray, "B *shape"],
-    look: NearestSamples,
+    look: NeighbourSearch,
     unit: float,
     own_row: Int[np.ndarray, " B"] | None = None,
 ) -> Faithful:
@@ -101,9 +103,13 @@ def faithfulness(
     own, found = [], list[Nearest]()
     for part in samples:
         own.append(np.sqrt(((np.asarray(part, np.float64).reshape(len(flat), -1) - flat) ** 2).sum(1)))
-        found.append(look(part))
+        found.append(nearest(look, _flat(part)))
     row = np.stack([near.row for near in found])
-    nearest = np.stack([near.distance for near in found])
+    first = np.stack([near.distance for near in found])
     second = np.stack([near.second for near in found])
-    other = nearest if own_row is None else np.where(row == own_row, second, nearest)
-    return Faithful(np.stack(own) / unit, other / unit, row, np.stack([near.copies for near in found]))
+    other = first if own_row is None else np.where(row == own_row, second, first)
+    return Faithful(np.stack(own) / unit, other / unit, row, np.stack([near.below_a_third for near in found]))
+
+
+def _flat(samples: Float[np.ndarray, "B *shape"]) -> Float[np.ndarray, "B D"]:
+    return np.asarray(samples, np.float32).reshape(len(samples), -1)

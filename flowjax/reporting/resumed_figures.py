@@ -7,9 +7,8 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from flowjax.analysis.resumed import Faithful
-from flowjax.analysis.statistics import Curve, mean_curve
+from flowjax.analysis.statistics import Curve, Share, mean_curve, share
 from flowjax.data import DataSet
-from flowjax.metrics.memorization import Share, share
 from flowjax.reporting import style
 from flowjax.reporting.curves import draw_curve, shade_stages, time_axis
 from flowjax.reporting.strip import mosaic_figure

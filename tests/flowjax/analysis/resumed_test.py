@@ -7,7 +7,7 @@ import numpy as np
 from flowjax.analysis.hybrid import Steps
 from flowjax.analysis.resumed import Originals, baseline_of, faithfulness, resumed_samples
 from flowjax.fields import OracleField
-from flowjax.metrics.memorization import NearestSamples
+from flowjax.metrics.neighbours import NeighbourSearch, Rows
 from flowjax.oracle import Oracle
 from flowjax.path import RectifiedFlow
 from flowjax.schedules import uniform_timesteps
@@ -30,7 +30,7 @@ def test_a_field_that_leads_to_the_original_gives_it_back_from_every_t() -> None
     straight = jax.tree_util.Partial(lambda v, x, t, label: v, jnp.asarray(HELDOUT - away))
     found = resumed_samples(straight, RectifiedFlow(), originals, STEPS)
     np.testing.assert_allclose(found, np.broadcast_to(HELDOUT, found.shape), atol=1e-5)
-    look = NearestSamples(TRAINING)
+    look = NeighbourSearch(Rows.of(TRAINING))
     told = faithfulness(found, HELDOUT, look, baseline_of(look, HELDOUT).unit)
     assert told.kept.all()
     assert told.own.max() < 1e-4
@@ -38,7 +38,7 @@ def test_a_field_that_leads_to_the_original_gives_it_back_from_every_t() -> None
 
 
 def test_the_oracle_of_the_training_set_is_faithful_to_training_samples_and_to_no_others() -> None:
-    oracle, look = OracleField(Oracle(TRAINING)), NearestSamples(TRAINING)
+    oracle, look = OracleField(Oracle(TRAINING)), NeighbourSearch(Rows.of(TRAINING))
     unit = baseline_of(look, HELDOUT).unit
     samples, originals = resumed(oracle, HELDOUT)
     unseen = faithfulness(samples, originals.x_1, look, unit)
