@@ -260,8 +260,8 @@ def _float(x: Array) -> Array:
 
 
 def _weigh(my: PathRefs, ratio: Any, t: Array, step: Array, every: range, at: PathLayout) -> None:
-    """Add the weights of the block before at one time, for `PIECE` paths from each of `every` on. Scores are binary logarithms: exp2 is what the
-    hardware has."""
+    """Add the weights of the block before at one time, for `PIECE` paths from each of `every` on. Scores are binary logarithms, for exp2
+    is what the hardware has."""
     r, doubled = ratio[0, t], ratio[1, t]
     groups = at.samples // LANES
     for row in every:
