@@ -4,6 +4,7 @@
     python -m experiments.explore --config.data.path=FILE_OR_FOLDER        # yours
     python -m experiments.explore --config.model.path=runs/train           # a model beside the oracle of what it was trained on
     python -m experiments.explore --config.for=diffusers --config.classes='(3, 8)'
+    python -m experiments.explore --config.t_max=0.2                       # finer stops of the slider, for a turn near noise
 
 The slider over t moves a dozen queries x_t, what one step along the oracle makes of each (and along a model, if one is given), and the
 samples that carry the posterior weight, with their weights as bars; the mean top-1 weight, and the turning point on it, show where that is.

@@ -19,14 +19,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.common import app
-from experiments.common.data import load_beside, open_data
 from experiments.common.frechet_scores import turn_and_advice
 from experiments.common.timestep_errors import Errors
-from experiments.common.trained_models import CELLS, MODELS, about_data, about_model, obtain, own_data
+from experiments.common.trained_models import CELLS, MODELS, about_data, about_model, obtain, training_and_unseen
 from flowjax import data
 from flowjax.analysis.statistics import Interval, mean_curve
 from flowjax.metrics.memorization_by_t import Advantage, advantage
-from flowjax.models.flow import Flow
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
@@ -41,7 +39,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     if config.num_queries < 2 or config.num_t < 4:
         raise ValueError(f"num_queries = {config.num_queries}, num_t = {config.num_t}: expected at least 2 and 4")
     flow = obtain(config.model, workdir)
-    training, unseen = _equal(*_both(flow, config), config.seed)
+    training, unseen = _equal(*training_and_unseen(flow, config), config.seed)
     turn, _ = turn_and_advice(flow, training, workdir, config.seed)
     times = (np.arange(config.num_t) + 0.5) / config.num_t * flow.path.t_max
     errors = {
@@ -97,19 +95,6 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     ]
     workdir.write_report("Where in t it memorises", takeaway, sections, origin)
     return takeaway
-
-
-def _both(flow: Flow, config: ConfigDict) -> tuple[data.DataSet, data.DataSet]:
-    """The samples that a model was trained on, and samples that it never saw."""
-    training, unseen = own_data(flow, config.data)
-    if config.heldout:
-        if not (config.data.source or config.data.path):
-            raise ValueError(f"heldout = {config.heldout!r}: give the training data too, --config.data.path=FILE_OR_FOLDER")
-        unseen = load_beside(config.data, open_data(config.data), config.heldout)
-        flow.check_shape(unseen.shape, unseen.name)
-    if unseen is None:
-        raise ValueError(f"{flow.source} does not say which samples it never saw: give some, --config.heldout=FILE_OR_FOLDER")
-    return training, unseen
 
 
 def _equal(training: data.DataSet, unseen: data.DataSet, seed: int) -> tuple[data.DataSet, data.DataSet]:

@@ -23,7 +23,7 @@ BLOCK = 2**24
 class Heaviest(NamedTuple):
     """The K heaviest samples of Q queries at T times, the heaviest first; equal weights in the order of the samples."""
 
-    index: Int[np.ndarray, "T Q K"]
+    sample: Int[np.ndarray, "T Q K"]
     weight: Float[np.ndarray, "T Q K"]
     """γ, float64; 0 where a class has fewer than K samples."""
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from flowjax.analysis.statistics import Share, share
 from flowjax.fields import Field, staged
@@ -51,6 +51,19 @@ class Steps:
         self.t_switch: Float[np.ndarray, " S"] = checked_switches(t_switch)
         self.t: Float[np.ndarray, " T"] = checked_times(np.asarray(t, np.float32), at_least=2)
 
+    def done(self, switch: float) -> int:
+        """The number of steps before t_switch: `t[done]` is where the model begins."""
+        return int(np.searchsorted(self.t[:-1], np.float32(switch)))
+
+
+def followed_from(model: Field, steps: Steps, switch: float, solver: Solver = EULER) -> Callable[[ArrayLike, ArrayLike | None], Array]:
+    """The program of (x, label) that follows a model from t_switch to the end, from x at that time; compiled once for all t_switch."""
+    done = steps.done(switch)
+    edges, field = steps.t.copy(), staged([_STILL, model], [switch])  # in the steps before t_switch there is no velocity
+    if done:  # a solver may evaluate the end of the last of these steps, where the model begins: that step is nearly empty
+        edges[done - 1] = steps.t[done] - _SHORT
+    return lambda x, label: sample(field, x, edges, label, solver=solver)
+
 
 def hybrid_samples(
     oracle: Field,
@@ -78,11 +91,7 @@ def hybrid_samples(
     followed = batched(lambda x, y: jnp.moveaxis(states(oracle, x, grid, y, solver=solver), 1, 0), x_0)
 
     def at(switch: float) -> np.ndarray:
-        done = int(np.searchsorted(grid[:-1], np.float32(switch)))  # the oracle's steps: no velocity, one program for all
-        edges, field = grid.copy(), staged([_STILL, model], [switch])
-        if done:  # a solver may evaluate the end of the last of these steps, where the model begins: that step is nearly empty
-            edges[done - 1] = grid[done] - _SHORT
-        return batched(lambda x, y: sample(field, x, edges, y, solver=solver), followed[:, done])
+        return batched(followed_from(model, steps, switch, solver), followed[:, steps.done(switch)])
 
     samples = [at(float(switch)) for switch in progress(switches.tolist())]
     return Hybrid(switches, np.stack(samples), followed[:, -1])

@@ -1,5 +1,6 @@
 """Intervals for means over queries, and for shares of trials."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -61,3 +62,13 @@ def share(happened: Bool[np.ndarray, " B"]) -> Share:
 
     found = stats.binomtest(int(happened.sum()), len(happened)).proportion_ci(method="wilson")
     return Share(float(happened.mean()), float(found.low), float(found.high))
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float], *samples: Float[np.ndarray, "Q ..."], seed: int = 0, num_bootstrap: int = 1000
+) -> Interval:
+    """A statistic of one or more samples with its 95 % percentile-bootstrap interval; each sample is drawn again along its first axis."""
+    rng = np.random.default_rng(seed)
+    again = [statistic(*(part[rng.integers(len(part), size=len(part))] for part in samples)) for _ in range(num_bootstrap)]
+    low, high = np.percentile(again, [2.5, 97.5])
+    return Interval(float(statistic(*samples)), float(low), float(high))

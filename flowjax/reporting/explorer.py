@@ -93,7 +93,7 @@ def page_data(
       frameworks: names of `flowjax.conventions.CONVENTIONS`, or `steps_table.PLAIN`; the first is told first.
       num_steps: of a sampler.
     """
-    shown, place = np.unique(found.heaviest.index, return_inverse=True)
+    shown, place = np.unique(found.heaviest.sample, return_inverse=True)
     look, ndim = look_of(subject.data, subject.value_range), subject.data.ndim - 1
     series = {"x_t": found.x_t} | found.one_step
     drawn = {name: pictures(values, look, ndim).swapaxes(0, 1) for name, values in series.items()}
@@ -114,13 +114,12 @@ def page_data(
         "advised": {
             "shift": None if measured.advice.shift.value is None else shifts.index(round(measured.advice.shift.value, 4)),
             "interval": None if interval is None else [ends.index(round(end, 4)) for end in interval],
-            "no_interval": measured.advice.guidance_interval.evidence if interval is None else "",
         },
         "pictures": {"height": height, "width": width, "columns": columns, "sheets": sheets(drawn, BUDGET)},
         "samples": [{"row": int(row), "class": subject.class_of(int(row))} for row in shown],
         "queries": [{"row": int(row), "class": subject.class_of(int(row))} for row in rows],
         "competitors": _competitors(subject, rows).tolist(),
-        "heaviest": place.reshape(found.heaviest.index.shape).tolist(),
+        "heaviest": place.reshape(found.heaviest.sample.shape).tolist(),
         "weights": _digits(found.heaviest.weight).tolist(),
         "effective": _digits(found.effective_samples).tolist(),
         "shifts": shifts,

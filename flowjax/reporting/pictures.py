@@ -52,10 +52,10 @@ def look_of(data: Float[np.ndarray, "N *shape"], value_range: tuple[float, float
         directions = np.pad(directions, ((0, 0), (0, 3 - directions.shape[1])))
     ends = np.percentile((pixels - mean) @ directions, CLIPPED, axis=0)
     span = np.where(ends[1] > ends[0], ends[1] - ends[0], 1.0)
-    words = (
-        f"Each sample has {data.shape[-1]} channels, which are no colours: the pictures show their first three principal directions as "
-        "red, green and blue."
+    shown = (
+        "two principal directions as red and green" if data.shape[-1] == 2 else "first three principal directions as red, green and blue"
     )
+    words = f"Each sample has {data.shape[-1]} channels, which are no colours: the pictures show their {shown}."
     return Look(words, lambda sample: ((sample - mean) @ directions - ends[0]) / span)
 
 

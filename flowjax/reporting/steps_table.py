@@ -34,7 +34,7 @@ def offered(name: str, shifts: Sequence[float], ends: Sequence[float], num_steps
     Returns:
       `title`, `time`, `note`; `steps`, for each shift the t at which steps begin; `shift_lines`, for each shift, "" where it has none;
       `interval_lines`, and `interval_of`: for each shift the place among them of each pair of ends, low below high, in the order of
-      `itertools.combinations`. One row serves all shifts where they do not matter.
+      `itertools.combinations`. In `steps` and `interval_of` one row serves all shifts where they do not matter.
     """
     if name == PLAIN:
         return _plain(shifts, ends, num_steps)
@@ -51,7 +51,7 @@ def offered(name: str, shifts: Sequence[float], ends: Sequence[float], num_steps
         "title": convention.title,
         "time": convention.time,
         "note": convention.note,
-        "steps": [_rounded(convention.times(s, num_steps)[:-1]) for s in shifts],
+        "steps": _once([_rounded(convention.times(s, num_steps)[:-1]) for s in shifts]),
         "shift_lines": [told(name, s, None, num_steps)["shift_line"] for s in shifts],
         **_numbered(rows),
     }
@@ -81,6 +81,11 @@ def _numbered(lines: Sequence[Sequence[str]]) -> Mapping[str, Any]:
 def directions(shifts: Sequence[float]) -> list[str]:
     """Where each shift moves the steps, in words."""
     return [direction(s) for s in shifts]
+
+
+def _once(rows: list[list[float]]) -> list[list[float]]:
+    """A single row where all are alike."""
+    return rows[:1] if all(row == rows[0] for row in rows) else rows
 
 
 def _rounded(times: Float[np.ndarray, " S"]) -> list[float]:

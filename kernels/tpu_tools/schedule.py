@@ -10,8 +10,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-DUMP_FLAGS = "--xla_jf_dump_to={folder} --xla_jf_dump_hlo_text=true --xla_jf_dump_llo_text=true"
 BUNDLES, UNITS = "-packed-bundles-post-ra.txt", "pre-delay_hlo-static-per-bundle-utilization.txt"
+DUMP_FLAGS = (
+    "--xla_jf_dump_to={folder} --xla_jf_dump_hlo_text=true --xla_jf_dump_llo_text=true"
+    " --xla_jf_dump_llo_pass_label_regex=.*(packed-bundles-post-ra|pre-delay_hlo-static-per-bundle-utilization).*"
+)
+"""Of the seventy texts of each kernel, 700 MB in all, the two that are read."""
 BOOKKEEPING = 64
 """Bundles of a conditional region up to which it belongs to the pipeline, as does one that copies from HBM: it starts or awaits copies, and
 counts. A longer one without a matmul runs at the first step, at the last, or rarely, and does not count."""

@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page
 
-from experiments import explore, oracle_sweep
+from experiments import explore
 from experiments.configs import explore as presets
-from experiments.configs import oracle_sweep as sweep_presets
 from flowjax.conventions import CONVENTIONS, told
 from flowjax.schedules import shift, uniform_timesteps
 from tests.browser import outside
@@ -163,14 +162,15 @@ def test_a_model_and_latents_are_shown_beside_the_oracle(
     assert {text.partition("class ")[2] for text in browser.locator(".query h3").all_inner_texts()} == {"3", "8"}
 
 
-def test_the_sweep_writes_it_beside_its_report_and_links_to_it(browser: Page, tmp_path: pathlib.Path) -> None:
-    small = {"explorer": True, "num_t": 4, "num_queries": 16, "strip_samples": 1, "max_grouped": 0, "data.max_samples": 200}
-    found = summary_of(oracle_sweep, sweep_presets.get_config(), tmp_path / "run", **small)
-    browser.goto((tmp_path / "run" / "report.html").as_uri())
-    browser.click("text=Move through t yourself")
+def test_data_that_never_turn_have_a_page_that_says_so(browser: Page, tmp_path: pathlib.Path) -> None:
+    np.save(tmp_path / "two.npy", np.array([[0.0, 1.0], [1.0, 0.0]], np.float32))
+    summary_of(explore, presets.get_config(), tmp_path / "run", **{"data.path": str(tmp_path / "two.npy"), "for_": "sit", **SMALL})
+    browser.goto((tmp_path / "run" / "explore.html").as_uri())
     browser.wait_for_selector("body[data-ready]")
-    assert browser.url.endswith("/explore.html")
-    assert f"turns at t = {found['turning_point']['measured']:.3f}" in browser.inner_text(".takeaway")
+    assert "no turning point was found" in browser.inner_text(".takeaway")
+    assert not any(browser.locator(f"{mark} >> nth=0").is_visible() for mark in (".turn", ".navigation", ".refinement"))
+    assert browser.inner_text("#shift-words").startswith("With s = 1, 19 steps: ")
+    assert "laid out row by row" in browser.inner_text("header")
 
 
 @pytest.mark.parametrize(

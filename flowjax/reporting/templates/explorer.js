@@ -85,14 +85,26 @@ function showQuery(query, q, i) {
 
 // Steps and guidance
 
+const chosen = () => data.frameworks[Number(by("framework").value)];
 const beginnings = () => {
-  const all = data.frameworks[Number(by("framework").value)].steps;
-  return all[Number(sliders.shift.value)];
+  const { steps: rows } = chosen();
+  return rows[rows.length === 1 ? 0 : Number(sliders.shift.value)];
 };
+
+/** What the shift does, in a sentence or two. */
+function shiftInWords(s, begins, before) {
+  const { title, steps: rows, shift_lines: lines } = chosen();
+  const where = data.turn
+    ? `${before} of ${steps(begins.length)} lie before the turn (${percent(before / begins.length)})`
+    : `${steps(begins.length)}`;
+  const advised = data.advised.shift === null ? "" : ` Advised: ${number(data.shifts[data.advised.shift])}.`;
+  if (lines.every((line) => line === "")) return `${title} has no shift: ${where}.`;
+  if (rows.length === 1) return `${title}'s sampler keeps its steps, ${where}; s = ${number(s)} acts in its training.${advised}`;
+  return `With s = ${number(s)}, ${where}: ${data.directions[Number(sliders.shift.value)]}.${advised}`;
+}
 
 function showSteps() {
   const begins = beginnings(), s = data.shifts[Number(sliders.shift.value)];
-  const framework = data.frameworks[Number(by("framework").value)];
   const isBefore = (t) => data.turn !== null && t < data.turn.t;
   const before = begins.filter(isBefore).length;
   by("shift-value").value = number(s);
@@ -105,10 +117,7 @@ function showSteps() {
       return mark;
     }),
   );
-  const where = data.turn ? `${before} of ${steps(begins.length)} lie before the turn (${percent(before / begins.length)})` : steps(begins.length);
-  const advised = data.advised.shift === null ? "" : ` Advised: ${number(data.shifts[data.advised.shift])}.`;
-  const none = framework.shift_lines.every((line) => line === "") ? ` ${framework.title} has no shift.` : "";
-  by("shift-words").textContent = `With s = ${number(s)}, ${where}: ${data.directions[Number(sliders.shift.value)]}.${none || advised}`;
+  by("shift-words").textContent = shiftInWords(s, begins, before);
   sliders.shift.setAttribute("aria-valuetext", `s = ${number(s)}`);
   showInterval();
 }
@@ -134,7 +143,7 @@ function showInterval() {
 }
 
 function showLines(low, high) {
-  const framework = data.frameworks[Number(by("framework").value)], shift = Number(sliders.shift.value), count = data.ends.length;
+  const framework = chosen(), shift = Number(sliders.shift.value), count = data.ends.length;
   const pair = low * count - (low * (low + 1)) / 2 + high - low - 1; // in the order of itertools.combinations
   const places = framework.interval_of[framework.interval_of.length === 1 ? 0 : shift];
   const lines = [framework.shift_lines[shift], framework.interval_lines[places[pair]]].filter((line) => line !== "");
@@ -173,14 +182,17 @@ async function begin() {
   const turn = data.turn ? data.turn.t : null;
   document.querySelector(".navigation").style.width = turn === null ? "0" : `${100 * turn}%`;
   document.querySelector(".refinement").style.width = turn === null ? "0" : `${100 * (1 - turn)}%`;
+  document.querySelector(".chart").classList.toggle("early", turn !== null && turn < 0.25);
+  document.querySelector(".chart").classList.toggle("late", turn !== null && turn > 0.75);
+  for (const name of turn === null ? [".navigation", ".refinement"] : []) document.querySelector(name).hidden = true;
   for (const mark of document.querySelectorAll(".turn")) {
     mark.hidden = turn === null;
     if (turn !== null) mark.style.left = `${100 * turn}%`;
   }
   document.querySelector(".slider-of-time input").style.width =
     `calc(${data.t[data.t.length - 1]} * (100% - var(--thumb)) + var(--thumb))`;
-  const closest = turn === null ? 0 : data.t.reduce((best, t, i) => (Math.abs(t - turn) < Math.abs(data.t[best] - turn) ? i : best), 0);
-  sliders.t.value = Math.max(0, closest - Math.ceil(data.t.length / 10));
+  const start = turn === null ? 0.5 : 0.8 * turn; // a little before the turn
+  sliders.t.value = data.t.reduce((best, t, i) => (Math.abs(t - start) < Math.abs(data.t[best] - start) ? i : best), 0);
   sliders.shift.value = data.advised.shift ?? data.shifts.indexOf(1);
   const [low, high] = data.advised.interval ?? [0, data.ends.length - 1];
   sliders.low.value = low;

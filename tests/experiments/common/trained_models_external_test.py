@@ -88,7 +88,7 @@ def test_a_wrong_direction_of_time_is_told_where_data_are_at_hand(capsys: pytest
         own_data(made(asked("untrained")), data_config("digits", noise_scale=2.0))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_samples_of_a_torch_model_are_written(binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
     small = (
         "--config.num_samples=10",
@@ -118,8 +118,8 @@ SMALL = {
 """What makes each command of the page small."""
 LINES = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("python -m experiments.")]
 NAMES = [re.findall(r"experiments\.(\w+)", line)[0] for line in LINES]
-IN_CI = ("sample", "loss_by_timestep", "timestep_shift")
-"""One that samples, one that asks for single velocities, and one that scores; the others make their model alike: `make test-long`."""
+IN_CI = ("sample", "loss_by_timestep")
+"""One that samples and one that asks for single velocities; the others make their model alike: `make test-long`."""
 
 
 def test_every_command_of_the_page_is_run() -> None:

@@ -21,11 +21,11 @@ def test_the_heaviest_samples_have_the_oracles_weights(digits: tuple[np.ndarray,
         found = explore(oracle, pairs, T, 300)
         out = oracle.along_path(pairs.x_0, pairs.x_1, T, pairs.labels, gap=False)
         np.testing.assert_allclose(found.heaviest.weight[..., 0], out.top1_weight, rtol=1e-4)
-        assert (found.heaviest.index[..., 0] == np.asarray(out.top1_index)).mean() == 1
+        assert (found.heaviest.sample[..., 0] == np.asarray(out.top1_index)).mean() == 1
         np.testing.assert_allclose(found.heaviest.weight.sum(-1), 1, rtol=1e-9)
         np.testing.assert_allclose(1 / (found.heaviest.weight**2).sum(-1), found.effective_samples, rtol=1e-3)
         assert (np.diff(found.heaviest.weight, axis=-1) <= 0).all()
-        mean = np.einsum("tqk,tqk...->tq...", found.heaviest.weight, data[found.heaviest.index])
+        mean = np.einsum("tqk,tqk...->tq...", found.heaviest.weight, data[found.heaviest.sample])
         if path == RectifiedFlow():
             np.testing.assert_allclose(mean, found.one_step["oracle"], atol=1e-4)
 
@@ -36,7 +36,7 @@ def test_equal_weights_go_by_number_and_a_small_class_leaves_places_empty() -> N
     pairs, rows = shown_pairs(data, 2, 0, labels=labels)
     found = heaviest_samples(data, pairs, np.zeros(1, np.float32), 4, labels=labels, path=RectifiedFlow())
     assert labels[rows].tolist() == [0, 1]
-    np.testing.assert_array_equal(found.index[0], [[0, 1, 0, 0], [2, 3, 4, 5]])
+    np.testing.assert_array_equal(found.sample[0], [[0, 1, 0, 0], [2, 3, 4, 5]])
     np.testing.assert_allclose(found.weight[0], [[0.5, 0.5, 0, 0], [1 / 6] * 4], rtol=1e-12)
 
 
