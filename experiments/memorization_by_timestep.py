@@ -48,7 +48,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     }
     found = advantage(errors["training"], errors["unseen"], times, turn.measured, seed=config.seed)
 
-    takeaway = _takeaway(training.name, found, found.first_sure(times))
+    takeaway = _takeaway(training.name, found, times)
     origin = app.provenance("memorization_by_timestep", config, started)
     curves = {name: mean_curve(part) for name, part in errors.items()}
     rows = [
@@ -72,6 +72,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "turning_point": dataclasses.asdict(turn),
             "advantage": {name: None if interval is None else interval._asdict() for name, interval in stages.items()},
             "memorises_from": found.first_sure(times),
+            "memorises_at": found.sure(times),
             "takeaway": takeaway,
             "units": {
                 "t": "0 = noise, 1 = data",
@@ -106,12 +107,19 @@ def _equal(training: data.DataSet, unseen: data.DataSet, seed: int) -> tuple[dat
     return training, unseen
 
 
-def _takeaway(name: str, found: Advantage, first: float | None) -> str:
+def _takeaway(name: str, found: Advantage, times: np.ndarray) -> str:
+    first = found.first_sure(times)
+
     def told(stage: str, share: Interval | None) -> list[str]:
         return [] if share is None else [f"{share.value:.0%} (95 %: {share.low:.0%} to {share.high:.0%}) in {stage}"]
 
     stages = [*told("navigation", found.navigation), *told("refinement", found.refinement)] or told("all", found.overall)
     by = " and ".join(stages)
+    if first is None and found.overall.low > 0:
+        spans = ", ".join(f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}" for low, high in found.sure(times))
+        return f"On {name} the model is nearer to the oracle of its training samples than to that of unseen ones, by {by}" + (
+            f"; surely so at t = {spans}, and not up to the end." if spans else "; surely so at no single t."
+        )
     if first is None:
         return (
             f"On {name} there is no t from which on the model is surely nearer to the oracle of its training samples than to that of "

@@ -76,6 +76,22 @@ class _Queries(NamedTuple):
         return _Queries(*(values[which] for values in self))
 
 
+class _Part(NamedTuple):
+    """Some rows of the training set, with what queries are compared with."""
+
+    index: Int[np.ndarray, " M"]
+    rows: Float[np.ndarray, "M D"]
+    about: Float[np.ndarray, "M D"]
+    """About the centre."""
+    lengths: Float[np.ndarray, " M"]
+    """Squared, of those."""
+    sides: Float[np.ndarray, "M L"]
+    """Whose products with queries' coordinates are bounds."""
+
+    def part(self, which: slice) -> "_Part":
+        return _Part(*(values[which] for values in self))
+
+
 class NeighbourSearch:
     """Looks training samples up.
 
@@ -115,9 +131,9 @@ class NeighbourSearch:
         """
         asked = self._asked(queries, k, own)
         with one_thread_each():
-            self._compare(asked, self._seeds, self._seed_rows)
+            self._compare(asked, self._part(self._seeds, self._seed_rows))
             for index in progress(self._parts()):
-                self._compare(asked, index, self.training.read(index))
+                self._compare(asked, self._part(index, self.training.read(index)))
         return Neighbours(asked.rows, np.sqrt(asked.squares))
 
     def cost(self, queries: Float[np.ndarray, "B D"], k: int) -> Cost:
@@ -128,15 +144,15 @@ class NeighbourSearch:
         some = np.unique(np.linspace(0, len(queries) - 1, min(len(queries), _PLANNED)).astype(int))
         asked, parts = self._asked(queries[some], k, None), self._parts()
         with one_thread_each():
-            self._compare(asked, self._seeds, self._seed_rows)
+            self._compare(asked, self._part(self._seeds, self._seed_rows))
             started = time.perf_counter()
-            part = self.training.read(parts[0])
-            read = time.perf_counter()
-            self._compare(asked, parts[0], part)
+            part = self._part(parts[0], self.training.read(parts[0]))
+            made = time.perf_counter()
+            self._compare(asked, part)
             done = time.perf_counter()
-        times = self.training.n / len(parts[0])
-        values = len(queries) * (self.training.d + self._directions.shape[1] + 2 * k + 3) + 3 * part.size + cores() * _TOGETHER * _AT_ONCE
-        return Cost(times * (read - started + (done - read) * len(queries) / len(some)), 4 * values)
+        seconds = self.training.n / len(parts[0]) * (made - started + (done - made) * len(queries) / len(some))
+        values = len(queries) * (self.training.d + self._directions.shape[1] + 2 * k + 3) + 4 * part.rows.size
+        return Cost(seconds, 4 * (values + cores() * _TOGETHER * _AT_ONCE))
 
     def _asked(self, queries: Float[np.ndarray, "B D"], k: int, own: Int[np.ndarray, " B"] | None) -> _Queries:
         queries = np.ascontiguousarray(queries, np.float32)
@@ -150,26 +166,28 @@ class NeighbourSearch:
         size = max(1, _CHUNK_BYTES // (4 * self.training.d))
         return [np.arange(start, min(start + size, self.training.n)) for start in range(0, self.training.n, size)]
 
-    def _compare(self, asked: _Queries, index: Int[np.ndarray, " M"], some: Float[np.ndarray, "M D"]) -> None:
+    def _part(self, index: Int[np.ndarray, " M"], rows: Float[np.ndarray, "M D"]) -> _Part:
+        along, lengths = self._coordinates(rows)
+        sides = np.concatenate([along, (along**2).sum(1, keepdims=True), np.ones((len(rows), 1), np.float32)], axis=1)
+        return _Part(index, rows, rows - self._center, lengths, sides)
+
+    def _compare(self, asked: _Queries, some: _Part) -> None:
         """Compare all queries with some rows of the training set."""
-        theirs, lengths = self._coordinates(some)
-        sides = np.concatenate([theirs, (theirs**2).sum(1, keepdims=True), np.ones((len(some), 1), np.float32)], axis=1)
-        about = some - self._center
 
         def work(number: int) -> None:
             mine = asked.part(slice(number * _TOGETHER, (number + 1) * _TOGETHER))
             ones, whole = np.ones((len(mine.values), 1), np.float32), -2 * (mine.values - self._center)
             left = np.concatenate([-2 * mine.coordinates, ones, (mine.coordinates**2).sum(1, keepdims=True)], axis=1)
             last, found = mine.squares[:, -1], (mine.values, mine.own, mine.squares, mine.rows)
-            for start in range(0, len(some), _AT_ONCE):
-                part = slice(start, start + _AT_ONCE)
-                here, sizes = (some[part], index[part]), mine.norms + lengths[part].max()
-                scores, margin = left @ sides[part].T, ROUNDING * sizes
+            for start in range(0, len(some.rows), _AT_ONCE):
+                few = some.part(slice(start, start + _AT_ONCE))
+                here, sizes = (few.rows, few.index), mine.norms + few.lengths.max()
+                scores, margin = left @ few.sides.T, ROUNDING * sizes
                 if np.isinf(last).any():
                     _measure(_likely(scores, mine.rows.shape[1]), *here, *found)
                 if (scores[::4] < (last + margin)[::4, None]).mean() > CROWDED:
-                    scores, margin = whole @ about[part].T, self._rounding * sizes
-                    scores += lengths[part].astype(np.float32)
+                    scores, margin = whole @ few.about.T, self._rounding * sizes
+                    scores += few.lengths.astype(np.float32)
                     scores += mine.norms.astype(np.float32)[:, None]
                 _improve(scores, margin, *here, *found)
 

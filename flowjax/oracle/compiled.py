@@ -253,14 +253,14 @@ FORWARD = (
 
 
 def _folding(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f(samples, *rows)`, all rows `[B, ...]`, under `vmap` one call with a batch of V·B rows."""
+    """`f(samples, *rows)`, all rows `[B, ...]`, under `vmap` one call with a batch of V·B rows. `samples` may be any pytree."""
 
     @custom_vmap
-    def folded(samples: Samples | Sharded, *rows: Array) -> Any:
+    def folded(samples: Any, *rows: Array) -> Any:
         return f(samples, *rows)
 
     @folded.def_vmap
-    def rule(size: int, batched: list[Any], samples: Samples | Sharded, *rows: Array) -> tuple[Any, Any]:
+    def rule(size: int, batched: list[Any], samples: Any, *rows: Array) -> tuple[Any, Any]:
         if any(jax.tree.leaves(batched[0])):
             raise NotImplementedError("vmap over the oracle's data is not available; vmap over x_t, t and label is")
         full = [v if is_batched else jnp.broadcast_to(v, (size, *v.shape)) for v, is_batched in zip(rows, batched[1:], strict=True)]

@@ -60,14 +60,14 @@ def compare(data: Float[np.ndarray, "N D"], queries: int, size: int, t: float, s
 
 
 def measure(way: str, file: str, count: int, queries: int, size: int, t: float) -> dict[str, float]:
-    """Seconds of one way in this process, after a warm call on few images, and the largest error of a pixel."""
+    """Seconds of one way in this process, after a call on a few images, and the largest error of a pixel."""
     data = np.load(file)
     side = math.isqrt(data.shape[1])
     rng = np.random.default_rng(0)
     images = data.reshape(-1, side, side)
     x = (t * images[rng.integers(0, len(images), queries)] + (1 - t) * rng.standard_normal((queries, side, side))).astype(np.float32)
     call, images = CALLS[way](size, t), images[:count]
-    call(images[:16], x[:1])
+    call(images[:64], x)
     wall, cpu = time.perf_counter(), time.process_time()
     found = call(images, x)
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
