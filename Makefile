@@ -1,5 +1,5 @@
 # Everything runs in .venv, which is made on first use and made anew when setup.cfg changes.
-#   make demo        the oracle sweep on real digits, and where its report lies
+#   make demo        the oracle sweep on real digits, and where its report lies; beside it explore.html, the same with sliders
 #   make test        every test not marked slow or long
 #   make test-slow   those marked slow
 #   make test-ci     both in one run, as .ci/run does: the workers start once, and share what is compiled
@@ -7,6 +7,8 @@
 #   make drill       DRILL_FAULTS faults to jobs of several processes; the last line says what was lost
 #   make launch-dry  render what is submitted to a cloud, and check it; submits nothing
 #   make lint        ruff, mypy, the direction of imports, and whether the documents have the numbers of docs/figures
+#   make docs        the site, its tutorials run and its links checked, in build/site
+#   make check-wheel the wheel in dist/, installed into an empty environment and tried there
 #   make clean       remove .venv and what the demo wrote
 
 PYTHON ?= python3
@@ -16,10 +18,10 @@ export JAX_PLATFORMS ?= cpu
 # Bytecode is kept, even where the caller turns that off: the tests start hundreds of processes, and check types where modules are imported.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-ci test-long drill launch-dry lint clean
+.PHONY: demo test test-slow test-ci test-long drill launch-dry lint docs check-wheel clean
 
 demo: $(VENV)/.installed
-	@$(BIN)/python -m experiments.oracle_sweep --workdir=demo --overwrite
+	@$(BIN)/python -m experiments.oracle_sweep --workdir=demo --overwrite --config.explorer=True
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
@@ -54,6 +56,16 @@ lint: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 	$(BIN)/python docs/fill_numbers.py --check
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
+
+check-wheel: $(VENV)/bin/python
+	rm -rf dist build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir=dist .
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet dist/*.whl
+	cd build/wheel && bin/python -m experiments.oracle_sweep --workdir=run
+
 clean:
 	rm -rf $(VENV) demo
 
@@ -74,6 +86,11 @@ $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV), with what the tests need ..."
 	@$(INSTALL) ".[test,gcs,torch]"
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: setup.cfg pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV), with what the site needs ..."
+	@$(INSTALL) ".[docs]"
+	@touch $@
 
 $(VENV)/.installed-slow: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV), with what the tests need and the TPU compiler ..."

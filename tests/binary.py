@@ -44,12 +44,14 @@ def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -
     from experiments.common import app
 
     binary = importlib.import_module(f"experiments.{name}")
-    how = {key: getattr(binary, key.upper()) for key in ("live", "free", "several", "on_disk") if hasattr(binary, key.upper())}
+    how = {key: getattr(binary, key.upper()) for key in ("live", "free", "several", "on_disk", "page") if hasattr(binary, key.upper())}
     app.main(name, binary.run, **how)
 
 
 BINARIES = sorted(file.stem for file in pathlib.Path("experiments").glob("*.py") if "    app.main(" in file.read_text())
 """All of them: the server from which processes are forked is one for all tests, and imports once."""
+PRELOADED = ("sklearn.datasets", "matplotlib.figure", "scipy.stats", "orbax.checkpoint.v1", "grain", "diffrax", "tensorboardX")
+"""What binaries import only where they use it."""
 HERE = Place()
 PATIENCE = 420  # seconds, on however busy a machine
 
@@ -120,7 +122,7 @@ class Binary:
 
     def __init__(self, name: str, scratch: pathlib.Path):
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([*(f"experiments.{each}" for each in BINARIES), "sklearn.datasets"])
+        self._context.set_forkserver_preload([*(f"experiments.{each}" for each in BINARIES), *PRELOADED])
         self._name, self._scratch, self._number = name, scratch, itertools.count()
 
     def start(self, *arguments: str, place: Place = HERE) -> Running:

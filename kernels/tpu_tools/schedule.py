@@ -7,6 +7,7 @@ uses. The schedule is exact for compute. It is an upper bound on speed, because 
 import dataclasses
 import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 BUNDLES, UNITS = "-packed-bundles-post-ra.txt", "pre-delay_hlo-static-per-bundle-utilization.txt"
@@ -27,6 +28,20 @@ _COPY = re.compile(r"= dma\.hbm_to_vmem\b.*?size_in_granules=\*/(\d*)")
 
 
 @dataclasses.dataclass(frozen=True)
+class Loop:
+    """A loop inside the steady loop, which every step goes through."""
+
+    cycles: int
+    """Bundles of one iteration."""
+    matmuls: int
+    """Instructions of the matrix unit in one iteration."""
+    busy: dict[str, float]
+    """As in `Schedule`."""
+    fills: int
+    spills: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Schedule:
     """The steady loop of a kernel: a grid step without the regions that only some steps enter."""
 
@@ -42,6 +57,8 @@ class Schedule:
     only, for a block that the end of the data may cut short."""
     kernel_cycles: int
     """Bundles of the whole program."""
+    loops: tuple[Loop, ...] = ()
+    """Loops inside the steady loop; `cycles` has one iteration of each."""
 
 
 def read_schedule(folder: Path, kernel: str) -> Schedule:
@@ -71,15 +88,29 @@ def parse_schedule(bundles: str, units: str) -> Schedule:
     if len(lines) != len(table):
         raise ValueError(f"the schedule has {len(lines)} bundles and the table of units {len(table)} rows")
     steady = _steady(lines)
-    used = {name: sum(table[i][k] for i in steady) for k, name in enumerate(names)}
+
+    def use(rows: Sequence[int]) -> tuple[dict[str, int], dict[str, float]]:
+        used = {name: sum(table[i][k] for i in rows) for k, name in enumerate(names)}
+        return used, {name: used[name] / (capacity[k] * len(rows)) for k, name in enumerate(names)}
+
+    def loop(start: int, end: int) -> Loop:
+        rows = range(start, end + 1)
+        used, busy = use(rows)
+        matmuls = sum(lines[i].count(" vmatmul") for i in rows)
+        return Loop(len(rows), matmuls, busy, used.get("VLOAD:FILL", 0), used.get("VSTORE:SPILL", 0))
+
+    inside = set(steady)
+    inner = [(a, b) for a, b in _loops(lines) if a in inside and b in inside and (a, b) != (steady[0], steady[-1])]
+    used, busy = use(steady)
     copies = tuple(int(size) * GRANULE if size else None for i in steady for size in _COPY.findall(lines[i]))
     return Schedule(
         cycles=len(steady),
-        busy={name: used[name] / (capacity[k] * len(steady)) for k, name in enumerate(names)},
+        busy=busy,
         fills=used.get("VLOAD:FILL", 0),
         spills=used.get("VSTORE:SPILL", 0),
         copies=copies,
         kernel_cycles=len(lines),
+        loops=tuple(loop(a, b) for a, b in inner),
     )
 
 
@@ -104,14 +135,23 @@ def _units(text: str) -> tuple[list[str], list[int], list[list[int]]]:
     return names, [int(v) for v in lines[2].split()], [[int(v) for v in line.split()] for line in lines[4:]]
 
 
+def _branches(lines: list[str]) -> list[tuple[int, int]]:
+    """From where to where."""
+    return [(i, int(target)) for i, line in enumerate(lines) for target in _BRANCH.findall(line)]
+
+
+def _loops(lines: list[str]) -> list[tuple[int, int]]:
+    """First and last bundle of each."""
+    return [(target, i) for i, target in _branches(lines) if target <= i]
+
+
 def _steady(lines: list[str]) -> list[int]:
     """Addresses of the longest loop's bundles, less the conditional regions that the steady loop does not enter.
 
     Of alternative regions with matmuls it enters the one with the most: the others belong to the first step, the last, or to skipped
     blocks.
     """
-    branches = [(i, int(target)) for i, line in enumerate(lines) for target in _BRANCH.findall(line)]
-    loops = [(target, i) for i, target in branches if target <= i]
+    branches, loops = _branches(lines), _loops(lines)
     if not loops:
         raise ValueError("the program has no loop: its grid has one step")
     start, end = max(loops, key=lambda loop: loop[1] - loop[0])

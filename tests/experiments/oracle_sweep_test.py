@@ -93,7 +93,7 @@ def test_resume_keeps_a_finished_run_of_the_same_configuration_only(binary: Bina
 @pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_with_the_next_t(binary: Binary, digits_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """What was found is not computed again, and the table is that of an undisturbed run; another configuration is refused."""
-    arguments = (f"--workdir={tmp_path / 'run'}", "--config.num_t=25", "--config.num_queries=128", "--resume")
+    arguments = (f"--workdir={tmp_path / 'run'}", "--config.num_t=25", "--config.num_queries=128", "--config.explorer=True", "--resume")
     partial = tmp_path / "run" / "partial"
     binary.start(*arguments).kill_when(lambda: len(list(partial.glob("*.npz"))) >= 3)
     before = {file: file.stat().st_mtime_ns for file in partial.glob("*.npz")}
@@ -103,6 +103,8 @@ def test_a_sweep_that_was_killed_goes_on_with_the_next_t(binary: Binary, digits_
     finished = binary(*arguments)
     assert finished.status == 0, finished.output
     assert {file for file, since in before.items() if file.stat().st_mtime_ns != since} == {damaged}
+    assert 'href="explore.html"' in (tmp_path / "run" / "report.html").read_text()
+    assert (tmp_path / "run" / "explore.html").exists()
     assert (tmp_path / "run" / "sweep.csv").read_bytes() == (digits_run / "sweep.csv").read_bytes()
 
 

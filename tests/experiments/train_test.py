@@ -24,6 +24,8 @@ SMALL = (
     "--config.evaluate_every=0",
     "--config.evaluation.times=4",
     "--config.evaluation.queries=32",
+    "--config.evaluation.copies=8",
+    "--config.evaluation.copies_steps=2",
     "--config.evaluation.grid=10",
     "--config.evaluation.sampler_steps=4",
     "--config.evaluation.frechet_samples=0",
@@ -68,7 +70,18 @@ def test_a_run_leaves_all_that_is_promised(undisturbed: pathlib.Path) -> None:
     np.testing.assert_allclose([event.value for event in board.Scalars("loss")], list(losses.values()), rtol=1e-6)
     stages = {f"{target}/{stage}" for target in ("cfm", "oracle") for stage in ("navigation", "refinement")}
     assert stages <= set(lines[-1])
-    for name in ("report.html", "loss_by_t.csv", "figures/training.png", "figures/loss_by_t.svg", "samples/00000060.png"):
+    assert lines[-1]["copies/from_noise/training/low"] <= lines[-1]["copies/from_noise/training"] < 0.5  # of an untrained model
+    assert "copies/from_turning_point/unseen/high" in lines[-1]
+    assert found["copies_by_t"]["copies/from_noise/training"] == lines[-1]["copies/from_noise/training"]
+    for name in (
+        "report.html",
+        "loss_by_t.csv",
+        "copies_by_t.csv",
+        "figures/copies_by_t.svg",
+        "figures/training.png",
+        "figures/loss_by_t.svg",
+        "samples/00000060.png",
+    ):
         assert (undisturbed / name).stat().st_size > 0
 
 
