@@ -59,7 +59,7 @@ def test_workloads_are_written_as_documents_read_them(bench, tmp_path):
     assert [line.split(" | ")[0] for line in table[3:5]] == ["| 0.1", "| 0.9"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_whole_paths_are_written(bench, tmp_path):
     """Each way is exact, and its ratios are those of its times."""
     done = bench("--paths=3", "--queries=16", "--n=300", "--d=8", "--repeats=1", f"--workdir={tmp_path}")
