@@ -4,6 +4,7 @@ import dataclasses
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ def compile_paths(
             raise ValueError(f"{name} must be at least 1, got {value}")
     multiplied, generation, devices = check_precision(precision), generation_of_topology(topology), devices_of(topology)
     rows = -(-n // len(devices)) if sharded else n
-    shape = jax.ShapeDtypeStruct
+    shape: Any = jax.ShapeDtypeStruct  # shapes that stand for arrays: nothing is computed
     samples = Samples(
         shape((min(rows, COMPILED_ROWS), d), jnp.dtype(dtype)),
         shape((d,), jnp.float32),
