@@ -69,6 +69,11 @@ def predict_turning_point_from_data(
 
     Raises:
       ValueError: data is not `[N, *shape]` of finite real numbers; labels is not `[N]`; num_queries is below 1.
+
+    Examples:
+      >>> samples = np.random.default_rng(0).standard_normal((200, 8))
+      >>> 0.3 < predict_turning_point_from_data(samples) < 0.6
+      True
     """
     return predict_turning_point_with_interval(data, labels, path, num_queries=num_queries, seed=seed).t
 
@@ -249,6 +254,11 @@ def predict_turning_point(eigenvalues: ArrayLike, n: int, path: Path | None = No
 
     Raises:
       ValueError: eigenvalues is not a finite vector of numbers >= 0 (rounding below 0 passes); n is below 1.
+
+    Examples:
+      >>> few, many = (predict_turning_point(np.ones(64), n) for n in (100, 10_000))
+      >>> few < many  # more samples: they are told apart later
+      True
 
     References:
       Lugannani and Rice 1980, Adv. Appl. Probab. 12, 475 (tail); Biroli, Bonnaire, de Bortoli and Mézard 2024, Nature
