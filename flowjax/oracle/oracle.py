@@ -71,6 +71,15 @@ class Oracle:
     Raises:
       ValueError: NaN in the data, no samples, labels that do not fit, a mesh without the two axes or with more shards than samples.
       NotImplementedError: an implementation that this version does not have.
+
+    Examples:
+      >>> import numpy as np
+      >>> corners = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]], np.float32)
+      >>> out = Oracle(corners)(np.array([[0.1, 0.2]], np.float32), 0.9)
+      >>> int(out.top1_index[0]), round(float(out.top1_weight[0]), 3)
+      (3, 1.0)
+      >>> np.asarray(out.denoised).round(2).tolist()
+      [[1.0, 1.0]]
     """
 
     def __init__(
@@ -270,6 +279,12 @@ class Oracle:
 
         Raises:
           ValueError: as `__call__`, and an x_1 that is not of x_0's shape.
+
+        Examples:
+          >>> x_0, x_1 = np.random.default_rng(0).standard_normal((2, 5, 2)).astype(np.float32)
+          >>> out = Oracle(x_1).along_path(x_0, x_1, [0.0, 0.5, 0.99])
+          >>> [round(float(weight), 2) for weight in np.asarray(out.top1_weight).mean(1)]  # of 5 samples: all alike, then one
+          [0.2, 0.37, 1.0]
         """
         times = np.atleast_1d(np.asarray(t, np.float32)) if all_seen(t) else jnp.atleast_1d(jnp.asarray(t, jnp.float32))
         if times.ndim != 1:
