@@ -2,10 +2,13 @@
 #   make demo        the oracle sweep on real digits, and where its report lies; beside it explore.html, the same with sliders
 #   make test        every test not marked slow or long
 #   make test-slow   those marked slow
+#   make test-ci     both in one run, as .ci/run does: the workers start once, and share what is compiled
 #   make test-long   longer forms of other tests, by hand: CONTRIBUTING.md
 #   make drill       DRILL_FAULTS faults to jobs of several processes; the last line says what was lost
 #   make launch-dry  render what is submitted to a cloud, and check it; submits nothing
 #   make lint        ruff, mypy, the direction of imports, and whether the documents have the numbers of docs/figures
+#   make docs        the site, its tutorials run and its links checked, in build/site
+#   make check-wheel the wheel in dist/, installed into an empty environment and tried there
 #   make clean       remove .venv and what the demo wrote
 
 PYTHON ?= python3
@@ -15,7 +18,7 @@ export JAX_PLATFORMS ?= cpu
 # Bytecode is kept, even where the caller turns that off: the tests start hundreds of processes, and check types where modules are imported.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-long drill launch-dry lint clean
+.PHONY: demo test test-slow test-ci test-long drill launch-dry lint docs check-wheel clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m experiments.oracle_sweep --workdir=demo --overwrite --config.explorer=True
@@ -25,6 +28,9 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-slow
 	$(BIN)/python -m pytest -m slow
+
+test-ci: $(VENV)/.installed-slow
+	$(BIN)/python -m pytest -m "not long"
 
 test-long: $(VENV)/.installed-slow
 	$(BIN)/python -m pytest -m long
@@ -50,6 +56,16 @@ lint: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 	$(BIN)/python docs/fill_numbers.py --check
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
+
+check-wheel: $(VENV)/bin/python
+	rm -rf dist build/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir=dist .
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet dist/*.whl
+	cd build/wheel && bin/python -m experiments.oracle_sweep --workdir=run
+
 clean:
 	rm -rf $(VENV) demo
 
@@ -58,17 +74,25 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1), and Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "make: $(PYTHON) cannot make a virtual environment; install its venv module (Debian: apt install python3-venv)"; exit 1; }
 
+# Bytecode is left to be written where a module is imported: most modules of what is installed never are.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --editable
+
 $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --editable .
+	@$(INSTALL) .
 	@touch $@
 
 $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV), with what the tests need ..."
-	@$(BIN)/python -m pip install --quiet --editable ".[test,gcs,torch]"
+	@$(INSTALL) ".[test,gcs,torch]"
 	@touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-slow: $(VENV)/.installed-test
-	@echo "Installing into $(VENV), with the TPU compiler ..."
-	@$(BIN)/python -m pip install --quiet --editable ".[test,gcs,tpu,torch]"
+$(VENV)/.installed-docs: setup.cfg pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV), with what the site needs ..."
+	@$(INSTALL) ".[docs]"
 	@touch $@
+
+$(VENV)/.installed-slow: setup.cfg pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV), with what the tests need and the TPU compiler ..."
+	@$(INSTALL) ".[test,gcs,tpu,torch]"
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed

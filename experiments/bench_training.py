@@ -25,6 +25,7 @@ from flowjax.models import Architecture, export_lightningdit
 from flowjax.objective import Objective
 from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
+from flowjax.runtime import extras
 from flowjax.runtime.memory import keep_memory
 from flowjax.sampling import sample
 from flowjax.schedules import uniform_timesteps
@@ -123,8 +124,8 @@ def _our_sampling(trainer: Trainer, x_0: np.ndarray, label: np.ndarray, config: 
 def _torch() -> Any:
     try:
         import torch
-    except ImportError:
-        raise ValueError("PyTorch is not installed: pip install -e '.[bench]'") from None
+    except ImportError as error:
+        raise extras.missing("experiments.bench_training", error, "bench") from None
     return torch
 
 

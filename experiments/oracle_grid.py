@@ -13,7 +13,6 @@ from flowjax.analysis.statistics import mean_interval
 from flowjax.analysis.verdict import PREDICTED_WITHIN, Verdict, judge
 from flowjax.oracle import Oracle
 from flowjax.path import Path, path_by_name
-from flowjax.reporting import figures
 from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
 
@@ -23,6 +22,8 @@ OTHER = 10_000
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """Measure every pair of D and N over several draws of the data; returns the sentence to take away."""
+    from flowjax.reporting import figures
+
     started = time.perf_counter()
     path = path_by_name(config.path)
     cells = [(int(d), int(n)) for d in config.grid.d for n in config.grid.n]

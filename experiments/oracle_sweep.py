@@ -29,11 +29,12 @@ from experiments.common.data import load_beside, loaded, open_data
 from flowjax import data
 from flowjax.analysis import data_sweep
 from flowjax.analysis.data_sweep import DataSweep, Samples
-from flowjax.analysis.groups import GroupedTurn, Groups, find_groups, grouped_turning_points
+from flowjax.analysis.groups import GroupedTurn, grouped_turning_points
+from flowjax.analysis.near_duplicates import Groups, find_groups
+from flowjax.analysis.regime_times import regime_times
 from flowjax.analysis.sweep import draw_pairs
 from flowjax.data.distributed import DistributedDataSet
 from flowjax.path import Path, path_by_name
-from flowjax.reporting import groups_report, sweep_report
 from flowjax.reporting.page import Link, Section
 from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime import processes
@@ -81,6 +82,12 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         return ""
     found = data_sweep.conclude(samples, pairs, swept, grid, predictions, path, seed=config.seed)
     groups, turns = _between_groups(config, samples, by_class, path)
+    regimes = None  # of samples that several processes hold
+    if isinstance(samples, data.DataSet):
+        values = samples.data.astype(np.float32, copy=False)
+        regimes = regime_times(values, samples.labels, path, by_class=by_class, num_queries=config.num_queries, seed=config.seed)
+
+    from flowjax.reporting import groups_report, sweep_report
 
     takeaway = sweep_report.takeaway(found, config.query)
     if turns:
@@ -88,11 +95,14 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         takeaway += f" {told[0].upper()}{told[1:]}."
     origin = app.provenance("oracle_sweep", config, started)
     sweep_report.write_tables(workdir, found)
-    drawn = sweep_report.figure_sections(workdir, found)
+    drawn = sweep_report.figure_sections(workdir, found, regimes)
     origin["wall_seconds"] = time.perf_counter() - started
     asked = {key: config[key] for key in ("query", "num_queries", "path")}
     summary = sweep_report.summary(found, asked, takeaway, oracle.implementation)
     tables = sweep_report.table_sections(found)
+    if regimes is not None:
+        tables.insert(1, sweep_report.regimes_section(regimes, found.turning_point.measured))
+        summary["regimes"] = dataclasses.asdict(regimes) | {"sentence": regimes.sentence()}
     if groups is not None:
         tables.insert(1, groups_report.section(workdir, turns, groups.scale))
     summary["between_groups"] = [dataclasses.asdict(turn) | {"predicted": turn.predicted._asdict()} for turn in turns]

@@ -39,7 +39,6 @@ from flowjax.objective import Objective
 from flowjax.oracle import Oracle
 from flowjax.path import path_by_name
 from flowjax.reporting.page import Section
-from flowjax.reporting.samples import training_figure
 from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime import processes
 from flowjax.runtime.memory import keep_memory
@@ -97,6 +96,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     origin = app.provenance("train", config, started)
     workdir.write_json("summary.json", _summary(config, records, trainer, trained) | found | {"takeaway": takeaway, **origin})
     lines = read_metrics(workdir.live("metrics.jsonl"))
+    from flowjax.reporting.samples import training_figure
+
     figure = workdir.save_figure("training", training_figure(lines))
     section = Section("Training", "Every number is in metrics.jsonl and in TensorBoard's files.", figure, alt="Loss against steps")
     workdir.write_report(f"A {config.task} trained on {records.name}", takeaway, [section, *evaluation.sections(workdir)], origin)

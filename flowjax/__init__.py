@@ -13,6 +13,8 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from flowjax.runtime import extras
+
 if TYPE_CHECKING:
     from flowjax.data import load, open_records
     from flowjax.fields import OracleField, external_field, guided, model_field
@@ -92,7 +94,12 @@ except PackageNotFoundError:  # run from a folder that was never installed
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'flowjax' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(importlib.import_module(f"flowjax.{_HOME[name]}"), name)
+    try:
+        return getattr(importlib.import_module(f"flowjax.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if extras.extra_of(error) is None:
+            raise
+        raise ImportError(str(extras.missing(f"flowjax.{name}", error)), name=error.name) from error
 
 
 def __dir__() -> list[str]:

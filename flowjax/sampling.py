@@ -6,7 +6,6 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,12 +16,8 @@ from jaxtyping import Array, Float, Int
 from flowjax.fields import Field, Label, OracleField, divergence, on_host
 from flowjax.schedules import checked_times
 
-SOLVERS: dict[str, Callable[[], diffrax.AbstractSolver]] = {
-    "euler": diffrax.Euler,
-    "heun": diffrax.Heun,
-    "midpoint": diffrax.Midpoint,
-    "dopri5": diffrax.Dopri5,
-}
+SOLVERS = {"euler": "Euler", "heun": "Heun", "midpoint": "Midpoint", "dopri5": "Dopri5"}
+"""diffrax's name of each."""
 ADAPTIVE = ("dopri5",)
 
 
@@ -106,7 +101,7 @@ def sample(
     Raises:
       ValueError: t has fewer than two edges; in float32 one is NaN, outside [0, 1], or not above the one before (not seen under tracing).
     """
-    before = _solve(field, x_0, t[:-1], label, solver, diffrax.SaveAt(t1=True))[0]
+    before = _solve(field, x_0, t[:-1], label, solver)[0]
     return _euler(field, before, t[-2], t[-1], label)
 
 
@@ -116,7 +111,7 @@ def states(
     field: Field, x_0: Float[Array, "B *shape"], t: Float[Array, " T"], label: Label = None, *, solver: Solver = EULER
 ) -> Float[Array, "T B *shape"]:
     """The same as `sample`, with x at every edge of the grid."""
-    x = _solve(field, x_0, t[:-1], label, solver, diffrax.SaveAt(ts=t[:-1]))
+    x = _solve(field, x_0, t[:-1], label, solver, at=t[:-1])
     return jnp.concatenate([x, _euler(field, x[-1], t[-2], t[-1], label)[None]])
 
 
@@ -140,21 +135,23 @@ def _euler(field: Field, x: Array, start: Array, end: Array, label: Label) -> Ar
     return x + (end - start) * field(x, start, label)
 
 
-def _solve(field: Callable[..., Any], x_0: Any, t: Array, label: Label, solver: Solver, saveat: diffrax.SaveAt) -> Any:
-    """The states that `saveat` names, from t[0] to t[-1]."""
+def _solve(field: Callable[..., Any], x_0: Any, t: Array, label: Label, solver: Solver, at: Array | None = None) -> Any:
+    """The states at the times `at`, or the one at t[-1] (leaves `[T, ...]`), from x_0 at t[0] on."""
+    import diffrax
+
     if len(t) == 1:
         return jax.tree.map(lambda leaf: leaf[None], x_0)
     adaptive = solver.name in ADAPTIVE
     steps = diffrax.PIDController(rtol=solver.tolerance, atol=solver.tolerance) if adaptive else diffrax.StepTo(t)
     return diffrax.diffeqsolve(
         diffrax.ODETerm(lambda time, x, held: held[0](x, time, held[1])),
-        SOLVERS[solver.name](),
+        getattr(diffrax, SOLVERS[solver.name])(),
         t[0],
         t[-1],
         t[1] - t[0] if adaptive else None,
         x_0,
         args=(field, label),
-        saveat=saveat,
+        saveat=diffrax.SaveAt(t1=True) if at is None else diffrax.SaveAt(ts=at),
         stepsize_controller=steps,
         max_steps=None,
         throw=False,  # its check is a callback, which would bring all to one device
@@ -171,7 +168,7 @@ def _log_likelihood(
     def joint(state: tuple[Array, Array], time: Array, label: Label) -> tuple[Array, Array]:
         return field(state[0], time, label), divergence(field, state[0], time, label, probes)
 
-    x_0, gained = (leaf[0] for leaf in _solve(joint, (x, jnp.zeros(len(x), x.dtype)), t[::-1], label, solver, diffrax.SaveAt(t1=True)))
+    x_0, gained = (leaf[0] for leaf in _solve(joint, (x, jnp.zeros(len(x), x.dtype)), t[::-1], label, solver))
     rows = x_0.reshape(len(x), -1)
     return -0.5 * jnp.sum(rows**2, axis=1) - 0.5 * rows.shape[1] * float(np.log(2 * np.pi)) + gained
 

@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
+from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
 import jax
@@ -29,13 +30,23 @@ from tqdm import tqdm
 
 from experiments.common import interrupt, multihost
 from flowjax.reporting.workdir import SUMMARY, OthersWorkDir, WorkDir, open_workdir
-from flowjax.runtime import exit_codes, processes, storage
+from flowjax.runtime import exit_codes, extras, processes, storage
 from flowjax.runtime.exit_codes import Exit
 from flowjax.runtime.messages import first_line
 from flowjax.runtime.preemption import Stopped
 
 Run = Callable[[ConfigDict, WorkDir], str]
 
+
+def _missing_package(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What a binary prints where one of its own imports fails: it then never comes to `main`."""
+    if isinstance(error, ModuleNotFoundError) and extras.extra_of(error) and "--traceback" not in sys.argv:
+        name = pathlib.Path(sys.argv[0]).stem
+        fail(name, str(extras.missing(f"experiments.{name}", error)))
+    sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _missing_package
 
 ANY = ("any",)
 """Keys that may differ in a run that goes on: see `main`."""
@@ -208,6 +219,8 @@ def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
     except Exception as error:
         if multihost.lost_peer(error):
             fail(name, f"another process of the job is gone, or does not answer ({first_line(error)}); go on with --resume", Exit.LOST_PEER)
+        if isinstance(error, ModuleNotFoundError) and extras.extra_of(error):
+            error = extras.missing(f"experiments.{name}", error)
         expected = isinstance(error, processes.FAILURES)
         if expected and not flags.FLAGS.traceback:
             fail(name, first_line(error), exit_codes.of_error(error))

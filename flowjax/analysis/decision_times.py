@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.fft
 from jaxtyping import Float
 
 from flowjax.analysis.statistics import Curve, mean_curve
@@ -36,6 +35,8 @@ def settling(one_step: Float[np.ndarray, "T B *shape"], ends: Float[np.ndarray, 
     off = np.asarray(one_step, np.float64) - np.asarray(ends, np.float64)
     axes = (2, 3) if off.ndim == 5 else (2,)
     off = off if off.ndim == 5 else off.reshape(*off.shape[:2], -1)
+    import scipy.fft
+
     spectrum = scipy.fft.dctn(off, axes=axes, norm="ortho")
     frequencies = np.meshgrid(*(np.arange(off.shape[axis]) / off.shape[axis] for axis in axes), indexing="ij")
     low = np.sqrt(sum(f**2 for f in frequencies)) < LAYOUT

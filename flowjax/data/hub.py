@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from flowjax.data.recognize import ARRAY_SUFFIXES, TAR_SUFFIXES
 from flowjax.data.sources.image_files import IMAGE_SUFFIXES
+from flowjax.runtime import extras
 from flowjax.runtime.messages import first_line
 
 SCHEME = "hf://"
@@ -48,7 +49,7 @@ def fetched(name: str) -> Fetched:
         import huggingface_hub
         from huggingface_hub import errors
     except ImportError as error:
-        raise ValueError(f"path={name}: huggingface_hub is not installed: pip install huggingface_hub") from error
+        raise extras.missing(f"path={name}", error, "hub") from error
     repo, revision = found[1], found[2]
     transport: Any = errors.HfHubHTTPError.__bases__[0]  # HTTPError of the client library, which differs by version
     logging.getLogger(transport.__module__.partition(".")[0]).setLevel(logging.WARNING)  # it would tell of every request

@@ -2,15 +2,17 @@
 
 import sys
 import threading
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import grain
 import ml_dtypes
 import numpy as np
 
 from flowjax.data.dataset import DataSet
 from flowjax.data.normalization import Normalization
 from flowjax.data.records import Records
+
+if TYPE_CHECKING:
+    import grain
 
 _DEVICE_DTYPES = tuple(np.dtype(dtype) for dtype in (np.uint8, np.float32, np.float16, ml_dtypes.bfloat16))  # others become float32
 _ORDER, _DRAWS = 0, 1  # uses of a random stream
@@ -118,12 +120,14 @@ class Batches:
         epochs, places = np.divmod(positions, self.records.n)
         return np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
 
-    def iterate(self, start: int = 0, *, threads: int = 2, ahead: int = 4) -> grain.DatasetIterator:
+    def iterate(self, start: int = 0, *, threads: int = 2, ahead: int = 4) -> "grain.DatasetIterator":
         """Reads the batches from step `start` on, `ahead` of them in advance.
 
         `get_state` and `set_state` of the iterator name the next step; it can be saved in an Orbax checkpoint as it is. The state is the
         same in every process: with another number of them, start from the step instead. Close it: its threads live until then.
         """
+        import grain
+
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads))
         iterator = iter(grain.MapDataset.source(self).to_iter_dataset(options))
         iterator.set_state({"next_index": start})

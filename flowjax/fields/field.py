@@ -7,17 +7,19 @@ sweep over them compiles once.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from flowjax.oracle import Oracle
 from flowjax.oracle.host_call import HostCall, host_call, velocity_by_host
 from flowjax.path import Path
+
+if TYPE_CHECKING:
+    import flax.nnx
 
 Label = Int[Array, " B"] | None
 
@@ -89,12 +91,16 @@ class ModelField:
     """What the model is told where it is conditioned on nothing."""
 
     def __call__(self, x: Float[Array, "B *shape"], t: Float[Array, ""], label: Label) -> Float[Array, "B *shape"]:
+        from flax import nnx
+
         told = jnp.full(len(x), self.null_label, jnp.int32) if label is None else label
         return nnx.merge(self.definition, self.parameters)(x, jnp.full(len(x), t), told)
 
 
-def model_field(model: nnx.Module, num_classes: int) -> ModelField:
+def model_field(model: "flax.nnx.Module", num_classes: int) -> ModelField:
     """The field of a model that takes `num_classes` as its null label (`LightningDiT` does)."""
+    from flax import nnx
+
     definition, parameters = nnx.split(model)
     return ModelField(parameters, definition, num_classes)
 

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, Int, Num
 
 FRAMEWORKS = ("jax", "torch", "numpy")
@@ -246,7 +245,9 @@ def _parameters(fn: Callable[..., Any]) -> list[Any]:
 
 def _framework_of(fn: Callable[..., Any]) -> str | None:
     """The framework that the callable itself tells; None if it does not."""
-    return "torch" if _module(fn) is not None else "jax" if isinstance(fn, nnx.Module) else None
+    nnx = sys.modules.get("flax.nnx")
+    in_flax = nnx is not None and isinstance(fn, nnx.Module)
+    return "torch" if _module(fn) is not None else "jax" if in_flax else None
 
 
 def _tensor_type() -> type:

@@ -13,6 +13,7 @@ from flowjax.data.formats.numpy_file import read_numpy
 from flowjax.data.formats.safetensors_file import read_safetensors
 from flowjax.data.formats.torch_file import read_torch
 from flowjax.metrics.frechet import Moments
+from flowjax.runtime import extras
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 """Name of the weight file that torch-fidelity publishes, converted from TensorFlow's original."""
@@ -45,7 +46,7 @@ class InceptionFeatures:
             import torch
             from torch_fidelity import FeatureExtractorInceptionV3
         except ImportError as error:
-            raise ValueError(f"Inception features need torch-fidelity ({error}): pip install -e '.[inception]'") from None
+            raise extras.missing("Inception", error, "inception") from None
         with tempfile.NamedTemporaryFile(suffix=".pth") as file:
             torch.save({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}, file.name)
             try:

@@ -4,10 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.metrics import pairwise_distances_chunked
-from sklearn.neighbors import NearestNeighbors
 
-from flowjax.metrics.memorization import Share, share
+from flowjax.analysis.statistics import Share, share
 
 
 class PrecisionRecall(NamedTuple):
@@ -44,6 +42,9 @@ def precision_recall(samples: Float[np.ndarray, "N F"], real: Float[np.ndarray, 
 
 def _covered(points: np.ndarray, centres: np.ndarray, k: int) -> np.ndarray:
     """Which points lie in the ball of any centre."""
+    from sklearn.metrics import pairwise_distances_chunked
+    from sklearn.neighbors import NearestNeighbors
+
     radii = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(centres).kneighbors()[0][:, -1]
     parts = pairwise_distances_chunked(points, centres, reduce_func=lambda distances, _: (distances <= radii).any(axis=1))
     return np.concatenate(list(parts))

@@ -12,15 +12,16 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-
-from flowjax.reporting import page, style, tables
+from flowjax.reporting import page, tables
 from flowjax.runtime import storage
 from flowjax.runtime.storage.lock import NAME as _LOCK
 from flowjax.runtime.storage.lock import Lock
 from flowjax.runtime.strict_json import plain
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 SUMMARY = "summary.json"
 """What a run has found; where it is the run is finished."""
@@ -140,8 +141,10 @@ class WorkDir:
         self.write_csv(f"{name}.csv", rows)
         self.path(f"{name}.md").write_text(tables.text_table(rows) + "\n", encoding="utf-8")
 
-    def save_figure(self, name: str, figure: Figure) -> pathlib.Path:
+    def save_figure(self, name: str, figure: "matplotlib.figure.Figure") -> pathlib.Path:
         """Writes `figures/name.png` and `figures/name.svg`; returns the path of the latter, for a `page.Section`."""
+        from flowjax.reporting import style
+
         for suffix in (".png", ".svg"):
             self.path(f"figures/{name}{suffix}")
         return style.save(figure, self._partial / "figures", name)

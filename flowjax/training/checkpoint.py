@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
-from orbax.checkpoint import v1 as ocp
 
 from flowjax.runtime import processes, storage
 from flowjax.runtime.exit_codes import Exit
@@ -74,6 +73,8 @@ class Checkpointer:
         self._orbax = self._open()
 
     def _open(self) -> Any:
+        from orbax.checkpoint import v1 as ocp
+
         latest = ocp.training.preservation_policies.LatestN(self._keep)
         return ocp.training.Checkpointer(self._folder, preservation_policy=latest, cleanup_tmp_directories=True)
 

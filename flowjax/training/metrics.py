@@ -7,8 +7,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from flowjax.runtime import storage
 
 
@@ -22,6 +20,8 @@ class MetricWriter:
     """
 
     def __init__(self, jsonl: storage.Folder, tensorboard: storage.Folder, first_step: int = 0):
+        from tensorboardX import SummaryWriter  # which imports PyTorch where it is installed
+
         kept = "".join(json.dumps(line) + "\n" for line in _lines(jsonl) if line["step"] < first_step)
         self._grows = [storage.Mirror(jsonl), storage.Mirror(tensorboard)]
         here, folder = (each.path for each in self._grows)

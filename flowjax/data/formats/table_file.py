@@ -12,6 +12,7 @@ import numpy as np
 
 from flowjax.data.formats.file_kind import kind_of_file
 from flowjax.data.sources.image_files import SPLITS, files_below
+from flowjax.runtime import extras
 from flowjax.runtime.messages import first_line
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def arrow() -> Any:
         import pyarrow.csv
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError("Parquet, Arrow and CSV files are read by pyarrow, which is not installed: pip install pyarrow") from error
+        raise extras.missing("a Parquet, Arrow or CSV file", error, "tables") from error
     return pyarrow
 
 

@@ -15,6 +15,7 @@ from flowjax.data.formats.decoding import EncodedRows, decoded
 from flowjax.data.normalization import BYTES, IDENTITY
 from flowjax.data.records import Progress, Records
 from flowjax.data.sources.tfds_metadata import check_metadata
+from flowjax.runtime import extras
 
 FORMAT = "array_record"  # can be read at random, and without TensorFlow
 _BATCH = 4096  # records that are looked through for labels at once
@@ -116,7 +117,10 @@ class _Fetch:
 
 def _prepared(name: str, path: str, data_dir: str, manual_dir: str, prepare: bool) -> Any:
     """The builder of a data set that is prepared in a format which can be read here."""
-    import tensorflow_datasets as tfds  # half a second, which no other source should pay
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise extras.missing("a data set of TFDS", error, "data") from error
     from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
     from flowjax.data.sources import tfds_builders

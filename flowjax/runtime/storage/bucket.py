@@ -13,6 +13,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from flowjax.runtime import extras
+
 EMULATOR = "STORAGE_EMULATOR_HOST"
 TIMEOUT = 20.0
 """Seconds for one request."""
@@ -35,7 +37,7 @@ def ready() -> None:
         import gcsfs  # noqa: F401  etils.epath reads by it
         from google.cloud import storage  # noqa: F401
     except ImportError as error:
-        raise ValueError(f"gs:// needs the extra gcs, and there is no {error.name}: pip install -e '.[gcs]'") from error
+        raise extras.missing("gs://", error, "gcs") from error
     for name in ("gcsfs", "fsspec.caching", "urllib3.connectionpool", "google.auth"):  # what matters is raised, and said in one line
         logging.getLogger(name).setLevel(logging.ERROR)
     # Others write to the bucket too, TensorStore and other hosts among them: what was listed before says nothing.

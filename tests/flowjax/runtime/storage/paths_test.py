@@ -17,5 +17,5 @@ def test_addresses_are_told_apart() -> None:
 
 def test_where_the_extra_is_not_installed_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(ValueError, match=r"needs the extra gcs, and there is no gcsfs: pip install -e '\.\[gcs\]'"):
+    with pytest.raises(ValueError, match=r"gs:// needs gcsfs: pip install 'flowjax-oracle\[gcs\]'"):
         storage.located("gs://mine/run")
