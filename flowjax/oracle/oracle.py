@@ -301,7 +301,13 @@ class Oracle:
         flat = dataclasses.replace(self._spec, shape=(self._backend.d,))
         return self._backend.along_path(flat, noise, data, times, labels, gap=gap)
 
-    def prepare(self, *, calibration: Calibration | None = None, cache: str | os.PathLike[str] | None = None) -> Calibration | None:
+    def prepare(
+        self,
+        *,
+        calibration: Calibration | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> Calibration | None:
         """Build now the index that calls would build once it pays for itself: on a CPU, late queries skip most samples by it.
 
             chosen = oracle.prepare(cache="latents.index.npz")      # seconds; read from the file the next time
@@ -313,11 +319,12 @@ class Oracle:
           calibration: what an earlier `prepare` returned: which queries are pruned is then decided as there, and results are the same to
             the bit on as many cores. None: costs are measured now, by the clock.
           cache: a file for the index, about 1.4 bytes a number for images: read if it is of these samples, else written.
+          progress: wraps the parts in which the index is made (`tqdm.tqdm`, for one).
 
         Returns:
           The calibration; None where there is no index: on a mesh, a disk or an accelerator, or with another implementation named.
         """
-        return self._backend.prepare(self._spec, calibration, cache)
+        return self._backend.prepare(self._spec, calibration, cache, progress)
 
     def plan(self, t: ArrayLike | Sequence[float]) -> str:
         """How queries at these times are computed, and why, in words and figures: a line for each t. Makes the index if it is needed.
