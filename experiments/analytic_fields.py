@@ -11,7 +11,7 @@ covariance. For each t, on training and on held-out queries, each field's share 
 explains most in navigation, between, and in refinement; the t from which on another field is ahead of the oracle by a margin, and whether
 that place moves with the number of samples, capacity and training time, as the turning point does (--config.vary). Intervals are bootstrap
 over queries and seeds. Writes config.json, summary.json, analytic_fields.csv, stages.csv, places.csv, figures/ and report.html to --workdir
-(runs/analytic_fields), and as it goes models/ and cells/: `--resume` trains and measures nothing again.
+(runs/analytic_fields), and as it goes models/, cells/ and distances/: `--resume` trains and measures nothing again.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.common import app
-from experiments.common.analytic_targets import Targets, checked_fields
+from experiments.common.analytic_targets import DISTANCES, Targets, checked_fields
 from experiments.common.frechet_scores import turn_and_advice
 from experiments.common.trained_models import (
     CELLS,
@@ -47,7 +47,7 @@ from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
 from flowjax.stages import TurningPoint
 
-LIVE = (MODELS, CELLS)
+LIVE = (MODELS, CELLS, DISTANCES)
 FREE = app.ANY
 KINDS = (HELDOUT, TRAINING) = ("held-out", "training")
 """Of the samples that are noised."""

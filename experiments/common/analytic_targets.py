@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.common.trained_models import CELLS, own_oracle, told_classes
+from experiments.common.trained_models import own_oracle, told_classes
 from flowjax import data
 from flowjax.analysis.analytic_comparison import ORACLE, Denoiser, Distances, denoised_by, distances, predictions, queries_at
 from flowjax.analysis.sweep import Pairs, draw_pairs
@@ -19,6 +19,8 @@ from flowjax.models.flow import Flow
 from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime.result_store import ResultStore
 
+DISTANCES = "distances"
+"""The live folder of a run for them."""
 KINDS: dict[str, Callable[..., Any]] = {
     "gaussian": lambda x, y, path: gaussian(x, y, path),
     "smoothed": lambda x, y, path, noise: smoothed(x, y, path, noise=float(noise)),
@@ -119,7 +121,7 @@ class Targets:
             found = distances(model_denoiser(flow), self.made, self.pairs, flow.path, self.times, mean)
             return {"spread": found.spread, "motion": found.motion, **{f"field {name}": part for name, part in found.fields.items()}}
 
-        kept = ResultStore(self.workdir.live(CELLS) / "distances", arrays=True)(depends_on, measure)
+        kept = ResultStore(self.workdir.live(DISTANCES), arrays=True)(depends_on, measure)
         return Distances({name: np.asarray(kept[f"field {name}"]) for name in self.fields}, kept["spread"], kept["motion"])
 
     def shown(self, flow: Flow, query: int, times: Float[np.ndarray, " K"]) -> dict[str, np.ndarray]:

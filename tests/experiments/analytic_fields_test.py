@@ -27,7 +27,7 @@ def test_fields_are_set_beside_a_model_and_a_second_run_measures_nothing_again(
     for row in rows:
         assert float(row["low"]) <= float(row["R²"]) <= float(row["high"]) < 1  # an untrained model is none of them
     assert {entry.name for entry in (tmp_path / "run" / "figures").glob("*.png")} == {"explained.png", "predictions_0.png"}
-    cells = sorted((tmp_path / "run" / "cells" / "distances").glob("*.npz"))
+    cells = sorted((tmp_path / "run" / "distances").glob("*.npz"))
     assert len(cells) == 2
     stamps = [cell.stat().st_mtime_ns for cell in cells]
     assert binary(*given, "--resume").status == 0
