@@ -12,8 +12,9 @@ Speciation, from the classes. Two runs of the exact backward process, cloned at 
   classes count as decided where φ is halfway from chance, Σ_c p_c², to 1. No run is needed.
 
 Collapse, from the entropy. The excess entropy `f(t) = h(p_t) - log N - (D/2) log(2πe σ²)` is negative while N Gaussians of width σ can fill
-  the volume of the noised population; the empirical distribution then looks like it. It collapses onto its samples where f rises to 0, that is `I(x_1; x) = log N`. Of the population, f is known for Gaussians (½ Σ log(1 + ρ²λ) = log N, `annealed_turning_point`). From
-  N samples it is estimated with the query's own sample left out of the mixture, `-E log p_{-i}(x)` for h: then
+  the volume of the noised population; the empirical distribution then looks like it. It collapses onto its samples where f rises to 0, that
+  is `I(x_1; x) = log N`. Of the population, f is known for Gaussians (½ Σ log(1 + ρ²λ) = log N, `annealed_turning_point`). From N samples
+  it is estimated with the query's own sample left out of the mixture, `-E log p_{-i}(x)` for h: then
 
       f = -E L_i + log(1 - 1/N),     L_i = log Σ_{j≠i} (c_j / c_i) e^{ε_j},     ε_j = ρ z·(y_j - y_i) - ½ρ² ‖y_j - y_i‖²
 
