@@ -1,7 +1,8 @@
 # Everything runs in .venv, which is made on first use and made anew when setup.cfg changes.
-#   make demo        the oracle sweep on real digits, and where its report lies
+#   make demo        the oracle sweep on real digits, and where its report lies; beside it explore.html, the same with sliders
 #   make test        every test not marked slow or long
 #   make test-slow   those marked slow
+#   make test-ci     both in one run, as .ci/run does: the workers start once, and share what is compiled
 #   make test-long   longer forms of other tests, by hand: CONTRIBUTING.md
 #   make drill       DRILL_FAULTS faults to jobs of several processes; the last line says what was lost
 #   make launch-dry  render what is submitted to a cloud, and check it; submits nothing
@@ -17,16 +18,19 @@ export JAX_PLATFORMS ?= cpu
 # Bytecode is kept, even where the caller turns that off: the tests start hundreds of processes, and check types where modules are imported.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-long drill launch-dry lint docs check-wheel clean
+.PHONY: demo test test-slow test-ci test-long drill launch-dry lint docs check-wheel clean
 
 demo: $(VENV)/.installed
-	@$(BIN)/python -m experiments.oracle_sweep --workdir=demo --overwrite
+	@$(BIN)/python -m experiments.oracle_sweep --workdir=demo --overwrite --config.explorer=True
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-slow
 	$(BIN)/python -m pytest -m slow
+
+test-ci: $(VENV)/.installed-slow
+	$(BIN)/python -m pytest -m "not long"
 
 test-long: $(VENV)/.installed-slow
 	$(BIN)/python -m pytest -m long
@@ -70,22 +74,25 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1), and Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "make: $(PYTHON) cannot make a virtual environment; install its venv module (Debian: apt install python3-venv)"; exit 1; }
 
+# Bytecode is left to be written where a module is imported: most modules of what is installed never are.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --editable
+
 $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --editable .
+	@$(INSTALL) .
 	@touch $@
 
 $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV), with what the tests need ..."
-	@$(BIN)/python -m pip install --quiet --editable ".[test,gcs,torch]"
+	@$(INSTALL) ".[test,gcs,torch]"
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV), with what the site needs ..."
-	@$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	@$(INSTALL) ".[docs]"
 	@touch $@
 
-$(VENV)/.installed-slow: $(VENV)/.installed-test
-	@echo "Installing into $(VENV), with the TPU compiler ..."
-	@$(BIN)/python -m pip install --quiet --editable ".[test,gcs,tpu,torch]"
-	@touch $@
+$(VENV)/.installed-slow: setup.cfg pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV), with what the tests need and the TPU compiler ..."
+	@$(INSTALL) ".[test,gcs,tpu,torch]"
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed

@@ -72,6 +72,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
                 "predicted_low": predicted.low,
                 "predicted_high": predicted.high,
                 "prediction_unsure": predicted.unsure,
+                "near_duplicates": predicted.near_duplicates,
             },
             "advice": dataclasses.asdict(settings),
             "frameworks": units,
@@ -181,7 +182,9 @@ def _rows(
             "what": "turning point, predicted",
             "value": shown_time(predicted.t),
             "range": f"{shown_time(predicted.low)} to {shown_time(predicted.high)}",
-            "evidence": predicted.unsure or "within 8 % of measured on all whole data sets measured: docs/exactness.md",
+            "evidence": predicted.unsure
+            or predicted.near_duplicates
+            or "within 8 % of measured on all whole data sets measured: docs/exactness.md",
         },
     ]
     if found.measured is not None:
@@ -227,6 +230,7 @@ def _takeaway(samples: data.DataSet, found: TurningPoint, predicted: Prediction,
         f"{samples.name} turns at t = {shown_time(found.measured)} (95 %: {shown_time(found.ci_low)} to {shown_time(found.ci_high)}; "
         f"predicted {shown_time(predicted.t)}{', which is unsure' if predicted.unsure else ''}). "
         + (f"But {found.remark}." if found.remark else f"Look for the timestep shift near s = {settings.shift.value:.3g}; {guidance}.")
+        + (f" But {predicted.near_duplicates}." if predicted.near_duplicates else "")
     )
 
 

@@ -3,6 +3,7 @@
     python -m experiments.audit --config.samples=FILE_OR_FOLDER --config.data.path=TRAINING_DATA              # of any framework
     python -m experiments.audit ... --config.heldout=FILE_OR_FOLDER                                           # data it never saw
     python -m experiments.audit ... --config.samples="('ten@10000', 'hundred@100000')"                        # checkpoints: PATH@STEPS
+    python -m experiments.audit ... --config.plan=True                                                        # time and memory, and ends
     python -m experiments.audit                                                                               # tried on planted copies
 
 Looks up, for every sample and its mirror image, the nearest training samples, exactly. A sample is called a copy where the nearest is far
@@ -12,6 +13,7 @@ copies is what is beyond it. Writes config.json, summary.json, copies.csv (every
 """
 
 import itertools
+import sys
 import time
 from typing import Any, NamedTuple
 
@@ -25,15 +27,18 @@ from experiments.common.data import load_beside, open_data
 from experiments.common.planted_copies import changed
 from flowjax import data
 from flowjax.analysis.inspection import NEAR
+from flowjax.analysis.statistics import Share, share
 from flowjax.metrics import copying
-from flowjax.metrics.copying import Nearest
-from flowjax.metrics.memorization import COPY_RATIO, Share, share
-from flowjax.metrics.neighbours import NeighbourSearch
+from flowjax.metrics.copying import COPY_RATIO, Nearest
+from flowjax.metrics.neighbours import Cost, NeighbourSearch
 from flowjax.reporting import audit_report
 from flowjax.reporting.audit_report import Audited
 from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
 
+TOLD = 60
+"""Seconds: a search that will take longer says so before it begins."""
+_SMALL = 3e11  # values of pairs, below which a search takes less than that on any machine
 LIKE = 0.6
 """Samples whose standard deviation is below this share of the data's, or the other way round, are of another scale."""
 
@@ -57,7 +62,14 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     records = open_data(config.data)
     given = _given(config, records)
     space = space_of(config.features, records, given.kept, config.seed)
-    found, heldout, training = _looked_up(config, records, given, space)
+    asked, search = _asked(config, records, given, space), NeighbourSearch(space.training)
+    if config.plan or asked.pairs_of(search) > _SMALL:
+        cost = _cost(asked, search, given)
+        if config.plan:
+            return _planned(config, workdir, records, _told(asked, search, cost), cost, started)
+        if cost.seconds > TOLD:
+            print(_told(asked, search, cost), file=sys.stderr, flush=True)
+    found, heldout, training = _looked_up(given, asked, search)
     duplicates = training.distance == 0
     training = training.part(~duplicates)
     unseen = training if heldout is None else heldout
@@ -111,14 +123,14 @@ def _summary(
         "baseline": "training" if given.heldout is None else "heldout",
         "copies": last.excess._asdict(),
         "flagged": last.share._asdict(),
-        "below_a_third": share(last.found.ratio < COPY_RATIO)._asdict(),
+        "below_a_third": share(last.found.below_a_third)._asdict(),
         "mirrored": int((last.copies & last.found.mirrored).sum()),
         "of_samples_with_near_duplicates": int((last.copies & (last.found.twins > 0)).sum()),
         "baselines": {
             name: {
                 "n": len(one.ratio),
                 "flagged": share(one.ratio <= last.threshold)._asdict(),
-                "below_a_third": float(np.mean(one.ratio < COPY_RATIO)),
+                "below_a_third": float(np.mean(one.below_a_third)),
             }
             for name, one in baselines.items()
         },
@@ -183,6 +195,8 @@ def _beside(config: ConfigDict, records: data.Records, path: str, key: str) -> F
     found = load_beside(config.data, records, path).data.astype(np.float32)
     if len(found) < 2:
         raise ValueError(f"{key}: {path} holds one sample: expected at least two, of which a share can be told")
+    if found.shape[1:] == (*records.shape[:-1], 3) and records.shape[-1] == 1 and (found == found[..., :1]).all():
+        found = found[..., :1]  # grey, as pictures and evaluation suites keep it
     if found.shape[1:] != records.shape:
         if tuple(n for n in found.shape[1:] if n > 1) != tuple(n for n in records.shape if n > 1):
             raise ValueError(
@@ -207,8 +221,20 @@ def _check_scale(values: np.ndarray, records: data.Records, name: str) -> None:
         )
 
 
-def _looked_up(config: ConfigDict, records: data.Records, given: Given, space: Space) -> tuple[dict[str, Nearest], Nearest | None, Nearest]:
-    """The neighbours of the samples, of held-out data, and of training samples among the others: all in one pass over the training set."""
+class _Asked(NamedTuple):
+    """What is looked up: samples, then held-out data, then training samples among the others."""
+
+    coordinates: Float[np.ndarray, "B F"]
+    mirrored: Float[np.ndarray, "B F"] | None
+    own: Int[np.ndarray, " B"]
+    """The row of the training set that each of them is; -1: none."""
+
+    def pairs_of(self, search: NeighbourSearch) -> float:
+        """Values of all pairs."""
+        return float(self.coordinates.size) * search.training.n * (1 if self.mirrored is None else 2)
+
+
+def _asked(config: ConfigDict, records: data.Records, given: Given, space: Space) -> _Asked:
     drawn = np.sort(np.random.default_rng(config.seed).choice(len(given.kept), min(config.num_baseline, len(given.kept)), replace=False))
     if len(drawn) < 2:
         raise ValueError(f"num_baseline = {config.num_baseline}: expected at least 2, of a training set of as many")
@@ -223,11 +249,42 @@ def _looked_up(config: ConfigDict, records: data.Records, given: Given, space: S
         mirrored = np.concatenate([space.of(np.flip(values, 2)) for values in sets]) if flips else None
     own = np.full(len(coordinates), -1, np.int64)
     own[-len(drawn) :] = drawn
-    found = copying.nearest(NeighbourSearch(space.training), coordinates, mirrored, own=own, progress=app.progress("training set"))
+    return _Asked(coordinates, mirrored, own)
+
+
+def _cost(asked: _Asked, search: NeighbourSearch, given: Given) -> Cost:
+    """Of the whole audit but for its figures: the samples, and what is looked up of them, are in memory beside the search."""
+    ways = 1 if asked.mirrored is None else 2
+    found = search.cost(asked.coordinates, copying.FIRST)
+    held = sum(values.nbytes for values in given.samples.values()) + ways * asked.coordinates.nbytes
+    return Cost(ways * found.seconds, ways * found.bytes + held)
+
+
+def _told(asked: _Asked, search: NeighbourSearch, cost: Cost) -> str:
+    minutes = f"{cost.seconds / 60:.0f} min" if cost.seconds > 90 else f"{cost.seconds:.0f} s"
+    return (
+        f"{len(asked.own):,} samples, held-out and baseline ones included, against {search.training.n:,} x {search.training.d:,}: about "
+        f"{minutes} and {cost.bytes / 1e9:.1f} GB here, by a part that was timed; groups of near-duplicates take more."
+    )
+
+
+def _planned(config: ConfigDict, workdir: WorkDir, records: data.Records, takeaway: str, cost: Cost, started: float) -> str:
+    """Report what an audit will take, instead of doing it."""
+    origin = app.provenance("audit", config, started)
+    found = {"dataset": records.name, "n": records.n, "d": records.d, "seconds": cost.seconds, "bytes": cost.bytes}
+    workdir.write_json("summary.json", {**found, "takeaway": takeaway, **origin})
+    workdir.write_report("What an audit will take", takeaway, [Section("In numbers", "", table=[found])], origin)
+    return takeaway
+
+
+def _looked_up(given: Given, asked: _Asked, search: NeighbourSearch) -> tuple[dict[str, Nearest], Nearest | None, Nearest]:
+    """The neighbours of the samples, of held-out data, and of training samples among the others: all in one pass over the training set."""
+    found = copying.nearest(search, asked.coordinates, asked.mirrored, own=asked.own, progress=app.progress("training set"))
     ends = np.cumsum([0, *(len(values) for values in given.samples.values())])
     samples = {name: found.part(slice(*pair)) for name, pair in zip(given.samples, itertools.pairwise(ends), strict=True)}
-    heldout = None if given.heldout is None else found.part(slice(ends[-1], len(own) - len(drawn)))
-    return samples, heldout, found.part(slice(len(own) - len(drawn), None))
+    baseline = slice(len(asked.own) - int((asked.own >= 0).sum()), None)
+    heldout = None if given.heldout is None else found.part(slice(ends[-1], baseline.start))
+    return samples, heldout, found.part(baseline)
 
 
 def _given_features(config: ConfigDict, given: Given) -> np.ndarray:

@@ -11,6 +11,13 @@ there on, for t_switch from 0 (the model alone) to 1 (the oracle alone, which en
 nearest training sample is three times nearer than the second; held-out data are the baseline. Where the share of copies passes one half
 the behaviour turns, and that is set beside the turning point of the target. Writes config.json, summary.json, hybrid.csv, figures/ and
 report.html to --workdir (runs/hybrid_sampling), and there in models/ what it trained: `--resume` does not train again.
+
+    python -m experiments.hybrid_sampling --config.start=heldout               # is refinement faithful to samples never trained on?
+
+With this the model takes over not from the oracle, but from held-out samples noised to t_switch (the paper's project page, Fig. 6). How far
+it ends from the original is set beside the nearest training sample, and beside the same from training samples. A model that has only
+memorised ends in the training set. Writes resumed.csv in place of hybrid.csv. Of a model of your own, --config.heldout=FILE_OR_FOLDER names
+samples that it never saw.
 """
 
 import dataclasses
@@ -20,7 +27,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.common import app
+from experiments.common import app, resumed_sampling
 from experiments.common.trained_models import MODELS, about_data, about_model, obtain, own_data, own_oracle, own_turning_point, strength
 from flowjax import data, stages
 from flowjax.analysis.hybrid import Hybrid, Memorized, Steps, checked_switches, hybrid_samples, memorized
@@ -35,12 +42,15 @@ from flowjax.stages import TurningPoint
 
 LIVE = (MODELS,)
 FREE = app.ANY
+STARTS = (PRIOR, HELDOUT) = ("prior", "heldout")
 
 
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """The whole experiment; returns the sentence to take away."""
     started = time.perf_counter()
     solver, switches = Solver(config.solver), _switches(config)
+    if config.start == HELDOUT:
+        return resumed_sampling.run(config, workdir, switches)
     flow = obtain(config.model, workdir)
     training, heldout = own_data(flow, config.data)
     if heldout is None:
@@ -128,6 +138,10 @@ _PAPER = (
 
 
 def _switches(config: ConfigDict) -> np.ndarray:
+    if config.start not in STARTS:
+        raise ValueError(f"start = {config.start!r}: expected one of {', '.join(STARTS)}")
+    if config.heldout and config.start != HELDOUT:
+        raise ValueError(f"heldout = {config.heldout!r} is read only with --config.start={HELDOUT}")
     if config.num_samples < 2 or config.show < 1:
         raise ValueError(f"num_samples = {config.num_samples}, show = {config.show}: expected at least 2 and 1")
     if len(config.t_switch):

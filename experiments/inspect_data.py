@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from experiments.common import app
 from experiments.common.data import open_data
 from flowjax import data
-from flowjax.analysis.groups import Groups, find_groups
 from flowjax.analysis.inspection import NEAR, Inspection, inspect, layout, value_scale
+from flowjax.analysis.near_duplicates import Groups, find_groups
 from flowjax.reporting import data_figures, groups_report
 from flowjax.reporting.page import Section
 from flowjax.reporting.strip import rows_figure

@@ -19,14 +19,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.common import app
-from experiments.common.data import load_beside, open_data
 from experiments.common.frechet_scores import turn_and_advice
 from experiments.common.timestep_errors import Errors
-from experiments.common.trained_models import CELLS, MODELS, about_data, about_model, obtain, own_data
+from experiments.common.trained_models import CELLS, MODELS, about_data, about_model, obtain, training_and_unseen
 from flowjax import data
 from flowjax.analysis.statistics import Interval, mean_curve
 from flowjax.metrics.memorization_by_t import Advantage, advantage
-from flowjax.models.flow import Flow
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
@@ -41,7 +39,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     if config.num_queries < 2 or config.num_t < 4:
         raise ValueError(f"num_queries = {config.num_queries}, num_t = {config.num_t}: expected at least 2 and 4")
     flow = obtain(config.model, workdir)
-    training, unseen = _equal(*_both(flow, config), config.seed)
+    training, unseen = _equal(*training_and_unseen(flow, config), config.seed)
     turn, _ = turn_and_advice(flow, training, workdir, config.seed)
     times = (np.arange(config.num_t) + 0.5) / config.num_t * flow.path.t_max
     errors = {
@@ -50,7 +48,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     }
     found = advantage(errors["training"], errors["unseen"], times, turn.measured, seed=config.seed)
 
-    takeaway = _takeaway(training.name, found, found.first_sure(times))
+    takeaway = _takeaway(training.name, found, times)
     origin = app.provenance("memorization_by_timestep", config, started)
     curves = {name: mean_curve(part) for name, part in errors.items()}
     rows = [
@@ -74,6 +72,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             "turning_point": dataclasses.asdict(turn),
             "advantage": {name: None if interval is None else interval._asdict() for name, interval in stages.items()},
             "memorises_from": found.first_sure(times),
+            "memorises_at": found.sure(times),
             "takeaway": takeaway,
             "units": {
                 "t": "0 = noise, 1 = data",
@@ -99,19 +98,6 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     return takeaway
 
 
-def _both(flow: Flow, config: ConfigDict) -> tuple[data.DataSet, data.DataSet]:
-    """The samples that a model was trained on, and samples that it never saw."""
-    training, unseen = own_data(flow, config.data)
-    if config.heldout:
-        if not (config.data.source or config.data.path):
-            raise ValueError(f"heldout = {config.heldout!r}: give the training data too, --config.data.path=FILE_OR_FOLDER")
-        unseen = load_beside(config.data, open_data(config.data), config.heldout)
-        flow.check_shape(unseen.shape, unseen.name)
-    if unseen is None:
-        raise ValueError(f"{flow.source} does not say which samples it never saw: give some, --config.heldout=FILE_OR_FOLDER")
-    return training, unseen
-
-
 def _equal(training: data.DataSet, unseen: data.DataSet, seed: int) -> tuple[data.DataSet, data.DataSet]:
     """About as many of both, at random: an oracle of more samples is nearer to the mean, and so is every model."""
     if training.n > unseen.n:
@@ -121,12 +107,19 @@ def _equal(training: data.DataSet, unseen: data.DataSet, seed: int) -> tuple[dat
     return training, unseen
 
 
-def _takeaway(name: str, found: Advantage, first: float | None) -> str:
+def _takeaway(name: str, found: Advantage, times: np.ndarray) -> str:
+    first = found.first_sure(times)
+
     def told(stage: str, share: Interval | None) -> list[str]:
         return [] if share is None else [f"{share.value:.0%} (95 %: {share.low:.0%} to {share.high:.0%}) in {stage}"]
 
     stages = [*told("navigation", found.navigation), *told("refinement", found.refinement)] or told("all", found.overall)
     by = " and ".join(stages)
+    if first is None and found.overall.low > 0:
+        spans = ", ".join(f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}" for low, high in found.sure(times))
+        return f"On {name} the model is nearer to the oracle of its training samples than to that of unseen ones, by {by}" + (
+            f"; surely so at t = {spans}, and not up to the end." if spans else "; surely so at no single t."
+        )
     if first is None:
         return (
             f"On {name} there is no t from which on the model is surely nearer to the oracle of its training samples than to that of "

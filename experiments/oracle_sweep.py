@@ -17,7 +17,8 @@ experiments/configs/oracle_sweep.py.
 import dataclasses
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -27,11 +28,14 @@ from experiments.common import app, multihost
 from experiments.common.data import load_beside, loaded, open_data
 from flowjax import data
 from flowjax.analysis import data_sweep
-from flowjax.analysis.data_sweep import Samples
-from flowjax.analysis.groups import GroupedTurn, Groups, find_groups, grouped_turning_points
+from flowjax.analysis.data_sweep import DataSweep, Samples
+from flowjax.analysis.groups import GroupedTurn, grouped_turning_points
+from flowjax.analysis.near_duplicates import Groups, find_groups
+from flowjax.analysis.regime_times import regime_times
 from flowjax.analysis.sweep import draw_pairs
 from flowjax.data.distributed import DistributedDataSet
 from flowjax.path import Path, path_by_name
+from flowjax.reporting.page import Link, Section
 from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime import processes
 from flowjax.runtime.result_store import ResultStore
@@ -49,6 +53,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
             raise ValueError("the preset gaussian_grid runs as one process")
         return oracle_grid.run(config, workdir)
     started = time.perf_counter()
+    if config.explorer and processes.several():
+        raise ValueError("explorer = True: the page is written by one process; leave it out, and run experiments.explore")
     path = path_by_name(config.path)
     grid = _times(config)
     records = processes.together(lambda: open_data(config.data))
@@ -76,6 +82,10 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         return ""
     found = data_sweep.conclude(samples, pairs, swept, grid, predictions, path, seed=config.seed)
     groups, turns = _between_groups(config, samples, by_class, path)
+    regimes = None  # of samples that several processes hold
+    if isinstance(samples, data.DataSet):
+        values = samples.data.astype(np.float32, copy=False)
+        regimes = regime_times(values, samples.labels, path, by_class=by_class, num_queries=config.num_queries, seed=config.seed)
 
     from flowjax.reporting import groups_report, sweep_report
 
@@ -85,17 +95,33 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         takeaway += f" {told[0].upper()}{told[1:]}."
     origin = app.provenance("oracle_sweep", config, started)
     sweep_report.write_tables(workdir, found)
-    drawn = sweep_report.figure_sections(workdir, found)
+    drawn = sweep_report.figure_sections(workdir, found, regimes)
     origin["wall_seconds"] = time.perf_counter() - started
     asked = {key: config[key] for key in ("query", "num_queries", "path")}
     summary = sweep_report.summary(found, asked, takeaway, oracle.implementation)
     tables = sweep_report.table_sections(found)
+    if regimes is not None:
+        tables.insert(1, sweep_report.regimes_section(regimes, found.turning_point.measured))
+        summary["regimes"] = dataclasses.asdict(regimes) | {"sentence": regimes.sentence()}
     if groups is not None:
         tables.insert(1, groups_report.section(workdir, turns, groups.scale))
     summary["between_groups"] = [dataclasses.asdict(turn) | {"predicted": turn.predicted._asdict()} for turn in turns]
     workdir.write_json("summary.json", summary | origin)
-    workdir.write_report("Where flow matching turns", takeaway, [*drawn, *tables], origin)
+    link = _explorer(config, workdir, found, path, origin) if config.explorer else []
+    workdir.write_report("Where flow matching turns", takeaway, [*link, *drawn, *tables], origin)
     return takeaway
+
+
+def _explorer(config: ConfigDict, workdir: WorkDir, found: DataSweep, path: Path, origin: Mapping[str, Any]) -> list[Section]:
+    """The page with sliders, written beside the report, and the link to it."""
+    from experiments import explore  # here: it brings what loads models
+    from experiments.configs.explore import get_config
+
+    assert isinstance(found.samples, data.DataSet)
+    settings = get_config()
+    settings.seed, settings.num_queries = config.seed, config.num_queries
+    explore.write(settings, workdir, found.samples, found.by_class, path, origin=origin, turn=found.turning_point)
+    return [Section("", "", link=Link("Move through t yourself: the queries, and the samples that carry the weight", explore.PAGE))]
 
 
 def _between_groups(config: ConfigDict, samples: Samples, by_class: bool, path: Path) -> tuple[Groups | None, list[GroupedTurn]]:

@@ -34,18 +34,22 @@ def checked_times(t: ArrayLike, name: str = "t", *, at_least: int = 1, one: bool
     times = np.asarray(t)
     if not np.issubdtype(times.dtype, np.floating):
         times = times.astype(np.float64)
-    shown = np.array2string(times, threshold=8, edgeitems=3, max_line_width=10**6, separator=", ")
-    expected = f"expected {'strictly rising ' if rising else ''}times in [0, 1{']' if one else ')'}, at least {at_least} of them"
+
+    def refused(what: str, which: str = "") -> ValueError:
+        shown = np.array2string(times, threshold=8, edgeitems=3, max_line_width=10**6, separator=", ")
+        expected = f"expected {'strictly rising ' if rising else ''}times in [0, 1{']' if one else ')'}, at least {at_least} of them"
+        return ValueError(f"{name} = {shown}{what}: {expected}{which}")
+
     if times.ndim != 1 or len(times) < at_least:
-        raise ValueError(f"{name} = {shown}, of shape {times.shape}: {expected}")
+        raise refused(f", of shape {times.shape}")
     outside = ~((times >= 0) & ((times <= 1) if one else (times < 1)))  # NaN is outside, too
     if outside.any():
         index = int(outside.argmax())
-        raise ValueError(f"{name} = {shown}: {expected}; entry {index} is {times[index]}")
+        raise refused("", f"; entry {index} is {times[index]}")
     falls = np.diff(times) <= 0
     if rising and falls.any():
         index = int(falls.argmax())
-        raise ValueError(f"{name} = {shown}: {expected}; entry {index + 1} is {times[index + 1]}, and the one before it {times[index]}")
+        raise refused("", f"; entry {index + 1} is {times[index + 1]}, and the one before it {times[index]}")
     return times
 
 

@@ -1,6 +1,7 @@
 """Compile the fused posterior for a TPU slice, without a TPU: will my data set fit, and how long is a pass?
 
     python -m kernels.aot --topology=v5e:16x16 --n=1281167 --d=8192 --queries=1024 --precision=default --sharded
+    python -m kernels.aot --topology=v5e:16x16 --n=1281167 --d=8192 --queries=256 --path --times=50 --sharded    # whole paths at once
 
 The compiler is the real one (`pip install "jax[tpu]"`, on any x86 machine). The last line of output is one JSON object; see `Report`.
 A pass takes at least `roofline.seconds`, and `cycles_per_step · steps / clock` if no copy ever stalls.
@@ -24,6 +25,7 @@ from absl import app, flags
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
+from kernels.aot_paths import PathReport, compile_paths
 from kernels.posterior.api import PosteriorSettings, partial_of
 from kernels.posterior.api import run as posterior_program
 from kernels.posterior.distributed.sharded import QUERIES, SAMPLES, abstract_samples
@@ -33,7 +35,7 @@ from kernels.posterior.types import CentredQueries, Queries, Samples
 from kernels.precision import check_precision
 from kernels.tpu_tools.compiler import devices_of, generation_of_topology, memory_of, without_tpu
 from kernels.tpu_tools.hlo import collectives
-from kernels.tpu_tools.schedule import DUMP_FLAGS, read_schedule
+from kernels.tpu_tools.schedule import DUMP_FLAGS, bytes_read, read_schedule
 
 KERNEL = "posterior_pass"
 DTYPES = ("float32", "bfloat16", "uint8")
@@ -112,7 +114,7 @@ def compile_pass(
     hlo = _text(compiled, Path(os.environ["KERNELS_AOT_DUMP"]))
     item = jnp.dtype(dtype).itemsize
     padded = -(-d // LANES) * LANES
-    reads = _bytes_read(
+    reads = bytes_read(
         schedule.copies,
         block=blocks.samples * (blocks.columns or padded) * item,
         per_tile=4 * LANES * tile,
@@ -142,20 +144,6 @@ def _text(compiled: jax.stages.Compiled, dump: Path) -> str:
         return compiled.as_text() or ""
     except jax.errors.JaxRuntimeError:
         return max(dump.glob("*-TLP-hlo.txt"), key=lambda file: file.stat().st_size).read_text(encoding="utf-8")
-
-
-def _bytes_read(copies: tuple[int | None, ...], *, block: int, per_tile: int, steps: int, data: int) -> int:
-    """Bytes that a pass copies from HBM: the data, and the other copies of each step.
-
-    Args:
-      copies: of a step, see `Schedule`.
-      block: bytes of a block of data. A copy that the end of the data may cut short is one: in all, `data` bytes.
-      per_tile: bytes of a block that changes with the query tile only, and does not count.
-    """
-    known = [size for size in copies if size is not None and size != per_tile]
-    if block == per_tile and per_tile in copies:
-        known.append(block)
-    return steps * sum(known) + (data if None in copies else 0)
 
 
 def roofline(generation: Generation, flops: float, bytes_read: float) -> dict[str, str | float]:
@@ -217,6 +205,8 @@ _D = flags.DEFINE_integer("d", 4096, "numbers in a sample")
 _QUERIES = flags.DEFINE_integer("queries", 1024, "queries in a pass")
 _PRECISION = flags.DEFINE_string("precision", "default", "highest, high or default")
 _DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of the data: float32, bfloat16 or uint8")
+_PATH = flags.DEFINE_bool("path", False, "whole paths: --queries pairs of noise and data at --times times, by one pass (`PathReport`)")
+_TIMES = flags.DEFINE_integer("times", 50, "with --path: how many times")
 _SHARDED = flags.DEFINE_bool("sharded", False, "distribute the samples over all devices of the slice")
 
 
@@ -227,15 +217,13 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="kernels_aot_") as folder:
         dump_to(folder)
         try:
-            report = compile_pass(
-                _TOPOLOGY.value,
-                n=_N.value,
-                d=_D.value,
-                queries=_QUERIES.value,
-                precision=_PRECISION.value,
-                dtype=_DTYPE.value,
-                sharded=_SHARDED.value,
-            )
+            sizes: dict[str, Any] = {"n": _N.value, "d": _D.value}
+            how: dict[str, Any] = {"precision": _PRECISION.value, "dtype": _DTYPE.value, "sharded": _SHARDED.value}
+            report: Report | PathReport
+            if _PATH.value:
+                report = compile_paths(_TOPOLOGY.value, **sizes, paths=_QUERIES.value, times=_TIMES.value, **how)
+            else:
+                report = compile_pass(_TOPOLOGY.value, **sizes, queries=_QUERIES.value, **how)
         except (ValueError, RuntimeError) as error:
             sys.exit(_refuse(str(error).strip().splitlines()[0][:400]))
     print(json.dumps(dataclasses.asdict(report)))

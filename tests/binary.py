@@ -1,4 +1,4 @@
-"""A binary of `experiments` as its user runs it: real processes, which can be killed."""
+"""A binary of `experiments`, or a command of `kernels`, as its user runs it: real processes, which can be killed."""
 
 import dataclasses
 import importlib
@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import pathlib
+import runpy
 import signal
 import socket
 import sys
@@ -20,7 +21,7 @@ class Place:
     """Where a process runs."""
 
     devices: int = 1
-    """How many CPU devices it has, however many the tests have."""
+    """How many CPU devices it has, however many the tests have; 0: it compiles for others, without the tests' settings."""
     folder: str = "."
     environment: tuple[tuple[str, str], ...] = ()
 
@@ -29,18 +30,21 @@ def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -
     """In the child: what `python -m experiments.NAME ARGUMENTS` does, its output in a file."""
     os.chdir(place.folder)
     os.environ.update(place.environment)
-    os.environ["XLA_FLAGS"] = xla_flags(place.devices)
+    os.environ["XLA_FLAGS"] = xla_flags(place.devices) if place.devices else ""
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.argv = [name, *arguments]
     import jax
 
+    jax.config.update("jax_disable_most_optimizations", place.devices > 0)  # its numbers are held to rounding elsewhere: see conftest.py
+    if name not in BINARIES:  # its frame is its own, and it is imported only now
+        runpy.run_module(name if "." in name else f"experiments.{name}", run_name="__main__", alter_sys=True)
+        return
     from experiments.common import app
 
-    jax.config.update("jax_disable_most_optimizations", True)  # its numbers are held to rounding elsewhere: see conftest.py
     binary = importlib.import_module(f"experiments.{name}")
-    how = {key: getattr(binary, key.upper()) for key in ("live", "free", "several", "on_disk") if hasattr(binary, key.upper())}
+    how = {key: getattr(binary, key.upper()) for key in ("live", "free", "several", "on_disk", "page") if hasattr(binary, key.upper())}
     app.main(name, binary.run, **how)
 
 

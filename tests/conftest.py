@@ -14,6 +14,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Before JAX is imported: eight CPU devices for what is sharded, and no accelerator, whose rounding differs.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags(8)}".strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Processes that tests start leave out LLVM's optimisations, as most tests do themselves.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jaxtyping
 
@@ -65,7 +67,17 @@ def _compiled_fast_where_nothing_is_exact(request: pytest.FixtureRequest) -> Non
         jax.clear_caches()
 
 
-LONGEST_FIRST = ("tests/experiments/", "tests/flowjax/training/", "tests/kernels/", "tests/flowjax/oracle/")
+LONGEST_FIRST = (
+    "tests/experiments/",
+    "tests/launch/",
+    "tests/flowjax/training/",
+    "tests/kernels/",
+    "tests/flowjax/oracle/",
+    "tests/flowjax/sampling",
+    "tests/flowjax/stages",
+    "tests/flowjax/fields/",
+    "tests/docs/",
+)
 """So that at the end no worker waits for a long file of the other's."""
 
 

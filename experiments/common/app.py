@@ -52,7 +52,16 @@ ANY = ("any",)
 """Keys that may differ in a run that goes on: see `main`."""
 
 
-def main(name: str, run: Run, *, live: Sequence[str] = (), free: Sequence[str] = (), several: bool = False, on_disk: bool = False) -> None:
+def main(
+    name: str,
+    run: Run,
+    *,
+    live: Sequence[str] = (),
+    free: Sequence[str] = (),
+    several: bool = False,
+    on_disk: bool = False,
+    page: str = "report.html",
+) -> None:
     """Run a binary from its command line.
 
     Args:
@@ -60,6 +69,7 @@ def main(name: str, run: Run, *, live: Sequence[str] = (), free: Sequence[str] =
       free: keys of the configuration that may differ when it does; `ANY`: all, since what is kept says itself what it belongs to.
       several: it can run as several processes (`experiments.common.multihost`), of which the first writes the folder.
       on_disk: its folder cannot lie in a bucket: data are read from it.
+      page: what it writes for a reader.
     """
     _define_config(name, name)
     if several:
@@ -70,7 +80,7 @@ def main(name: str, run: Run, *, live: Sequence[str] = (), free: Sequence[str] =
     flags.DEFINE_bool(
         "resume", False, "Go on with the run that the folder holds, and keep one that is finished; begin where there is none."
     )
-    app.run(lambda _: _run(name, run, live, free, several, on_disk), flags_parser=lambda argv: _parse(name, argv))
+    app.run(lambda _: _run(name, run, live, free, several, on_disk, page), flags_parser=lambda argv: _parse(name, argv))
 
 
 def main_without_workdir(name: str, run: Callable[[ConfigDict], None], *, config: str) -> None:
@@ -138,7 +148,7 @@ def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several: bool, on_disk: bool) -> None:
+def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several: bool, on_disk: bool, page: str) -> None:
     options = flags.FLAGS
     config = options.config
 
@@ -151,11 +161,11 @@ def _run(name: str, run: Run, live: Sequence[str], free: Sequence[str], several:
             multihost.connect()
             multihost.check_alike(config.to_dict(), options.workdir, versions())
         if options.resume and processes.of_first(lambda: _finished(root, config, free)):
-            _say(f"{root} holds a finished run of this configuration: {root / 'report.html'}")
+            _say(f"{root} holds a finished run of this configuration: {root / page}")
             return
         takeaway = _run_in(root, config, run, live, overwrite=options.overwrite, resume=options.resume)
         processes.gather("done")  # the others stay alive while the first one reports: one that is gone would be missed
-        report = root / "report.html"
+        report = root / page
         _say(f"\n{takeaway}\nReport: {report if storage.in_bucket(report) else report.resolve()}")
 
     _guarded(name, work, f"; what {options.workdir} held before still stands")

@@ -15,6 +15,7 @@ from flowjax.analysis.sweep import draw_pairs
 from flowjax.data.normalization import IDENTITY, Normalization
 from flowjax.data.pipeline import Batches
 from flowjax.fields import model_field
+from flowjax.metrics.copies_by_t import CopiesByTime, CopiesByTimeMeter
 from flowjax.metrics.frechet import frechet_distance
 from flowjax.metrics.loss_by_t import LossByTime, LossByTimeMeter
 from flowjax.models import autoencoder
@@ -94,7 +95,8 @@ class NoEvaluation:
 
 
 class FlowEvaluation(NoEvaluation):
-    """Evaluation of a flow model while it trains: a grid of samples, and the loss by t on each side of the turning point."""
+    """Evaluation of a flow model while it trains: a grid of samples, and the loss by t and the copies, on each
+    side of the turning point."""
 
     def __init__(
         self,
@@ -108,16 +110,21 @@ class FlowEvaluation(NoEvaluation):
         self._turning_point: float | None = None
         self._meter: LossByTimeMeter | None = None
         self._last: LossByTime | None = None
+        self._copies_meter: CopiesByTimeMeter | None = None
+        self._copies: CopiesByTime | None = None
         self._frechet: dict[str, float] | None = None
         path = path_by_name(config.objective.path)
         if parts is not None and config.evaluation.oracle:
             train_set = parts[0]
-            self._turning_point = stages.predict_turning_point_from_data(train_set.data, train_set.labels, path)
+            self._turning_point = stages.predict_turning_point_with_interval(train_set.data, train_set.labels, path).t
             pairs = draw_pairs(train_set.data, config.evaluation.queries, config.seed, labels=train_set.labels)
             times = (np.arange(config.evaluation.times) + 0.5) / config.evaluation.times
             self._meter = LossByTimeMeter(Oracle(train_set.data, train_set.labels, path=path), pairs, times)
+            if config.evaluation.copies:
+                self._copies_meter = _copies_meter(config, parts, self._turning_point)
         self._field = jax.jit(lambda parameters, x, t, label: trainer.model(parameters)(x, t, label))
         self._sampler = jax.jit(self._sampled)
+        self._follower = jax.jit(self._followed)
 
     def __call__(self, step: int, state: State) -> dict[str, float]:
         from flowjax.reporting.samples import sample_grid
@@ -125,10 +132,14 @@ class FlowEvaluation(NoEvaluation):
         picture = sample_grid(self._samples(state, self._config.evaluation.grid), self._value_range, columns=10)
         _keep(picture, self._workdir, step)
         self._save(step, state)
-        if self._meter is None:
-            return {}
-        self._last = self._meter(functools.partial(self._field, state.ema))
-        return self._last.split(self._turning_point)
+        found: dict[str, float] = {}
+        if self._meter is not None:
+            self._last = self._meter(functools.partial(self._field, state.ema))
+            found |= self._last.split(self._turning_point)
+        if self._copies_meter is not None:
+            self._copies = self._copies_meter(functools.partial(self._follower, state.ema))
+            found |= self._copies.split(self._turning_point or 0.0)
+        return found
 
     def _save(self, step: int, state: State, **known: Any) -> None:
         """The averaged model, for whoever samples from it: `flowjax.models.trained`."""
@@ -153,7 +164,10 @@ class FlowEvaluation(NoEvaluation):
 
     def _sampled(self, parameters: Any, x_0: jax.Array, label: jax.Array | None) -> jax.Array:
         t = jnp.asarray(uniform_timesteps(self._config.evaluation.sampler_steps), jnp.float32)
-        return sample(model_field(self._trainer.model(parameters), self._records.num_classes or 0), x_0, t, label, solver=HEUN)
+        return self._followed(parameters, x_0, t, label)
+
+    def _followed(self, parameters: Any, x: jax.Array, t: jax.Array, label: jax.Array | None) -> jax.Array:
+        return sample(model_field(self._trainer.model(parameters), self._records.num_classes or 0), x, t, label, solver=HEUN)
 
     def _samples(self, state: State, count: int) -> np.ndarray:
         """Samples of the averaged model, every class in turn."""
@@ -171,6 +185,9 @@ class FlowEvaluation(NoEvaluation):
                 "loss_by_t.csv", [dict(zip(("t", "cfm", "oracle"), row, strict=True)) for row in zip(*self._last, strict=True)]
             )
             found["loss_by_stage"] = self._last.split(self._turning_point)
+        if self._copies is not None:
+            self._workdir.write_csv("copies_by_t.csv", self._copies.rows())
+            found["copies_by_t"] = self._copies.split(self._turning_point or 0.0) | {"mostly_from": self._copies.mostly_from()}
         if self._frechet is not None:
             self._save(int(state.step), state, frechet=self._frechet)
             found["frechet"] = self._frechet
@@ -202,6 +219,11 @@ class FlowEvaluation(NoEvaluation):
             figure = workdir.save_figure("loss_by_t", loss_by_t_figure(self._last, self._turning_point))
             text = "What the averaged model gets wrong, about the CFM target and about the oracle. They differ by what no model can know."
             found.append(Section("Loss by time", text, figure, alt="Error against t, two curves"))
+        if self._copies is not None:
+            from flowjax.reporting.samples import copies_by_t_figure
+
+            figure = workdir.save_figure("copies_by_t", copies_by_t_figure(self._copies, self._turning_point))
+            found.append(Section("Copies", _COPIES, figure, alt="Share of copies against the t from which the model is followed"))
         pictures = sorted(workdir.live("samples").glob("*.png"))
         if pictures:
             found.append(
@@ -211,6 +233,24 @@ class FlowEvaluation(NoEvaluation):
             text = "Between features of a small classifier, from the held-out samples; the training samples are what could be hoped for."
             found.append(Section("Fréchet distance", text, table=[self._frechet]))
         return found
+
+
+_COPIES = (
+    "The share of ends that are copies, by the t from which the averaged model is followed, with 95 %. It starts from noised training "
+    "samples, which is where following the oracle leads to, and ends at a copy if a training sample is at most a third as far as the next. "
+    "The control: from noised held-out samples, copies of those. Where the first lies above the second, the model has memorised."
+)
+
+
+def _copies_meter(config: ConfigDict, parts: Parts, turning_point: float) -> CopiesByTimeMeter | None:
+    """From noise, from the turning point, and from some t on each side of it; None: no two samples differ."""
+    count, steps = config.evaluation.copies, config.evaluation.copies_steps
+    if count < 2 or steps < 1:
+        raise ValueError(f"evaluation.copies = {count}, copies_steps = {steps}: expected 0 (none), or at least 2, and at least 1")
+    if any(one is not None and (one.data == one.data[:1]).all() for one in parts):
+        return None
+    times = np.unique([0, turning_point / 2, turning_point, *(turning_point + (1 - turning_point) * np.array([1, 2]) / 3)])
+    return CopiesByTimeMeter(*parts, path_by_name(config.objective.path), times, num_queries=count, steps=steps, seed=config.seed)
 
 
 class AutoencoderEvaluation(NoEvaluation):

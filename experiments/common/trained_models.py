@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments import train
 from experiments.common import app
-from experiments.common.data import load_data
+from experiments.common.data import load_beside, load_data, open_data
 from experiments.common.factories import checked_settings, json_settings, named_function
 from experiments.configs import train as presets
 from experiments.configs.data import data_config
@@ -161,6 +161,23 @@ def own_data(flow: Flow, block: ConfigDict) -> tuple[data.DataSet, data.DataSet 
     if isinstance(flow, ExternalFlow):
         _check_direction(flow, found[0])
     return found
+
+
+def training_and_unseen(flow: Flow, config: ConfigDict) -> tuple[data.DataSet, data.DataSet]:
+    """The samples that a flow was trained on, and samples that it never saw: those at `config.heldout`, or those that its checkpoint names.
+
+    Raises:
+      ValueError: as `own_data`; neither of them, or `heldout` without the training data.
+    """
+    training, unseen = own_data(flow, config.data)
+    if config.heldout:
+        if not (config.data.source or config.data.path):
+            raise ValueError(f"heldout = {config.heldout!r}: give the training data too, --config.data.path=FILE_OR_FOLDER")
+        unseen = load_beside(config.data, open_data(config.data), config.heldout)
+        flow.check_shape(unseen.shape, unseen.name)
+    if unseen is None:
+        raise ValueError(f"{flow.source} does not say which samples it never saw: give some, --config.heldout=FILE_OR_FOLDER")
+    return training, unseen
 
 
 _CHECKED: set[str] = set()

@@ -45,6 +45,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
         }
     )
     config.num_baseline = 2000  # training samples that are looked up among the others
+    config.plan = False  # say what time and memory it will take, by a part that is timed, and end
     config.show = 32  # samples shown beside their nearest
     config.seed = 0
     return config

@@ -1,7 +1,7 @@
 """Presets of `python -m experiments.hybrid_sampling`.
 
 preset          command                                                                              two CPU cores
-digits          python -m experiments.hybrid_sampling                                                1 min, and 2 min of training
+digits                                                 1 min, and 2 min of training
 fashion_mnist   ... --config=experiments/configs/hybrid_sampling.py:fashion_mnist                    6 min, and 50 min of training
                 ... :fashion_mnist --config.model.path=runs/train                                    with a model that is there
 imagenet_vavae  ... :imagenet_vavae --config.model.path=CHECKPOINT --config.data.path=FOLDER_OF_SHARDS   (accelerators)
@@ -15,6 +15,8 @@ from experiments.configs.model import flow_config
 def get_config(preset: str = "digits") -> ConfigDict:
     """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
     config = flow_config(preset)
+    config.start = "prior"  # what the model takes over from: prior, noise led by the oracle; heldout: held-out samples, noised to t_switch
+    config.heldout = ""  # a file or folder of data that the model never saw, for start=heldout; "": those that its checkpoint names
     config.num_samples = 500  # for each t_switch, of the same noise
     config.num_steps = 50
     config.solver = "euler"  # or heun, midpoint, dopri5

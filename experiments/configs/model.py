@@ -38,6 +38,11 @@ def model_config(preset: str = "digits") -> ConfigDict:
     )
 
 
+def named_model_config() -> ConfigDict:
+    """A block that names a model, or none: nothing is trained. Its keys are as those of `model`."""
+    return ConfigDict({"path": "", "factory": "", "settings": ""})
+
+
 def guide_config() -> ConfigDict:
     """The `guide` block: a weaker model of the same data, by which to guide in place of by class (autoguidance)."""
-    return ConfigDict({"path": "", "factory": "", "settings": ""})  # as those of `model`; none of them: guidance by class
+    return named_model_config()  # none: guidance by class

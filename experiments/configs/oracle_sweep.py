@@ -35,6 +35,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     config.t_min, config.t_max, config.num_t = 0.01, 0.99, 50
     config.strip_samples = 4  # pairs shown in the strip of images
     config.max_grouped = 100_000  # samples up to which groups of near-duplicates are looked for; 0: never
+    config.explorer = False  # also write explore.html, the page of experiments.explore, and link to it
     config.seed = 0
     return config
 

@@ -111,9 +111,11 @@ def _base() -> ConfigDict:
     config.evaluate_every = 500  # 0: at the end only
     config.evaluation = ConfigDict(
         {
-            "oracle": True,  # loss by t against the oracle: holds the data set in memory
+            "oracle": True,  # loss by t against the oracle, and copies: holds the data set in memory
             "queries": 256,
             "times": 20,
+            "copies": 32,  # noised samples from which the model is followed at each evaluation, to see which ends are copies; 0: none
+            "copies_steps": 10,  # of the solver then
             "grid": 100,  # samples shown
             "sampler_steps": 40,
             "frechet_samples": 898,  # at the end; 0: none

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from flowjax.analysis.spectrum import as_rows
@@ -32,12 +32,39 @@ def condensation_thresholds(
     Returns:
       `[num_queries]` float64, >= 0. Of samples in several parts, each with the queries' own: the greatest over the parts.
     """
+    return thresholds_beyond(data, labels, near=0.0, num_queries=num_queries, seed=seed, queries=queries).own
+
+
+class Thresholds(NamedTuple):
+    """The thresholds of `condensation_thresholds`, and what they are without near-duplicates of the queries' own samples."""
+
+    own: Float[np.ndarray, " Q"]
+    beyond: Float[np.ndarray, " Q"]
+    """The α/σ from which on the own sample outweighs all that are no near-duplicates of it."""
+    twins: Bool[np.ndarray, " Q"]
+    """Whether it has near-duplicates that are no exact ones."""
+
+
+def thresholds_beyond(
+    data: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    near: float,
+    num_queries: int = 512,
+    seed: int = 0,
+    queries: np.ndarray | None = None,
+) -> Thresholds:
+    """Both, in one pass.
+
+    Args, Raises: as `condensation_thresholds`; near: the squared distance up to which samples are near-duplicates.
+    """
     if num_queries < 1:
         raise ValueError(f"num_queries = {num_queries}: expected at least 1")
-    thresholds = np.zeros(num_queries)
+    found = Thresholds(np.zeros(num_queries), np.zeros(num_queries), np.zeros(num_queries, bool))
     for chunk, pairs in competitions(data, labels, queries, num_queries=num_queries, seed=seed):
-        thresholds[chunk] = _largest_threshold(pairs)
-    return thresholds
+        for values, part in zip(found, _largest_thresholds(pairs, near), strict=True):
+            values[chunk] = part
+    return found
 
 
 class Pairs(NamedTuple):
@@ -124,16 +151,20 @@ def _pairs(
         yield Pairs(along, gap, log_odds.astype(np.float32), at)
 
 
-def _largest_threshold(blocks: Iterable[Pairs]) -> Float[np.ndarray, " Q"]:
+def _largest_thresholds(blocks: Iterable[Pairs], near: float) -> Thresholds:
     """For each query the largest ρ at which any of the others draws level with its own sample."""
-    best = np.zeros(1)
+    best, beyond, twins = np.zeros(1), np.zeros(1), np.zeros(1, bool)
     for along, gap, log_odds, _ in blocks:
         # ρ along - ½ρ² gap + log odds = 0: the larger root, if there is one. A gap of 0 is the query's own sample.
         under_root = along * along + 2 * gap * log_odds
         level = (gap > 0) & (under_root >= 0)
         roots = (along + np.sqrt(np.where(level, under_root, 0))) / np.where(level, gap, 1)
-        best = np.maximum(best, np.where(level, roots, 0).max(1))
-    return best
+        roots = np.where(level, roots, 0)
+        best = np.maximum(best, roots.max(1))
+        if near > 0:
+            beyond = np.maximum(beyond, np.where(gap > near, roots, 0).max(1))
+            twins = twins | ((gap > 0) & (gap <= near)).any(1)
+    return Thresholds(best, beyond if near > 0 else best, twins)
 
 
 def top_weights(blocks: Iterable[Pairs], ratios: Float[np.ndarray, " G"]) -> Float[np.ndarray, "Q G"]:

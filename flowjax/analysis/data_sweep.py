@@ -192,7 +192,7 @@ def _classes(samples: Samples, of_query: np.ndarray, top1: np.ndarray, times: np
         interval = None if found.ci_low is None or found.ci_high is None else (found.ci_low, found.ci_high)
         name = str(label) if samples.class_names is None else samples.class_names[label]
         own = samples.data[np.flatnonzero(samples.labels == label)]
-        points.append(ClassPoint(name, found.measured, interval, stages.predict_turning_point_from_data(own, path=path)))
+        points.append(ClassPoint(name, found.measured, interval, stages.predict_turning_point_with_interval(own, path=path).t))
     return points
 
 

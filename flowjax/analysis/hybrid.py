@@ -1,5 +1,6 @@
 """Hybrid sampling: along the oracle until t_switch, then along a model; and the share of training samples that it reproduces."""
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -7,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from flowjax.analysis.statistics import Share, share
 from flowjax.fields import Field, staged
-from flowjax.metrics.memorization import Nearest, NearestSamples, Share, share
+from flowjax.metrics.copying import nearest
+from flowjax.metrics.neighbours import NeighbourSearch, Rows
 from flowjax.sampling import EULER, Solver, in_batches, sample, states
 from flowjax.schedules import checked_times
 
@@ -48,6 +51,19 @@ class Steps:
         self.t_switch: Float[np.ndarray, " S"] = checked_switches(t_switch)
         self.t: Float[np.ndarray, " T"] = checked_times(np.asarray(t, np.float32), at_least=2)
 
+    def done(self, switch: float) -> int:
+        """The number of steps before t_switch: `t[done]` is where the model begins."""
+        return int(np.searchsorted(self.t[:-1], np.float32(switch)))
+
+
+def followed_from(model: Field, steps: Steps, switch: float, solver: Solver = EULER) -> Callable[[ArrayLike, ArrayLike | None], Array]:
+    """The program of (x, label) that follows a model from t_switch to the end, from x at that time; compiled once for all t_switch."""
+    done = steps.done(switch)
+    edges, field = steps.t.copy(), staged([_STILL, model], [switch])  # in the steps before t_switch there is no velocity
+    if done:  # a solver may evaluate the end of the last of these steps, where the model begins: that step is nearly empty
+        edges[done - 1] = steps.t[done] - _SHORT
+    return lambda x, label: sample(field, x, edges, label, solver=solver)
+
 
 def hybrid_samples(
     oracle: Field,
@@ -75,11 +91,7 @@ def hybrid_samples(
     followed = batched(lambda x, y: jnp.moveaxis(states(oracle, x, grid, y, solver=solver), 1, 0), x_0)
 
     def at(switch: float) -> np.ndarray:
-        done = int(np.searchsorted(grid[:-1], np.float32(switch)))  # the oracle's steps: no velocity, one program for all
-        edges, field = grid.copy(), staged([_STILL, model], [switch])
-        if done:  # a solver may evaluate the end of the last of these steps, where the model begins: that step is nearly empty
-            edges[done - 1] = grid[done] - _SHORT
-        return batched(lambda x, y: sample(field, x, edges, y, solver=solver), followed[:, done])
+        return batched(followed_from(model, steps, switch, solver), followed[:, steps.done(switch)])
 
     samples = [at(float(switch)) for switch in progress(switches.tolist())]
     return Hybrid(switches, np.stack(samples), followed[:, -1])
@@ -94,7 +106,7 @@ class Memorized(NamedTuple):
     """Reproduction of the training set by samples of each t_switch."""
 
     copies: Bool[np.ndarray, "S B"]
-    """Whether each sample is a copy: `Nearest.copies`."""
+    """Whether each sample is a copy: `copying.Nearest.below_a_third`."""
     nearest: Float[np.ndarray, "S B"]
     """Distance to the nearest training sample, over the mean distance of held-out samples from theirs: 1 is as far as unseen data."""
     own: Float[np.ndarray, "S B"]
@@ -116,18 +128,23 @@ def memorized(
     training: Float[np.ndarray, "N *shape"],
     heldout: Float[np.ndarray, "M *shape"],
 ) -> Memorized:
-    """Measure hybrid samples against the training set, with held-out samples as the baseline."""
-    look = NearestSamples(training)
-    unseen, own_rows = look(heldout), look(found.ends).row
+    """Measure hybrid samples against the training set, with held-out samples as the baseline.
+
+    Raises:
+      ValueError: as `copying.nearest`.
+    """
+    sets = [np.asarray(part, np.float32).reshape(len(part), -1) for part in (heldout, found.ends, *found.samples)]
+    near = nearest(NeighbourSearch(Rows.of(training)), np.concatenate(sets))
+    ends = np.cumsum([0, *map(len, sets)])
+    unseen, arrived, *switched = (near.part(slice(*pair)) for pair in itertools.pairwise(ends))
     unit = float(unseen.distance.mean())
-    near: list[Nearest] = [look(samples) for samples in found.samples]
-    rows = np.asarray(training, np.float64).reshape(len(training), -1)[own_rows]
-    own = [np.sqrt(((np.asarray(samples, np.float64).reshape(len(rows), -1) - rows) ** 2).sum(1)) for samples in found.samples]
+    rows = np.asarray(training, np.float64).reshape(len(training), -1)[arrived.row]
+    own = [np.sqrt(((samples - rows) ** 2).sum(1)) for samples in sets[2:]]
     return Memorized(
-        np.stack([one.copies for one in near]),
-        np.stack([one.distance for one in near]) / unit,
+        np.stack([one.below_a_third for one in switched]),
+        np.stack([one.distance for one in switched]) / unit,
         np.stack(own) / unit,
-        np.stack([one.row for one in near]),
-        own_rows,
-        share(unseen.copies),
+        np.stack([one.row for one in switched]),
+        arrived.row,
+        share(unseen.below_a_third),
     )

@@ -301,7 +301,10 @@ def _read_all(records: Records, progress: Progress | None, index: Int[np.ndarray
         values = records.normalization(stored)
         finite = np.isfinite(values.reshape(len(values), -1)).all(1)
         if not finite.all():
-            raise ValueError(f"{records.name}: sample {rows[np.argmin(finite)]} has NaN or infinity")
+            bad = int(np.argmin(finite))
+            there = np.isfinite(np.asarray(stored[bad], np.float64)).all()
+            what = "values too large for float32: scale the data" if there else "NaN or infinity: leave it out, or repair it"
+            raise ValueError(f"{records.name}: sample {rows[bad]} has {what}")
         low, high = min(low, float(values.min())), max(high, float(values.max()))
         flat = values.reshape(-1, channels).astype(np.float64)
         center = flat.mean(0) if center is None else center  # so that squares do not cancel

@@ -1,7 +1,9 @@
 """The spectrum of a data set's covariance, computed so that neither N nor D needs to be small."""
 
+from typing import NamedTuple
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from numpy.typing import ArrayLike
 
 BLOCK_BYTES = 2**26  # of float64 per block: large enough for BLAS, small beside the data
@@ -56,6 +58,14 @@ def covariance_spectrum(data: ArrayLike, *, max_exact: int = 8192, seed: int = 0
     n, dim = rows.shape
     if n == 1:
         return np.zeros(0)
+    _, product = centred_product(rows)
+    eigenvalues = np.linalg.eigvalsh(product)[::-1] / (n - 1)
+    return np.maximum(eigenvalues[: min(dim, n - 1)], 0)
+
+
+def centred_product(rows: Num[np.ndarray, "N D"]) -> tuple[Float[np.ndarray, " D"], Float[np.ndarray, "M M"]]:
+    """The mean ȳ, and with Z = Y - ȳ the smaller of ZᵀZ `[D, D]` and ZZᵀ `[N, N]` (the latter where N <= D), float64, by blocks."""
+    n, dim = rows.shape
     mean = rows.mean(0, dtype=np.float64)
     size = min(n, dim)
     product = np.zeros((size, size))
@@ -67,8 +77,50 @@ def covariance_spectrum(data: ArrayLike, *, max_exact: int = 8192, seed: int = 0
         else:
             block = rows[:, start : start + step] - mean[start : start + step]
             product += block @ block.T
-    eigenvalues = np.linalg.eigvalsh(product)[::-1] / (n - 1)
-    return np.maximum(eigenvalues[: min(dim, n - 1)], 0)
+    return mean, product
+
+
+class PrincipalComponents(NamedTuple):
+    """Mean, directions and variances of a data set."""
+
+    mean: Float[np.ndarray, " D"]
+    vectors: Float[np.ndarray, "D K"]
+    """Orthonormal eigenvectors of the sample covariance, as columns."""
+    values: Float[np.ndarray, " K"]
+    """Its eigenvalues, in descending order; those of all other directions are 0."""
+
+
+LARGEST_EIGENPROBLEM = 8192
+"""The largest min(N, D) of which eigenvectors are made: a minute on two cores, and half a gigabyte."""
+
+
+def principal_components(data: ArrayLike) -> PrincipalComponents:
+    """Eigenvectors and eigenvalues of the sample covariance `Σ_i (y_i - ȳ)(y_i - ȳ)ᵀ / (N - 1)`, in float64.
+
+    From the D x D covariance where D < N; else from the N x N Gram matrix, whose eigenvectors u give Zᵀu / ‖Zᵀu‖; then directions with less
+    than 1e-10 of the largest variance are dropped, because rounding would have turned them.
+
+    Args:
+      data: `[N, *shape]`, real.
+
+    Raises:
+      ValueError: data is not `[N, *shape]`, not real or not finite; min(N, D) above 8,192.
+    """
+    rows = as_rows(data)
+    n, dim = rows.shape
+    if min(n, dim) > LARGEST_EIGENPROBLEM:
+        raise ValueError(
+            f"data has N = {n}, D = {dim}: eigenvectors need min(N, D) <= {LARGEST_EIGENPROBLEM}; give fewer samples, or latents"
+        )
+    mean, product = centred_product(rows)
+    if n == 1:
+        return PrincipalComponents(mean, np.zeros((dim, 0)), np.zeros(0))
+    values, vectors = (part[..., ::-1] for part in np.linalg.eigh(product))
+    values = np.maximum(values, 0) / (n - 1)
+    if n <= dim:
+        kept = int(np.sum(values > 1e-10 * values[0]))
+        values, vectors = values[:kept], (rows - mean).T @ vectors[:, :kept] / np.sqrt((n - 1) * values[:kept])
+    return PrincipalComponents(mean, np.ascontiguousarray(vectors), values)
 
 
 def checked_eigenvalues(eigenvalues: ArrayLike) -> Float[np.ndarray, " K"]:

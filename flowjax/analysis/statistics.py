@@ -1,9 +1,10 @@
-"""Intervals for means over queries."""
+"""Intervals for means over queries, and for shares of trials."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 
 class Interval(NamedTuple):
@@ -41,3 +42,33 @@ def mean_interval(values: Float[np.ndarray, " R"]) -> tuple[float, float, float]
 
     spread = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return mean, mean - spread, mean + spread
+
+
+class Share(NamedTuple):
+    """A share of a number of trials, with its 95 % interval (Wilson's)."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share(happened: Bool[np.ndarray, " B"]) -> Share:
+    """How often something happened.
+
+    References:
+      Wilson 1927: it holds for shares of 0 and 1 too.
+    """
+    from scipy import stats
+
+    found = stats.binomtest(int(happened.sum()), len(happened)).proportion_ci(method="wilson")
+    return Share(float(happened.mean()), float(found.low), float(found.high))
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float], *samples: Float[np.ndarray, "Q ..."], seed: int = 0, num_bootstrap: int = 1000
+) -> Interval:
+    """A statistic of one or more samples with its 95 % percentile-bootstrap interval; each sample is drawn again along its first axis."""
+    rng = np.random.default_rng(seed)
+    again = [statistic(*(part[rng.integers(len(part), size=len(part))] for part in samples)) for _ in range(num_bootstrap)]
+    low, high = np.percentile(again, [2.5, 97.5])
+    return Interval(float(statistic(*samples)), float(low), float(high))

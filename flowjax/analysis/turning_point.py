@@ -9,6 +9,7 @@ identity), so that `E[max_j γ_j] = P(i = argmax_j γ_j)`: exactly, for every da
 therefore a question about (1) alone, and no softmax is ever needed.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -17,13 +18,16 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
-from flowjax.analysis.condensation import checked_labels, competitions, condensation_thresholds, top_weights
+from flowjax.analysis.condensation import Thresholds, checked_labels, competitions, thresholds_beyond, top_weights
+from flowjax.analysis.inspection import NEAR
+from flowjax.analysis.near_duplicates import LEAST_SHARE, find_groups, in_group_means, near_square
 from flowjax.analysis.spectrum import as_rows, checked_eigenvalues, covariance_spectrum
 from flowjax.path import Path, RectifiedFlow
 
 NUM_DRAWS = 1024  # of (y, z) in the Gaussian model, in antithetic pairs: the answer moves by less than 1 % with the seed
 NUM_GROUPS = 32  # of nearly equal eigenvalues, each within its share of the logarithmic range
 SURE = 1.2  # of α/σ: a median whose interval is wider is ill-determined; on digits, MNIST, Fashion-MNIST and Gaussians it is 1.07 to 1.12
+MISLED = 1.08  # of t: by how much later than between groups it turns between samples, where near-duplicates are told of
 NUM_RATIOS = 16  # at which the weights themselves are averaged, where it is
 
 
@@ -43,10 +47,18 @@ class Prediction(NamedTuple):
     high: float
     unsure: str | None = None
     """Why the prediction says little, in a sentence; None where the interval is narrow."""
+    near_duplicates: str | None = None
+    """Why the turn between samples, however sure, says little of the layout, and where it turns between groups; None where it does."""
 
 
 def predict_turning_point_from_data(
-    data: ArrayLike, labels: ArrayLike | None = None, path: Path | None = None, *, num_queries: int = 512, seed: int = 0
+    data: ArrayLike,
+    labels: ArrayLike | None = None,
+    path: Path | None = None,
+    *,
+    num_queries: int = 512,
+    seed: int = 0,
+    between_groups: bool = False,
 ) -> float:
     """The turning point of a data set, from one threshold per query instead of a sweep over t.
 
@@ -63,25 +75,40 @@ def predict_turning_point_from_data(
       num_queries: queries drawn from the samples, each sample as often as any other. The standard error of the posterior weight is at
         most ½/√num_queries, 0.022 at 512, which is 1 % to 3 % of t on images.
       seed: of the queries.
+      between_groups: the turning point between groups of near-duplicates (`find_groups`, at the greatest δ) instead of between samples,
+        each sample in its group's mean. Finding them costs more than the prediction: half a minute for 60,000 x 784 on two cores.
 
     Returns:
-      t in [0, 1). 0 if there is one distinct sample (per class).
+      t in [0, 1). 0 if there is one distinct sample, or group (per class).
 
     Raises:
       ValueError: data is not `[N, *shape]` of finite real numbers; labels is not `[N]`; num_queries is below 1.
+
+    Warns:
+      UserWarning: near-duplicates make the answer misleading, or between_groups is asked for where there are none to speak of
+        (`Prediction.near_duplicates`).
 
     Examples:
       >>> samples = np.random.default_rng(0).standard_normal((200, 8))
       >>> 0.3 < predict_turning_point_from_data(samples) < 0.6
       True
     """
-    return predict_turning_point_with_interval(data, labels, path, num_queries=num_queries, seed=seed).t
+    found = predict_turning_point_with_interval(data, labels, path, num_queries=num_queries, seed=seed, between_groups=between_groups)
+    if found.near_duplicates:
+        warnings.warn(found.near_duplicates, stacklevel=2)
+    return found.t
 
 
 def predict_turning_point_with_interval(
-    data: ArrayLike, labels: ArrayLike | None = None, path: Path | None = None, *, num_queries: int = 512, seed: int = 0
+    data: ArrayLike,
+    labels: ArrayLike | None = None,
+    path: Path | None = None,
+    *,
+    num_queries: int = 512,
+    seed: int = 0,
+    between_groups: bool = False,
 ) -> Prediction:
-    """The same with its interval.
+    """The same with its interval, and with what near-duplicates make of it, said instead of warned of.
 
     Of samples that come in pairs of near-duplicates, half of the queries find their own sample early and the others late: the share of
     thresholds rests at ½ in between, and their median says little. There the mean of the top-1 weights themselves, which hardly scatter, is
@@ -89,7 +116,49 @@ def predict_turning_point_with_interval(
 
     Args, Raises: as `predict_turning_point_from_data`.
     """
-    thresholds = condensation_thresholds(data, labels, num_queries=num_queries, seed=seed)
+    rows = as_rows(data)
+    near = near_square(rows)
+    if between_groups:
+        classes = None if labels is None else np.asarray(labels)
+        groups = find_groups(rows, classes, seed=seed) if near > 0 else None
+        merged = rows if groups is None else in_group_means(rows, groups.of[-1])
+        found = predict_turning_point_with_interval(merged, labels, path, num_queries=num_queries, seed=seed)
+        return found._replace(near_duplicates=_no_groups(near, None if groups is None else int(groups.of[-1].max()) + 1))
+    thresholds = thresholds_beyond(rows, labels, near=near, num_queries=num_queries, seed=seed)
+    found = _with_weights(thresholds.own, rows, labels, path, num_queries=num_queries, seed=seed)
+    return found._replace(near_duplicates=_misled(found, thresholds, path))
+
+
+def _misled(found: Prediction, thresholds: Thresholds, path: Path | None) -> str | None:
+    """See `Prediction.near_duplicates`: from the thresholds against what is no near-duplicate."""
+    share = float(thresholds.twins.mean())
+    between = prediction_of_thresholds(thresholds.beyond, path)
+    if share < LEAST_SHARE or found.t <= MISLED * between.t or found.low <= between.t:
+        return None
+    return (
+        f"{share:.0%} of the samples have near-duplicates, nearer than {np.sqrt(NEAR):.2f} of the root mean squared distance of two, which "
+        f"share the weight long after the layout is decided: it turns at t = {found.t:.3g} between samples, and near {between.t:.3g} "
+        "between groups of them (between_groups=True predicts that, experiments.oracle_sweep measures it)"
+    )
+
+
+def _no_groups(near: float, count: int | None) -> str | None:
+    """Why a prediction between groups is none, or says nothing."""
+    if near == 0:
+        return (
+            "samples of so few dimensions come near each other by chance, or all are equal: there are no groups, it turns between samples"
+        )
+    if count is None:
+        return f"fewer than {LEAST_SHARE:.0%} of the samples have near-duplicates: there are no groups, it turns between samples"
+    return (
+        "all samples are connected by near-duplicates, and are one group: there is no turning point between groups" if count == 1 else None
+    )
+
+
+def _with_weights(
+    thresholds: Float[np.ndarray, " Q"], data: ArrayLike, labels: ArrayLike | None, path: Path | None, *, num_queries: int, seed: int
+) -> Prediction:
+    """From the thresholds, and where their median is ill-determined from the weights themselves."""
     found = prediction_of_thresholds(thresholds, path)
     near = _ranks(thresholds, 3.0)
     if found.unsure is None or near[0] <= 0:

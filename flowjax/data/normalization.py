@@ -50,7 +50,8 @@ class Normalization:
 
     def __call__(self, stored: Any) -> Any:
         """Stored values `[..., C]` of any real dtype, as float32 values of the model."""
-        values = stored.astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused by name where data are looked at
+            values = stored.astype(np.float32)
         return values if self.is_identity else (values - self.mean) / self.std * np.float32(self.multiplier)
 
     def inverse(self, values: Any) -> Any:

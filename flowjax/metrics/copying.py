@@ -7,13 +7,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from flowjax.analysis.inspection import NEAR
-from flowjax.metrics.memorization import COPY_RATIO, Share, share
+from flowjax.analysis.statistics import Share, share
 from flowjax.metrics.neighbours import NeighbourSearch
 
+COPY_RATIO = 1 / 3
+"""The literature's ratio, below which a sample is a copy of its nearest (Yoon et al. 2023; Gu et al. 2023)."""
 FALSE_POSITIVES = 0.005
 """The share of unseen samples that the threshold may pass, where it is raised above a third."""
 LEAST_SIDE = 14  # of a picture of means: distances of smaller ones tell images apart less well, of larger ones JPEG's errors count more
-_FIRST, _MORE = 4, 8  # neighbours looked for at once; by how much more where all of them are near-duplicates of the nearest
+FIRST = 4
+"""Neighbours that are looked for at once."""
+_MORE = 8  # by how much more where all of them are near-duplicates of the nearest
 _BLOCK = 2**25  # values at work at once
 
 
@@ -33,6 +37,11 @@ class Nearest(NamedTuple):
     def ratio(self) -> Float[np.ndarray, " B"]:
         """Of the first distance to the second: 0 for a sample of the training set, about 1 for one that is like no training sample."""
         return self.distance / np.where(self.second > 0, self.second, np.inf)
+
+    @property
+    def below_a_third(self) -> Bool[np.ndarray, " B"]:
+        """Whether the ratio is below `COPY_RATIO`."""
+        return self.ratio < COPY_RATIO
 
     def part(self, which: Any) -> "Nearest":
         """Of some of the samples."""
@@ -56,14 +65,14 @@ def nearest(
     Raises:
       ValueError: as `NeighbourSearch`; a training set in which all samples are near-duplicates of one.
     """
-    ways = [samples] if mirrored is None else [samples, mirrored]
-    queries = np.concatenate(ways)
-    owns = np.tile(np.full(len(samples), -1, np.int64) if own is None else own, len(ways))
+    queries = samples if mirrored is None else np.concatenate([samples, mirrored])
+    owns = np.tile(np.full(len(samples), -1, np.int64) if own is None else own, 1 if mirrored is None else 2)
     n = search.training.n
     found = Nearest(*(np.zeros(len(queries), kind) for kind in (np.int64, float, float, np.int64, bool)))
-    left, k = np.arange(len(queries)), min(_FIRST, n)
+    left, k = np.arange(len(queries)), min(FIRST, n)
     while left.size:
-        near = search(queries[left], k, own=owns[left], progress=progress)
+        asked = queries if len(left) == len(queries) else queries[left]  # not a second copy of all of them
+        near = search(asked, k, own=owns[left], progress=progress)
         apart = _apart(search, near.row)
         at = np.where(apart.any(1), apart.argmax(1), k)
         second = np.where(at < k, near.distance[np.arange(len(left)), np.minimum(at, k - 1)], np.inf)

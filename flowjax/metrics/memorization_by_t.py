@@ -24,6 +24,12 @@ class Advantage(NamedTuple):
     refinement: Interval | None
     overall: Interval
 
+    def sure(self, t: Float[np.ndarray, " T"]) -> list[tuple[float, float]]:
+        """The spans of t, each from its first to its last t, at which the interval lies above 0."""
+        above = np.concatenate([[False], self.by_t.low > 0, [False]])
+        edges = np.flatnonzero(np.diff(above.astype(int)))
+        return [(float(t[start]), float(t[end - 1])) for start, end in edges.reshape(-1, 2)]
+
     def first_sure(self, t: Float[np.ndarray, " T"]) -> float | None:
         """The t from which on the interval lies above 0 at every later t; None where it does not at the last."""
         sure = self.by_t.low > 0

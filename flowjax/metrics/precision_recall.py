@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from flowjax.metrics.memorization import Share, share
+from flowjax.analysis.statistics import Share, share
 
 
 class PrecisionRecall(NamedTuple):

@@ -12,7 +12,13 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.oracle.compiled import Coefficients, OracleOutput, Rows, coefficients
 from flowjax.path import Path
+from kernels.float64 import float64_scope
+from kernels.posterior.api import run_paths
 from kernels.posterior.cpu.path_tile import Paths, PathSums
+from kernels.posterior.distributed.sharded import Sharded
+from kernels.posterior.settings import PosteriorSettings
+from kernels.posterior.types import Samples
+from kernels.posterior.xla.paths import PathRows
 
 
 @jax.tree_util.register_dataclass
@@ -78,7 +84,7 @@ def no_paths(times: int, pairs: int, *, gap: bool) -> PathOutput:
 def by_times(
     evaluate: Callable[[Rows, Rows], OracleOutput], path: Path, x_0: Rows, x_1: Rows, t: Float[ArrayLike, " T"], *, gap: bool
 ) -> PathOutput:
-    """By one evaluation for each time: on an accelerator, over a mesh, and under tracing.
+    """By one evaluation for each time: under tracing, and for the gaps on an accelerator or over a mesh.
 
     Args:
       evaluate: the output, flat, at x `[B, D]` and t `[B]`.
@@ -97,6 +103,35 @@ def by_times(
     if isinstance(times, jax.core.Tracer) or isinstance(x_0, jax.core.Tracer):
         return jax.lax.map(at, times)
     return jax.tree.map(lambda *rows: jnp.stack(rows), *(at(time) for time in times))
+
+
+def by_products(
+    samples: Samples | Sharded,
+    how: PosteriorSettings,
+    asked: PathQueries,
+    evaluate: Callable[[Rows, Rows, Rows], OracleOutput],
+) -> PathOutput:
+    """By two products a pair of path and sample, compiled, without the gaps: on an accelerator and over a mesh.
+
+    Args:
+      evaluate: as in `by_sums`.
+    """
+    x_0, x_1, label, ratio = asked.paths
+    with float64_scope():
+        rows = PathRows(jnp.asarray(x_0), jnp.asarray(x_1), jnp.asarray(label), jnp.asarray(np.tile(ratio, (len(x_0), 1))))
+        found = jax.tree.map(lambda v: np.asarray(v).T, run_paths(rows, samples, how))
+    none = np.full(found.answered.shape, np.nan)
+    sums = PathSums(
+        found.log_weight,
+        found.top1_weight,
+        found.top1_index,
+        found.entropy,
+        found.effective_samples,
+        variance=none,
+        square_distance=none,
+        answered=found.answered,
+    )
+    return by_sums(sums, np.zeros(len(x_0)), 1.0, asked, evaluate, gap=False)
 
 
 def path_output_of(

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh as DeviceMesh
 from jaxtyping import Array, Float, Int, Num
 
-from flowjax.oracle.along_path import PathOutput, PathQueries, by_sums, by_times
+from flowjax.oracle.along_path import PathOutput, PathQueries, by_products, by_sums, by_times
 from flowjax.oracle.compiled import FORWARD, OracleOutput, Rows, Spec, coefficients, output_of, program_of
 from flowjax.runtime.files import write_whole
 from kernels.posterior.cpu.cost_model import Choice
@@ -87,7 +87,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:
-        """The oracle's output, flat."""
+        """The oracle's output; velocity and denoised flat or in the samples' shape."""
 
     @abc.abstractmethod
     def jvp(self, spec: Spec, x: Rows, t: Rows, label: Rows, v: Rows) -> Float[Array, "B D"]:
@@ -96,6 +96,15 @@ class Backend(abc.ABC):
     def along_path(self, spec: Spec, x_0: Rows, x_1: Rows, t: Rows, label: Rows, *, gap: bool) -> PathOutput:
         """The posterior of whole paths; one evaluation for each time unless there is a way to have them all at once."""
         return by_times(lambda x, time: self.evaluate(spec, self.place(x), self.place(time), label), spec.path, x_0, x_1, t, gap=gap)
+
+    def _compiled_paths(
+        self, spec: Spec, samples: Samples | Sharded, x_0: Rows, x_1: Rows, t: Rows, label: Rows, *, gap: bool
+    ) -> PathOutput:
+        """By two products, or, where a gap is wanted, values are traced or precision is not the highest, by evaluations."""
+        if gap or spec.how.precision != "highest" or not all_seen(x_0, x_1, t, label, *jax.tree.leaves(samples)):
+            return Backend.along_path(self, spec, x_0, x_1, t, label, gap=gap)
+        asked = PathQueries.of_rows(spec.path, x_0, x_1, t, label)
+        return by_products(samples, spec.how, asked, lambda *rows: self.evaluate(spec, *(self.place(v) for v in rows)))
 
     @abc.abstractmethod
     def plan(self, spec: Spec, t: np.float32) -> Choice | str:
@@ -178,7 +187,7 @@ class InMemory(Backend):
     def along_path(self, spec: Spec, x_0: Rows, x_1: Rows, t: Rows, label: Rows, *, gap: bool) -> PathOutput:
         """By the CPU engine all times at once; what that leaves, and t = 1, one by one."""
         if self.engine is None or not self.engine.possible(spec.how) or not all_seen(x_0, x_1, t, label, *jax.tree.leaves(self.samples)):
-            return super().along_path(spec, x_0, x_1, t, label, gap=gap)
+            return self._compiled_paths(spec, self.samples, x_0, x_1, t, label, gap=gap)
         asked = PathQueries.of_rows(spec.path, x_0, x_1, t, label)
         sums = self.engine.along_paths(self.samples, asked.paths, means=gap)
         masses = self.engine.log_masses(self.samples, asked.paths.label)
@@ -198,7 +207,7 @@ class InMemory(Backend):
         if seen and self.engine is not None and self.engine.possible(spec.how):
             of = coefficients(spec.path, np.asarray(t))
             queries = Queries(np.asarray(x), of.alpha, of.sigma, np.asarray(label), of.center, of.rate)
-            finish = functools.partial(output_of, of=of, path=spec.path, x=queries.x, full=spec.how.full)
+            finish = functools.partial(output_of, of=of, spec=spec, x=queries.x)
             out = by_host(self.engine, self.samples, queries, spec.how, finish, compiled)
             if out is not None:
                 return out
@@ -289,6 +298,12 @@ class Mesh(Backend):
     def place(self, rows: Rows) -> Rows:
         """On every device of the mesh."""
         return self.sharded.place(jnp.asarray(rows))
+
+    def along_path(self, spec: Spec, x_0: Rows, x_1: Rows, t: Rows, label: Rows, *, gap: bool) -> PathOutput:
+        """By two products; over devices of several processes by evaluations, for no process sees the results of all."""
+        several = len({device.process_index for device in self.mesh.devices.flat}) > 1
+        by = super().along_path if several else functools.partial(self._compiled_paths, samples=self.sharded)
+        return by(spec, x_0=x_0, x_1=x_1, t=t, label=label, gap=gap)
 
     def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:
         """One program on all devices."""

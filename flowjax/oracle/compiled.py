@@ -129,25 +129,28 @@ def _of_times(path: Path) -> Callable[[Array], Array]:
     return jax.jit(found)
 
 
-def output_of(answer: HostMoments, of: Coefficients, path: Path, x: Float[np.ndarray, "B D"], *, full: bool) -> OracleOutput:
+def output_of(answer: HostMoments, of: Coefficients, spec: Spec, x: Float[np.ndarray, "B D"]) -> OracleOutput:
     """From the moments of the CPU engine to the oracle's output, in NumPy arrays."""
+    shape = (len(x), *spec.shape)
     at_end = np.flatnonzero(of.sigma == 0)
     if at_end.size:
         nearest, own = answer.denoised[at_end].astype(np.float64), x[at_end].astype(np.float64)
-        answer.velocity[at_end] = np.asarray(_velocity_at_end(path, own, nearest))
-    if not full:
-        return OracleOutput(velocity=answer.velocity, denoised=answer.denoised)  # type: ignore[arg-type]  # NumPy arrays, until `by_host` has them all
-    same: dict[str, Any] = {
-        f.name: getattr(answer, f.name) for f in dataclasses.fields(OracleOutput) if f.name not in ("cfm_gap", "divergence")
-    }
+        answer.velocity[at_end] = np.asarray(_velocity_at_end(spec.path, own, nearest))
+    # NumPy arrays, until `by_host` has them all
+    vectors: dict[str, Any] = {"velocity": answer.velocity.reshape(shape), "denoised": answer.denoised.reshape(shape)}
+    if not spec.how.full:
+        return OracleOutput(**vectors)
     some = answer.variance > 0  # where it is 0 its limit is, though A is infinite at t = 1: it falls exponentially in 1/σ²
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         gap = np.where(some, of.rate**2 * answer.variance, answer.variance)
         divergence = (
             np.where(some, of.rate * of.alpha / of.sigma**2 * answer.variance, answer.variance) + answer.denoised.shape[1] * of.stretch
         )
-    same |= {"cfm_gap": gap, "divergence": divergence}
-    return OracleOutput(**same)
+    vectors |= {name: getattr(answer, name) for name in _SAME} | {"cfm_gap": gap, "divergence": divergence}
+    return OracleOutput(**vectors)
+
+
+_SAME = [f.name for f in dataclasses.fields(Moments) if f.name != "denoised"]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -250,14 +253,14 @@ FORWARD = (
 
 
 def _folding(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f(samples, *rows)`, all rows `[B, ...]`, under `vmap` one call with a batch of V·B rows."""
+    """`f(samples, *rows)`, all rows `[B, ...]`, under `vmap` one call with a batch of V·B rows. `samples` may be any pytree."""
 
     @custom_vmap
-    def folded(samples: Samples | Sharded, *rows: Array) -> Any:
+    def folded(samples: Any, *rows: Array) -> Any:
         return f(samples, *rows)
 
     @folded.def_vmap
-    def rule(size: int, batched: list[Any], samples: Samples | Sharded, *rows: Array) -> tuple[Any, Any]:
+    def rule(size: int, batched: list[Any], samples: Any, *rows: Array) -> tuple[Any, Any]:
         if any(jax.tree.leaves(batched[0])):
             raise NotImplementedError("vmap over the oracle's data is not available; vmap over x_t, t and label is")
         full = [v if is_batched else jnp.broadcast_to(v, (size, *v.shape)) for v, is_batched in zip(rows, batched[1:], strict=True)]

@@ -226,6 +226,8 @@ class Oracle:
         spec = dataclasses.replace(self._spec, how=dataclasses.replace(self._spec.how, full=full))
         out = self._backend.evaluate(spec, x, t, label)
         shape = (x.shape[0], *self._spec.shape)
+        if out.velocity.shape == shape:
+            return out
         return dataclasses.replace(out, velocity=out.velocity.reshape(shape), denoised=out.denoised.reshape(shape))
 
     def jvp(self, x_t: ArrayLike, t: ArrayLike, v: ArrayLike, label: ArrayLike | None = None) -> Float[Array, "B *shape"]:
@@ -261,9 +263,9 @@ class Oracle:
             -‖x_t - α y‖² / 2σ² = -½ρ² ‖y - x_1‖² + ρ x_0·(y - x_1) - ½‖x_0‖²
 
         Two numbers a pair of path and sample, whatever t and whatever the probability path: on a CPU two matrix products give all T times,
-        in memory and from a source on disk alike. `gap` takes another product for each time at which many samples carry weight. Elsewhere
-        (an accelerator, a mesh, under tracing) each time is an evaluation of its own; the results are the same, but for float32's rounding
-        of x_t there.
+        in memory and from a source on disk alike. `gap` takes another product for each time at which many samples carry weight. On an
+        accelerator or a mesh they do without `gap`; with it, under tracing, and over several processes each time is an evaluation of its
+        own. The results are the same, but for float32's rounding of x_t there.
 
         Args:
           x_0: `[B, *shape]`, the noise. Read as float32, as x_1 is.
@@ -295,7 +297,8 @@ class Oracle:
         data, _, _ = self._arguments(x_1, 0.0, None)
         if not noise.shape[0] or not times.shape[0]:
             return no_paths(times.shape[0], noise.shape[0], gap=gap)
-        return self._backend.along_path(self._spec, noise, data, times, labels, gap=gap)
+        flat = dataclasses.replace(self._spec, shape=(self._backend.d,))
+        return self._backend.along_path(flat, noise, data, times, labels, gap=gap)
 
     def prepare(self, *, calibration: Calibration | None = None, cache: str | os.PathLike[str] | None = None) -> Calibration | None:
         """Build now the index that calls would build once it pays for itself: on a CPU, late queries skip most samples by it.

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
 
+from flowjax.analysis.statistics import Share, share
 from flowjax.metrics import copying
-from flowjax.metrics.copying import Nearest
-from flowjax.metrics.memorization import COPY_RATIO, Share, share
+from flowjax.metrics.copying import COPY_RATIO, Nearest
 from flowjax.reporting import style
 from flowjax.reporting.strip import mosaic_figure
 

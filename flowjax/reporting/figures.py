@@ -95,7 +95,12 @@ def top1_figure(
 
 @style.context()
 def entropy_figure(
-    t: Float[np.ndarray, " T"], entropy: Curve, effective_samples: Curve, log_n: float, turning_point: float | None = None
+    t: Float[np.ndarray, " T"],
+    entropy: Curve,
+    effective_samples: Curve,
+    log_n: float,
+    turning_point: float | None = None,
+    marks: Mapping[str, float | None] | None = None,
 ) -> Figure:
     """How many samples still compete, against t: entropy of the posterior (nats) and effective samples 1 / Σ γ_i².
 
@@ -104,6 +109,7 @@ def entropy_figure(
       entropy, effective_samples: means over queries.
       log_n: the natural logarithm of N; both panels mark its level, the most that can be.
       turning_point: None leaves the stages unmarked.
+      marks: name → other times to mark.
     """
     figure, (left, right) = style.new_figure(10.5, 5.0, columns=2)
     for axes, curve, most, named, label in (
@@ -113,6 +119,9 @@ def entropy_figure(
         shade_stages(axes, turning_point)
         axes.axhline(most, color=style.GREY, linewidth=1.2, linestyle=(0, (4, 3)), label=named)
         draw_curve(axes, t, curve, style.MEASURED, "mean, 95 % band")
+        for (name, value), color, line in zip((marks or {}).items(), style.CYCLE[1:], ("--", ":", "-."), strict=False):
+            if value is not None:
+                axes.axvline(value, color=color, linestyle=line, label=f"{name}: {shown_time(value)}")
         time_axis(axes)
         axes.set_ylabel(label)
         axes.legend(loc="upper right", bbox_to_anchor=(1, 0.95))

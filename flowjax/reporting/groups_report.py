@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from flowjax.analysis.groups import GroupedTurn, Groups, decisive
+from flowjax.analysis.groups import GroupedTurn, decisive
+from flowjax.analysis.near_duplicates import Groups
 from flowjax.reporting import style
 from flowjax.reporting.page import Section
 from flowjax.reporting.strip import mosaic_figure

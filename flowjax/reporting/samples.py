@@ -8,9 +8,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from PIL import Image
 
+from flowjax.metrics.copies_by_t import CopiesByTime
 from flowjax.metrics.loss_by_t import LossByTime
 from flowjax.reporting import style
-from flowjax.reporting.curves import shade_stages, time_axis
+from flowjax.reporting.curves import draw_curve, shade_stages, time_axis
 from flowjax.reporting.strip import as_image
 
 
@@ -44,6 +45,22 @@ def loss_by_t_figure(measured: LossByTime, turning_point: float | None) -> Figur
     time_axis(axes)
     axes.set_yscale("log")
     axes.set_ylabel("mean squared error per value")
+    axes.legend(loc="best")
+    return figure
+
+
+@style.context()
+def copies_by_t_figure(measured: CopiesByTime, turning_point: float | None) -> Figure:
+    """The share of ends that are copies, against the t from which the model is followed."""
+    figure, (axes,) = style.new_figure()
+    shade_stages(axes, turning_point)
+    curves = measured.curves()
+    for (name, curve), color in zip(curves.items(), (style.MEASURED, style.ORANGE), strict=False):
+        draw_curve(axes, measured.t, curve, color, f"from noised {name} samples")
+        axes.plot(measured.t, curve.mean, color=color, marker="o", linestyle="none")
+    time_axis(axes)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_ylabel("share of ends that are copies")
     axes.legend(loc="best")
     return figure
 

@@ -8,9 +8,8 @@ from matplotlib.figure import Figure
 
 from flowjax.analysis.decision_times import Settled
 from flowjax.analysis.hybrid import Hybrid, Memorized
-from flowjax.analysis.statistics import Curve
+from flowjax.analysis.statistics import Curve, share
 from flowjax.data import DataSet
-from flowjax.metrics.memorization import share
 from flowjax.reporting import style
 from flowjax.reporting.curves import draw_curve, shade_stages, time_axis
 from flowjax.reporting.strip import mosaic_figure

@@ -8,6 +8,7 @@ import numpy as np
 
 from flowjax import stages
 from flowjax.analysis.data_sweep import ClassPoint, DataSweep
+from flowjax.analysis.regime_times import RegimeTimes
 from flowjax.analysis.sweep import COLUMNS
 from flowjax.reporting import figures
 from flowjax.reporting.page import Section
@@ -102,8 +103,28 @@ def _predicted(found: DataSweep) -> dict[str, float]:
     return {"from the data": found.predictions.from_data.t, "from the spectrum": found.predictions.from_spectrum}
 
 
-def figure_sections(workdir: WorkDir, found: DataSweep) -> list[Section]:
-    """The figures, drawn into the workdir, each with what it shows."""
+def regimes_section(regimes: RegimeTimes, turning_point: float | None) -> Section:
+    """Speciation and collapse beside the turning point, in a table."""
+    decided = regimes.classes_decided
+    rows = [{"transition": "speciation: ρ² Λ = 1", "t": regimes.speciation, "95 % from": None, "to": None}]
+    if decided is not None:
+        rows.append({"transition": "half of the classes decided", "t": decided.t, "95 % from": decided.low, "to": decided.high})
+    collapse = regimes.collapse
+    rows += [
+        {"transition": "turning point, measured", "t": turning_point, "95 % from": None, "to": None},
+        {"transition": "collapse: excess entropy 0", "t": collapse.t, "95 % from": collapse.low, "to": collapse.high},
+    ]
+    if regimes.gaussian_collapse is not None:
+        rows.append({"transition": "collapse of a Gaussian of this covariance", "t": regimes.gaussian_collapse})
+    return Section("Speciation and collapse", f"{regimes.sentence()} docs/analysis.md has the criteria.", table=rows)
+
+
+def _regime_marks(regimes: RegimeTimes | None) -> dict[str, float | None]:
+    return {} if regimes is None else {"speciation": regimes.speciation, "collapse": regimes.collapse.t}
+
+
+def figure_sections(workdir: WorkDir, found: DataSweep, regimes: RegimeTimes | None = None) -> list[Section]:
+    """The figures, drawn into the workdir, each with what it shows; speciation and collapse are marked where they are given."""
     samples, times, curves, turn = found.samples, found.times, found.curves, found.turning_point.measured
     low, high = found.turning_point.ci_low, found.turning_point.ci_high
     interval = None if low is None or high is None else (low, high)
@@ -125,9 +146,11 @@ def figure_sections(workdir: WorkDir, found: DataSweep) -> list[Section]:
             "does the CFM target differ from the velocity that the model is to learn.",
         ),
         "entropy": (
-            figures.entropy_figure(times, curves["entropy"], curves["effective_samples"], float(np.log(competing)), turn),
+            figures.entropy_figure(
+                times, curves["entropy"], curves["effective_samples"], float(np.log(competing)), turn, _regime_marks(regimes)
+            ),
             "How many samples compete",
-            "Entropy of the posterior weights, and effective samples 1 / Σ γ².",
+            "Entropy of the posterior weights, and effective samples 1 / Σ γ²; speciation and collapse of Biroli et al. are marked.",
         ),
         "strip": (
             strip_figure(times[shown], found.sweep.x_t[:, shown], found.sweep.one_step[:, shown], samples.value_range, turn),

@@ -1,12 +1,11 @@
-"""Tables: rows of values as `.csv`, as HTML, and as text."""
+"""Tables: rows of values as `.csv`, as a page shows them, and as text."""
 
 import csv
-import html
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -24,30 +23,37 @@ def write_csv(path: pathlib.Path, rows: Rows) -> None:
         writer.writerows(rows)
 
 
-def html_table(rows: Rows) -> str:
-    """The rows as an HTML table, escaped; numbers to four significant digits, a dash for None, NaN and what is missing.
+class Cell(NamedTuple):
+    """A cell as it is shown: its column, its text, and its classes in the page's style."""
 
-    Where the page is narrower than the table each row is shown as a card, its cells one after the other below their column's name
-    (`data-label`): the classes `medium` and `wide` tell the page's style how much room the table takes.
+    column: str
+    text: str
+    kind: str
+
+
+class Table(NamedTuple):
+    """A table as it is shown. `fits` tells the page's style how much room it takes: `narrow`, `medium` or `wide`."""
+
+    heads: list[Cell]
+    rows: list[list[Cell]]
+    fits: str
+
+
+def laid_out(rows: Rows) -> Table:
+    """The rows as they are shown: numbers to four significant digits, a dash for None, NaN and what is missing.
+
+    Where the page is narrower than the table each row is shown as a card, its cells one after the other below their column's name.
     """
     columns = columns_of(rows)
-    heads, lines = [], []
-    for column in columns:
-        first = next((row[column] for row in rows if row.get(column) is not None), None)
-        heads.append(f'<th scope="col"{_class(first)}>{html.escape(column)}</th>')
-    for row in rows:
-        cells = ((column, row.get(column)) for column in columns)
-        lines.append(
-            "".join(f'<td data-label="{html.escape(column)}"{_class(cell)}>{html.escape(_shown(cell))}</td>' for column, cell in cells)
-        )
-    head, body = "".join(heads), "\n".join(f"<tr>{line}</tr>" for line in lines)
+    firsts = [next((row[column] for row in rows if row.get(column) is not None), None) for column in columns]
+    heads = [Cell(column, column, _class(first)) for column, first in zip(columns, firsts, strict=True)]
+    cells = [[Cell(column, _shown(row.get(column)), _class(row.get(column))) for column in columns] for row in rows]
     room = sum(_room(column, [row.get(column) for row in rows]) for column in columns)
-    fits = "narrow" if room <= _NARROW else "medium" if room <= _MEDIUM else "wide"
-    return f'<div class="table {fits}"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    return Table(heads, cells, "narrow" if room <= _NARROW else "medium" if room <= _MEDIUM else "wide")
 
 
 def text_table(rows: Rows) -> str:
-    """The rows as a Markdown table, for a terminal and for docs; numbers as in `html_table`."""
+    """The rows as a Markdown table, for a terminal and for docs; numbers as in `laid_out`."""
     columns = columns_of(rows)
     cells = [columns, *([_shown(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -62,9 +68,9 @@ _NARROW, _MEDIUM = 280, 760  # pixels of the column of text on a telephone, and 
 
 def _class(value: Any) -> str:
     if isinstance(value, Real) and not isinstance(value, bool):
-        return ' class="number"'
+        return "number"
     length = len(_shown(value))
-    return ' class="text long"' if length > _LONG else ' class="text"' if length > _SHORT else ""
+    return "text long" if length > _LONG else "text" if length > _SHORT else ""
 
 
 def _room(column: str, cells: Sequence[Any]) -> int:

@@ -23,6 +23,7 @@ from kernels.posterior.types import CentredQueries, Moments, Queries, Samples, b
 from kernels.posterior.xla.batching import in_class_order, in_tiles, repeat
 from kernels.posterior.xla.covariance import covariance_product
 from kernels.posterior.xla.differences import covariance_from_differences, from_differences
+from kernels.posterior.xla.paths import PathMoments, PathRows, path_moments64
 from kernels.posterior.xla.refine import RefinedMoments, refine
 from kernels.posterior.xla.streaming import streaming
 from kernels.posterior.xla.zero_noise import nearest
@@ -261,6 +262,12 @@ def run(queries: Queries, samples: Samples | Sharded, how: PosteriorSettings) ->
     with float64_scope():
         moments = spread(posterior64, (queries,), samples, how)
         return jax.tree.map(lambda v: v if v.dtype == jnp.int32 else to32(v), moments)
+
+
+@bind(jax.jit, static_argnames="how")
+def run_paths(rows: PathRows, samples: Samples | Sharded, how: PosteriorSettings) -> PathMoments:
+    """The posterior of whole paths by two products, float64; called inside `float64_scope`. Compiled for each number of paths and times."""
+    return spread(path_moments64, (rows,), samples, how)
 
 
 def posterior64(queries: Queries, samples: Samples, how: PosteriorSettings) -> Moments:

@@ -171,6 +171,15 @@ def prepare(
     )
 
 
+def prior_mass(label: Int[Array, " B"], samples: Samples) -> Float[Array, " B"]:
+    """Σ of the prior weights of the samples that count for each query; of this shard."""
+    prior = jnp.ones(samples.n, jnp.float32) if samples.log_prior is None else jnp.exp(samples.log_prior)
+    if samples.labels is None:
+        return jnp.broadcast_to(prior.sum(), label.shape)
+    known = samples.labels
+    return jax.lax.map(lambda one: jnp.where((known == one) | (one == -1), prior, 0).sum(), label)
+
+
 LARGEST_SCORE = 1e30
 """A score, or a product on the way to it, that float32 surely holds."""
 

@@ -57,6 +57,24 @@ def test_the_default_finds_what_it_plants(tmp_path: pathlib.Path) -> None:
         assert (tmp_path / "run" / name).is_file()
 
 
+def test_grey_samples_in_three_channels_are_those_of_grey_data(tmp_path: pathlib.Path) -> None:
+    """As `experiments.sample` and others write them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
+    np.save(tmp_path / "training.npy", pixels[:40])
+    np.savez(tmp_path / "samples.npz", arr_0=np.repeat(pixels[30:50], 3, axis=3))
+    summary = audited(tmp_path / "run", samples=(str(tmp_path / "samples.npz"),), **{"data.path": str(tmp_path / "training.npy")})
+    assert summary["below_a_third"]["value"] == 0.5
+
+
+def test_a_plan_tells_time_and_memory_and_audits_nothing(images: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    paths = {"data.path": str(images / "training.npz"), "samples": (f"{images}/samples.npy",)}
+    summary = audited(tmp_path / "run", plan=True, **paths)
+    assert 0 < summary["seconds"] < 60
+    assert summary["bytes"] > 200 * 16 * 16 * 3 * 4
+    assert "800 samples, held-out and baseline ones included, against 600 x " in summary["takeaway"]
+    assert not (tmp_path / "run" / "copies.csv").exists()
+
+
 def test_features_given_as_arrays_take_the_place_of_values(images: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for name in ("training.npz", "samples.npy"):
         held = np.load(images / name)

@@ -2,7 +2,8 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,9 @@ from experiments.configs import encode_latents as encode_presets
 from tests.binary import Binary
 from tests.experiments.in_process import summary_of
 from tests.experiments.trained_models import leave, untrained
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +50,12 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     assert 16 < summary["psnr"] < 17.5
     assert (folder / "run" / "figures" / "strip.png").exists()
     return folder / "digits"
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Page]":
+    """A page of a headless Chromium."""
+    from tests.browser import opened  # here: only slow tests need it
+
+    with opened() as page:
+        yield page

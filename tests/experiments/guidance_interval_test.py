@@ -5,7 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
+from experiments import guidance_interval
+from experiments.configs import guidance_interval as presets
 from tests.binary import Binary
+from tests.experiments.in_process import summary_of
 from tests.experiments.trained_models import SCORED, summary, table
 
 
@@ -22,3 +25,26 @@ def test_guidance_is_mapped_over_where_it_begins_and_ends(
     found = summary(tmp_path)
     assert set(found["own"]) == {"navigation alone", "refinement alone", "advised"}
     assert found["own"]["advised"]["interval"][0] == found["turning_point"]["measured"]
+
+
+@pytest.mark.slow
+def test_a_weaker_model_guides_in_place_of_classes(runs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    small = {
+        "num_samples": 16,
+        "batch_size": 16,
+        "num_steps": 2,
+        "quality.classifier_steps": 2,
+        "edges": (0.0, 1.0),
+        "intervals": ((0.0, 1.0),),
+    }
+    found = {}
+    for guide in ("", "small", "large"):
+        given = {"model.path": str(runs / "large")} | ({"guide.path": str(runs / guide)} if guide else {})
+        found[guide] = summary_of(guidance_interval, presets.get_config(), tmp_path / f"by {guide}", **small, **given)
+    assert found["small"]["guide"] == str(runs / "small")
+    assert found[""]["guide"] is None
+    none, whole = ({by: one["frechet"]["none"]["value"] for by, one in found.items()}, {by: one["own"] for by, one in found.items()})
+    assert none["small"] == none[""]  # outside of the interval nothing guides
+    assert whole["small"] != whole[""]
+    itself = found["large"]["frechet"]  # a model that guides itself changes nothing
+    assert itself["best"]["value"] == pytest.approx(itself["none"]["value"], rel=1e-4)

@@ -38,12 +38,14 @@ def digits_run(binary: Binary, tmp_path_factory: pytest.TempPathFactory) -> path
     return workdir
 
 
+@pytest.mark.slow
 def test_the_default_run_writes_all_that_is_promised(digits_run: pathlib.Path) -> None:
     names = {str(file.relative_to(digits_run)) for file in digits_run.rglob("*") if file.is_file()}
     figures = {f"figures/{name}.{kind}" for name in ("top1", "gap", "entropy", "strip") for kind in ("png", "svg")}
     assert {"config.json", "summary.json", "sweep.csv", "report.html"} | figures <= names
 
 
+@pytest.mark.slow
 def test_the_summary_holds_the_turning_point_and_what_follows(digits_run: pathlib.Path) -> None:
     summary = json.loads((digits_run / "summary.json").read_text())
     assert {"dataset", "n", "d", "num_classes", "implementation", "device", "wall_seconds", "seed", "versions", "command"} <= set(summary)
@@ -58,6 +60,7 @@ def test_the_summary_holds_the_turning_point_and_what_follows(digits_run: pathli
     assert summary["advice"]["shift"] > 0
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_t_with_intervals_about_the_means(digits_run: pathlib.Path) -> None:
     table = np.genfromtxt(digits_run / "sweep.csv", delimiter=",", names=True)
     assert len(table) == 25
@@ -72,12 +75,14 @@ def test_the_table_has_a_row_for_each_t_with_intervals_about_the_means(digits_ru
     assert (np.abs(table["monte_carlo_gap"] - table["cfm_gap"])[early] < 0.15 * table["cfm_gap"][early]).all()
 
 
+@pytest.mark.slow
 def test_a_second_run_stops_and_loses_nothing_unless_told_to_overwrite(binary: Binary, digits_run: pathlib.Path) -> None:
     before = (digits_run / "summary.json").read_bytes()
     assert "--overwrite" in binary(f"--workdir={digits_run}").error
     assert (digits_run / "summary.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_resume_keeps_a_finished_run_of_the_same_configuration_only(binary: Binary, digits_run: pathlib.Path) -> None:
     same = binary(f"--workdir={digits_run}", "--config.num_t=25", "--config.num_queries=128", "--resume")
     assert same.status == 0
@@ -88,7 +93,7 @@ def test_resume_keeps_a_finished_run_of_the_same_configuration_only(binary: Bina
 @pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_with_the_next_t(binary: Binary, digits_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """What was found is not computed again, and the table is that of an undisturbed run; another configuration is refused."""
-    arguments = (f"--workdir={tmp_path / 'run'}", "--config.num_t=25", "--config.num_queries=128", "--resume")
+    arguments = (f"--workdir={tmp_path / 'run'}", "--config.num_t=25", "--config.num_queries=128", "--config.explorer=True", "--resume")
     partial = tmp_path / "run" / "partial"
     binary.start(*arguments).kill_when(lambda: len(list(partial.glob("*.npz"))) >= 3)
     before = {file: file.stat().st_mtime_ns for file in partial.glob("*.npz")}
@@ -98,6 +103,8 @@ def test_a_sweep_that_was_killed_goes_on_with_the_next_t(binary: Binary, digits_
     finished = binary(*arguments)
     assert finished.status == 0, finished.output
     assert {file for file, since in before.items() if file.stat().st_mtime_ns != since} == {damaged}
+    assert 'href="explore.html"' in (tmp_path / "run" / "report.html").read_text()
+    assert (tmp_path / "run" / "explore.html").exists()
     assert (tmp_path / "run" / "sweep.csv").read_bytes() == (digits_run / "sweep.csv").read_bytes()
 
 
@@ -105,9 +112,11 @@ def test_a_sweep_that_was_killed_goes_on_with_the_next_t(binary: Binary, digits_
 def test_two_processes_find_what_one_finds(binary: Binary, tmp_path: pathlib.Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
     """Each holds its own shards alone: of mirror images too, of samples that are there twice, of those that are not held out; by class."""
     images, labels = (np.concatenate([part[:400], part[:30]]) for part in digits)
-    np.savez(tmp_path / "mine.npz", images=images, labels=labels)
+    np.savez(tmp_path / "mine.npz", images=np.round((images + 1) * 127.5).astype(np.uint8), labels=labels)
     settings = {"data.path": str(tmp_path / "mine.npz"), "data.flips": True, "query": "heldout", "num_t": 8, "num_queries": 24}
     alone = swept(tmp_path / "one", "arrays", **settings)
+    assert (alone["num_classes"], alone["by_class"], alone["provenance"]["scaling"]) == (10, True, "x / 127.5 - 1")
+    assert len((tmp_path / "one" / "classes.csv").read_text().splitlines()) == 11
     arguments = (f"--config={CONFIGS}:arrays", *(f"--config.{key}={value}" for key, value in settings.items()))
     with binary.job(2, *arguments, f"--workdir={tmp_path / 'two'}", place=Place(devices=2)) as job:
         ended = job.wait()
@@ -126,18 +135,7 @@ def test_two_processes_find_what_one_finds(binary: Binary, tmp_path: pathlib.Pat
     assert found["turning_point"]["predicted"] == pytest.approx(alone["turning_point"]["predicted"], rel=0.1)  # other queries
 
 
-@pytest.mark.slow
-def test_own_arrays_with_labels_are_swept_by_class(tmp_path: pathlib.Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
-    images, labels = digits
-    np.savez(tmp_path / "mine.npz", images=np.round((images + 1) * 127.5).astype(np.uint8)[:600], labels=labels[:600])
-    summary = swept(tmp_path / "run", "arrays", **{"data.path": str(tmp_path / "mine.npz")})
-    assert (summary["n"], summary["num_classes"], summary["by_class"]) == (600, 10, True)
-    assert summary["provenance"]["scaling"] == "x / 127.5 - 1"
-    assert len((tmp_path / "run" / "classes.csv").read_text().splitlines()) == 11
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("query", ["heldout", "file"])
+@pytest.mark.parametrize("query", [pytest.param("heldout", marks=pytest.mark.long), pytest.param("file", marks=pytest.mark.slow)])
 def test_queries_may_come_from_held_out_samples_or_a_file(tmp_path: pathlib.Path, query: str) -> None:
     rng = np.random.default_rng(0)
     # The oracle sees 180 samples either way: one program for both.

@@ -1,4 +1,4 @@
-"""What the supervisor does with each status, and CI's form of the drill (tests/drill.py): each fault once."""
+"""What the supervisor does with each status, and CI's form of the drill (tests/drill.py): three of its faults."""
 
 import pathlib
 import signal
@@ -67,14 +67,12 @@ def test_a_command_that_would_begin_anew_is_refused() -> None:
         assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "faults"),
     [
-        (Training(), ("sigterm", "kill_a_worker", "corrupt_the_newest", "fill_the_disk")),
-        (Sweeping(), ("corrupt_the_newest", "fill_the_disk")),
+        pytest.param(Training(), ("sigterm", "corrupt_the_newest", "fill_the_disk"), marks=pytest.mark.slow, id="train"),
+        pytest.param(Sweeping(), ("corrupt_the_newest", "fill_the_disk"), marks=pytest.mark.long, id="oracle_sweep"),
     ],
-    ids=["train", "oracle_sweep"],
 )
 def test_each_fault_once_and_the_end_is_that_of_an_undisturbed_run(tmp_path: pathlib.Path, kind: Kind, faults: tuple[str, ...]) -> None:
     """Two processes of two devices each. With a corrupt newest checkpoint, or time, the coordinator is killed: one restart for both."""

@@ -18,12 +18,12 @@ def digits_by_heart(told: str = "noise_is_one", taken: str = "noise_is_one", **f
     return ExternalFlow(external_field(network, time=taken, null_label=10, layout="NCHW"), (8, 8, 1), 10, **further)
 
 
-def untrained(width: int = 4) -> ExternalFlow:
+def untrained(width: int = 4, classes: int = 10) -> ExternalFlow:
     """A convolution of random weights."""
     torch.manual_seed(width)
     network = torch.nn.Conv2d(1, 1, 3, padding=1)
     field = external_field(lambda x, time, label: network(x), layout="NCHW")
-    return ExternalFlow(field, (8, 8, 1), 10, value_range=(-1, 1), parameters=width)
+    return ExternalFlow(field, (8, 8, 1), classes, value_range=(-1, 1), parameters=width)
 
 
 def no_flow() -> str:

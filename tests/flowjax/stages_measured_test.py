@@ -38,8 +38,10 @@ SCALES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SCALES)
+IN_CI = ("four points far apart", "one dimension, millions", "ten thousandths")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in IN_CI else pytest.mark.long) for name in SCALES])
 def test_the_turning_point_is_found_wherever_the_scale_of_the_data_puts_it(name: str) -> None:
     """In α/σ it is as far from the ends of t as data are from unit scale; the interval covers the truth, the prediction is near."""
     data, ratio = SCALES[name]

@@ -9,23 +9,26 @@ import sys
 
 import pytest
 
-from kernels.benchmark import runner as bench
 from kernels.benchmark.competitors import DEFAULT
+from kernels.benchmark.runner import COLUMNS
+from tests.binary import Binary
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "kernels.bench", *arguments], capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Binary:
+    return Binary("kernels.bench", tmp_path_factory.mktemp("binary"))
 
 
 @pytest.mark.slow
 def test_a_run_writes_a_row_for_each_and_a_figure(tmp_path):
     """Default and NumPy, two t, a sweep of three, as a user would; on one core of those there are."""
     settings = "--n=200 --d=8 --t=0.2,0.7 --queries=4 --repeats=2 --sweep=3 --threads=1 --only=default,NumPy"
-    done = run(*settings.split(), f"--workdir={tmp_path}")
+    command = [sys.executable, "-m", "kernels.bench", *settings.split(), f"--workdir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "bench.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == bench.COLUMNS
+    assert tuple(rows[0]) == COLUMNS
     assert [row["implementation"] for row in rows] == [DEFAULT, "NumPy", "sgemm alone"] * 5
     assert [row["part"] for row in rows] == ["t"] * 6 + ["sweep"] * 9
     assert all(float(row["velocity_error"]) < 1e-4 for row in rows[:6] if row["implementation"] != "sgemm alone")
@@ -36,10 +39,22 @@ def test_a_run_writes_a_row_for_each_and_a_figure(tmp_path):
 
 
 @pytest.mark.slow
-def test_workloads_are_written_as_documents_read_them(tmp_path):
+def test_first_calls_are_timed_with_and_without_an_index(bench, tmp_path):
+    """Of data that are large enough to have one."""
+    done = bench("--calls=1,3", "--n=70000", "--d=64", "--queries=4", f"--workdir={tmp_path}")
+    assert done.status == 0, done.output
+    rows = json.loads((tmp_path / "calls.json").read_text())["rows"]
+    assert [row["calls"] for row in rows] == [1, 3]
+    for row in rows:
+        assert row["at once"] > row["never"] > 0  # three calls do not pay for an index
+        assert row["ratio"] == pytest.approx(row["default"] / row["never"])
+
+
+@pytest.mark.slow
+def test_workloads_are_written_as_documents_read_them(bench, tmp_path):
     """A row for each workload and time, exact, and the table of documents from it."""
-    done = run("--workloads=small", "--repeats=1", f"--workdir={tmp_path}")
-    assert done.returncode == 0, done.stderr
+    done = bench("--workloads=small", "--repeats=1", f"--workdir={tmp_path}")
+    assert done.status == 0, done.output
     written = json.loads((tmp_path / "workloads.json").read_text())
     assert list(written["rows"]) == ["toy, t = 0.1", "toy, t = 0.9", "toy classes, t = 0.5"]
     for row in written["rows"].values():
@@ -56,19 +71,24 @@ def test_workloads_are_written_as_documents_read_them(tmp_path):
     assert [line.split(" | ")[0] for line in table[3:5]] == ["| 0.1", "| 0.9"]
 
 
-@pytest.mark.slow
-def test_whole_paths_and_implementations_for_gpus(tmp_path):
-    """Each way is exact, and its ratios are those of its times. On a CPU `pallas_gpu` is left out, and said to be."""
-    done = run("--paths=3", "--queries=16", "--n=300", "--d=8", "--repeats=1", f"--workdir={tmp_path}")
-    assert done.returncode == 0, done.stderr
+@pytest.mark.long
+def test_whole_paths_are_written(bench, tmp_path):
+    """Each way is exact, and its ratios are those of its times."""
+    done = bench("--paths=3", "--queries=16", "--n=300", "--d=8", "--repeats=1", f"--workdir={tmp_path}")
+    assert done.status == 0, done.output
     rows = json.loads((tmp_path / "paths.json").read_text())["rows"]
     assert list(rows) == ["flowjax, without gap", "flowjax, with gap", "PyTorch, logits", "PyTorch, pass"]
     for row in rows.values():
         assert row["error"] <= 1e-5
         assert row["of_pass"] == pytest.approx(rows["PyTorch, pass"]["seconds"] / row["seconds"])
-    done = run("--gpu=small", f"--workdir={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    assert "pallas_gpu is left out: it does not run on cpu" in done.stdout
+
+
+@pytest.mark.long
+def test_implementations_for_gpus_are_written(bench, tmp_path):
+    """On a CPU `pallas_gpu` is left out, and said to be."""
+    done = bench("--gpu=small", f"--workdir={tmp_path}")
+    assert done.status == 0, done.output
+    assert "pallas_gpu is left out: it does not run on cpu" in done.output
     rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
     assert all(row["velocity_error"] <= 1e-5 for row in rows.values() if row["way"].startswith("streaming"))
 
@@ -82,6 +102,6 @@ def test_whole_paths_and_implementations_for_gpus(tmp_path):
         ("--data=nowhere.npy", "data=nowhere.npy: nowhere.npy is not there; give synthetic, fashion_mnist or a file"),
     ],
 )
-def test_wrong_flags_end_in_one_line(flag, message, tmp_path):
-    done = run(flag, f"--workdir={tmp_path}")
-    assert (done.returncode, done.stderr.strip()) == (2, f"kernels.bench: {message}")
+def test_wrong_flags_end_in_one_line(bench, flag, message, tmp_path):
+    done = bench(flag, f"--workdir={tmp_path}")
+    assert (done.status, done.output.strip()) == (2, f"kernels.bench: {message}")

@@ -64,7 +64,12 @@ def open_image(encoded: bytes) -> PIL.Image.Image:
     except _BOMBS as error:
         raise ValueError(f"more than {MAX_PIXELS:,} pixels, which are not read") from error
     except _BROKEN as error:
-        raise ValueError(f"no image of {_FORMATS} format that can be read: it is {kind_of(encoded)}") from error
+        kind = kind_of(encoded)
+        if any(f" {name.lower()} " in kind.lower() for name in IMAGE_FORMATS):
+            raise ValueError(
+                f"no image that can be read: it begins as {kind}, and is damaged or cut short; copy or make it again"
+            ) from error
+        raise ValueError(f"no image of {_FORMATS} format that can be read: it is {kind}") from error
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width:,} x {image.height:,} pixels; more than {MAX_PIXELS:,} are not read")
     # Pillow gives the upper 8 of a PNG's 16 bits if it is coloured; what it decodes from is "RGB;16B" then.

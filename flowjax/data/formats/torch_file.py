@@ -94,8 +94,11 @@ def read_torch(path: str | os.PathLike, *, plain: bool = False, bare: bool = Fal
         raise FileNotFoundError(f"{path}: no such file; expected a .pt file written by torch.save")
     try:
         with open(path, "rb") as file:
-            if file.read(len(_LEGACY)) == _LEGACY:
+            head = file.read(len(_LEGACY))
+            if head == _LEGACY:
                 raise _Refused("it is in the format of before PyTorch 1.6; load it there and write it again with torch.save")
+            if head[:1] == b"\x80":
+                raise _Refused("it is a pickle of Python objects, and nothing is unpickled here; write its tensors with torch.save")
             with zipfile.ZipFile(file) as archive:
                 return _checked(_Archive(archive, file).load(), plain, bare)
     except _Refused as error:

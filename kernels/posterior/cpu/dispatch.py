@@ -1,6 +1,7 @@
 """The CPU engine chooses for each query between a dense pass and a pruned search, whichever costs less on these data."""
 
 import dataclasses
+import functools
 import logging
 import math
 import threading
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from kernels.posterior.cpu.cost_model import RATIOS, Choice, Costs, SurvivorFractions, choose, count_survivors, measure_costs
 from kernels.posterior.cpu.full_pass import dense_posterior
@@ -19,6 +20,7 @@ from kernels.posterior.cpu.path_pass import path_posterior
 from kernels.posterior.cpu.path_tile import Paths, PathSums
 from kernels.posterior.cpu.pruned_search import pruned_posterior
 from kernels.posterior.cpu.results import HostMoments
+from kernels.posterior.cpu.small_pass import is_small, small_posterior
 from kernels.posterior.cpu.threads import one_thread_each
 from kernels.posterior.cpu.tuning import TUNING
 from kernels.posterior.cpu.zero_noise import nearest_posterior
@@ -141,8 +143,12 @@ class CpuEngine:
         unit = 1.0 if samples.unit is None else float(samples.unit)
         if unit != 1:
             queries = queries._replace(x=queries.x.astype(np.float64) / unit, sigma=queries.sigma / unit)
+        host = self.host_samples(samples)
         with one_thread_each():
-            host = self.host_samples(samples)
+            if not self.always and host.rows.size < TUNING.least_indexed and is_small(host, queries):
+                out = small_posterior(host, queries)
+                if out.answered.all():
+                    return out if unit == 1 else out.times(unit)
             sound = np.isfinite(queries.x).all(axis=1) & host.has_class(queries.label)
             inside = sound & (queries.sigma > 0) & fit_float32(host, queries)
             out = HostMoments.none(*queries.x.shape)
@@ -170,8 +176,8 @@ class CpuEngine:
         unit = 1.0 if samples.unit is None else float(samples.unit)
         if unit != 1:
             paths = paths._replace(x_1=paths.x_1.astype(np.float64) / unit, ratio=paths.ratio * unit)
+        host = self.host_samples(samples)
         with one_thread_each():
-            host = self.host_samples(samples)
             sound = np.isfinite(paths.x_0).all(axis=1) & np.isfinite(paths.x_1).all(axis=1) & host.has_class(paths.label)
             return path_posterior(host, paths, np.flatnonzero(sound), means=means)
 
@@ -232,16 +238,46 @@ def by_host(
     moments = engine(samples, queries, tolerance=how.tolerance)
     if moments is None:
         return None
-    result = jax.tree.map(lambda v: v if v.dtype in (np.int32, np.float32) else v.astype(np.float32), finish(moments))
+    result = finish(moments)
     left = np.flatnonzero(~moments.answered)
     if left.size:
         rest = compiled(np.resize(left, 1 << (len(left) - 1).bit_length()))  # few sizes, and so few programs
         for whole, more in zip(jax.tree.leaves(result), jax.tree.leaves(rest), strict=True):
-            whole[left] = np.asarray(more)[: len(left)]
-    return _to_device(result)
+            whole[left] = np.asarray(more)[: len(left)].reshape(-1, *whole.shape[1:])
+    return on_device(result)
 
 
-_to_device = jax.jit(lambda arrays: arrays)  # for many small arrays six times as fast as `jax.device_put`
+def on_device(result: Output) -> Output:
+    """A tree of NumPy arrays, int32 or of floats, as JAX arrays, int32 or float32.
+
+    Small ones travel together: to place one takes as long as to compute a moment of a small data set.
+    """
+    leaves, structure = jax.tree.flatten(result)
+    forms = []
+    small: list[np.ndarray] = []
+    large: list[np.ndarray] = []
+    for leaf in leaves:
+        whole = leaf.dtype == np.int32
+        array = leaf.view(np.float32) if whole else leaf.astype(np.float32, copy=False)
+        one = array.size <= SMALL_ARRAY
+        (small if one else large).append(array.ravel() if one else array)
+        forms.append((leaf.shape, whole, one))
+    return jax.tree.unflatten(structure, _apart(tuple(forms), np.concatenate(small or [np.empty(0, np.float32)]), large))
+
+
+SMALL_ARRAY = 2**14
+"""Numbers in an array up to which it is copied to travel with others."""
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apart(forms: tuple[tuple[tuple[int, ...], bool, bool], ...], small: Array, large: list[Array]) -> list[Array]:
+    """The arrays again, from the shape of each, whether it is int32, and whether it is in `small` or the next of `large`."""
+    start, rest, arrays = 0, iter(large), []
+    for shape, whole, one in forms:
+        array = small[start : start + math.prod(shape)].reshape(shape) if one else next(rest)
+        start += array.size if one else 0
+        arrays.append(jax.lax.bitcast_convert_type(array, np.int32) if whole else array)
+    return arrays
 
 
 def fit_float32(samples: HostSamples, queries: Queries) -> Bool[np.ndarray, " B"]:

@@ -86,12 +86,24 @@ class HostSamples:
         """float32: subtracted from the samples before a product; 0 unless they are `far`."""
         return (self.center if self.far else np.zeros(self.d)).astype(np.float32)
 
+    @functools.cached_property
+    def centred(self) -> Float[np.ndarray, "N D"]:
+        """y - center, float64: for small data."""
+        return self.rows - self.center
+
+    @functools.cached_property
+    def centred32(self) -> Float[np.ndarray, "N D"]:
+        """`centred`, rounded to float32."""
+        return self.centred.astype(np.float32)
+
     def part(self, label: int) -> slice:
         """The rows of a class; -1: all."""
         return slice(0, self.n) if label < 0 else self.classes[label]
 
     def has_class(self, label: Int[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
         """Whether there are samples of these classes that count; -1: all."""
+        if not self.classes and (label < 0).all():
+            return np.full(len(label), -1 in self._counted)
         return np.isin(np.maximum(label, -1), self._counted)
 
     @functools.cached_property

@@ -1,13 +1,13 @@
 """Threads that spread work over the cores of this process: for functions outside of XLA that release the GIL."""
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import LibController, ThreadpoolController
 
 Result = TypeVar("Result")
 
@@ -41,14 +41,23 @@ def share(n: int, core: int) -> tuple[int, int]:
     return n * core // cores(), n * (core + 1) // cores()
 
 
-def one_thread_each() -> AbstractContextManager[object]:
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
     """A scope in which NumPy's matrix products take one core: more threads would spin when they are done, on cores that are needed next."""
-    return _blas().limit(limits=1, user_api="blas")
+    before = [library.num_threads for library in _blas()]
+    try:
+        for library in _blas():
+            library.set_num_threads(1)
+        yield
+    finally:
+        for library, threads in zip(_blas(), before, strict=True):
+            library.set_num_threads(threads)
 
 
 @functools.cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
+def _blas() -> list[LibController]:
+    """The libraries themselves: `ThreadpoolController.limit` asks each for all it knows, which takes longer than a small product."""
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
 @functools.cache

@@ -20,6 +20,10 @@ class CpuTuning:
     """Parts of a pass for each core: a core that is done takes the next part, because other threads may hold a core up."""
     small_class: int = 2**23
     """Numbers in the samples of a class up to which each core takes queries of its own and all their samples: nothing is merged."""
+    small_numbers: int = 2**18
+    """Numbers in a data set up to which float64 products compute all: they cost less than to find the scores that float32 rounds badly."""
+    small_products: int = 2**24
+    """Products of numbers up to which they do; beyond, float32's products are worth finding them."""
     one_core: int = 2**22
     """Products of numbers up to which one core computes all: to wake another takes longer."""
     repeated_queries: int = 16
@@ -41,6 +45,8 @@ class CpuTuning:
     # Exactness of a dense pass
     score_error: float = 1e-5
     """Error of the moments by the scores' rounding, nats, one standard deviation: a tenth of the error promised of the entropy."""
+    small_error: float = 1e-6
+    """Error of a float64 score, nats, beyond which a query on small data is left unanswered."""
     most_candidates: int = 2**12
     """A query with more candidates is repeated with all samples as candidates: weighing them costs as much as a pass."""
     most_candidates_of_all: int = 2**16
@@ -175,5 +181,7 @@ class CpuTuning:
 
 UNIT = 2.0**-24
 """Half of a float32's last place, relative: not tuned."""
+UNIT64 = 2.0**-53
+"""Half of a float64's last place, relative."""
 TUNING = CpuTuning()
 """The constants in use, set by measurement on machines with AVX2 and AVX-512."""

@@ -14,7 +14,7 @@ from kernels.posterior.pallas import tpu_kernel as body
 from kernels.posterior.pallas.tpu_blocks import Generation, TpuBlocks, check_fits, default_blocks, generation_of, parts_of
 from kernels.posterior.pallas.tpu_layout import BEST, LANES, REFERENCE, SECOND, SKIPPED, SUMS, Layout, Refs
 from kernels.posterior.partial import CANDIDATES, NO_SAMPLE, Partial, Top
-from kernels.posterior.types import CentredQueries, Samples
+from kernels.posterior.types import CentredQueries, Samples, prior_mass
 from kernels.precision import Precision
 
 
@@ -309,15 +309,6 @@ def _partial(
         second=answer(jnp.where(some, jnp.maximum(scale * norm - weight * jnp.sum(mean**2, axis=1), 0), 0)),
         weight_square=answer(jnp.where(some, scale**2 * square, 0)),
         weighted_score=answer(jnp.where(some, scale * score + drop * weight, 0)),
-        mass=_mass(label, samples),
+        mass=prior_mass(label, samples),
         skipped=answer(left_out),
     )
-
-
-def _mass(label: Int[Array, " B"], samples: Samples) -> Float[Array, " B"]:
-    """Σ of the prior weights of the samples that count for each query."""
-    prior = jnp.ones(samples.n, jnp.float32) if samples.log_prior is None else jnp.exp(samples.log_prior)
-    if samples.labels is None:
-        return jnp.broadcast_to(prior.sum(), label.shape)
-    known = samples.labels
-    return jax.lax.map(lambda one: jnp.where((known == one) | (one == -1), prior, 0).sum(), label)

@@ -86,7 +86,7 @@ def test_a_sweep_that_is_killed_goes_on_with_the_next_t(place: Place, tmp_path: 
     assert text("sweep/sweep.csv") == (tmp_path / "run" / "sweep.csv").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_writer_is_refused_and_goes_on_when_the_first_is_gone(place: Place, tmp_path: pathlib.Path) -> None:
     sweep = Binary("oracle_sweep", tmp_path)
     first = sweep.start(*SWEEP, "--config.num_t=2000", "--workdir=gs://mine/two", place=place)

@@ -1,53 +1,17 @@
 """Reports as a browser shows them: on a telephone, in half a window and in a whole one no text lies outside the page or is cut off."""
 
 import pathlib
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from flowjax.reporting import page as pages
 from tests.binary import Binary
+from tests.browser import outside
 from tests.experiments.trained_models import SCORED, leave, untrained
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = (390, 800, 1200)
-
-OUTSIDE = """
-() => {
-  const width = document.documentElement.clientWidth, found = [];
-  if (document.documentElement.scrollWidth > width) found.push(`the page is ${document.documentElement.scrollWidth} wide`);
-  for (const element of document.querySelectorAll("body *"))
-    if (element.clientWidth && element.scrollWidth > element.clientWidth + 1 && getComputedStyle(element).overflowX !== "visible")
-      found.push(`${element.tagName} ${element.className} is cut off`);
-  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let text; (text = texts.nextNode());) {
-    const range = document.createRange();
-    range.selectNodeContents(text);
-    for (const box of text.data.trim() ? range.getClientRects() : [])
-      if (box.width && (box.left < -1 || box.right > width + 1)) found.push(`${Math.round(box.right)}: ${text.data.slice(0, 60)}`);
-  }
-  return found;
-}
-"""
-"""What of a page's text lies outside it, or outside a box that does not show what overflows."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Page]:
-    assert CHROMIUM, "no Chromium here: apt-get install chromium"
-    offline = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=offline)
-        yield running.new_page()
-        running.close()
-
-
-def outside(browser: Page, report: pathlib.Path, width: int) -> list[str]:
-    browser.set_viewport_size({"width": width, "height": 900})
-    browser.goto(report.as_uri())
-    return browser.evaluate(OUTSIDE)
 
 
 SENTENCE = "what stands behind it, in a sentence that is longer than most: it goes on until nobody reads it any more, and then some"
@@ -85,7 +49,7 @@ RUNS = {
     "loss_by_timestep": ("--config.checkpoints=('{models}/small@50', '{models}/large@50')", "--config.num_queries=16", "--config.num_t=4"),
 }
 """Each kind of table and figure is in one of these; what the others write has the same parts."""
-IN_CI = ("oracle_sweep", "inspect_data", "one_step")
+IN_CI = ("oracle_sweep", "inspect_data")
 """The others by hand: `make test-long`."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.common.trained_models import all_made, made, own_data
+from experiments.common.trained_models import all_made, guide_of, made, own_data
 from experiments.configs.data import data_config
 from experiments.configs.model import model_config
 from tests.binary import Binary, Place
@@ -40,6 +40,16 @@ def test_a_factory_of_the_users_makes_a_flow_and_its_fingerprint_is_of_what_made
         file.write_bytes(content)
         digests.append(made(asked("digits_by_heart", f'{{"name": "{file}"}}')).digest)
     assert digests[0] != digests[1]
+
+
+def test_a_factory_makes_the_weaker_model_that_guides_and_another_kind_of_model_is_refused() -> None:
+    flow = made(asked("untrained", '{"width": 8}'))
+    guide = guide_of(asked("untrained"), flow)
+    assert guide is not None
+    assert guide.digest == made(asked("untrained")).digest
+    assert guide_of(model_config(), flow) is None
+    with pytest.raises(ValueError, match=r"untrained\{.classes.: 3\} differ in classes, 10 and 3: expected models alike"):
+        guide_of(asked("untrained", '{"classes": 3}'), flow)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +88,7 @@ def test_a_wrong_direction_of_time_is_told_where_data_are_at_hand(capsys: pytest
         own_data(made(asked("untrained")), data_config("digits", noise_scale=2.0))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_samples_of_a_torch_model_are_written(binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
     small = (
         "--config.num_samples=10",
@@ -102,13 +112,15 @@ SMALL = {
     "timestep_shift": (*SCORED, "--config.shifts=(0.1, 1.0)", "--config.num_steps=(2,)"),
     "guidance_interval": (*SCORED, "--config.edges=(0.0, 0.5, 1.0)", "--config.intervals=((0.0, 1.0),)", "--config.num_steps=2"),
     "loss_by_timestep": ("--config.num_queries=16", "--config.num_t=4"),
+    "memorization_by_timestep": ("--config.num_queries=8", "--config.num_t=4"),
+    "analytic_fields": ("--config.num_queries=8", "--config.num_t=4", "--config.fields=('gaussian', 'patch=3')", "--config.show=1"),
     "capacity_swap": (*SCORED, "--config.num_steps=(1,)", "--config.splits=(0.2,)"),
 }
 """What makes each command of the page small."""
 LINES = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("python -m experiments.")]
 NAMES = [re.findall(r"experiments\.(\w+)", line)[0] for line in LINES]
-IN_CI = ("sample", "loss_by_timestep", "timestep_shift")
-"""One that samples, one that asks for single velocities, and one that scores; the others make their model alike: `make test-long`."""
+IN_CI = ("sample", "loss_by_timestep")
+"""One that samples and one that asks for single velocities; the others make their model alike: `make test-long`."""
 
 
 def test_every_command_of_the_page_is_run() -> None:
@@ -127,6 +139,7 @@ def test_each_command_of_the_page_runs_as_it_stands(
 ) -> None:
     pytest.importorskip("diffusers")
     (tmp_path / "my_model.py").write_text(next(block for block in blocks("python") if block.startswith("# my_model.py")))
+    np.save(tmp_path / "unseen.npy", np.random.default_rng(0).uniform(-1, 1, (100, 8, 8, 1)).astype(np.float32))
     _, _, _, *arguments = shlex.split(line)
     place = Place(folder=str(tmp_path), environment=(("OMP_NUM_THREADS", "1"),))  # on a busy machine PyTorch's threads wait for each other
     done = binary_of(name)(*arguments, *SMALL[name], f"--workdir={tmp_path / 'run'}", place=place)

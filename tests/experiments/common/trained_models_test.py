@@ -49,7 +49,7 @@ def test_nothing_is_fetched_that_only_a_checkpoint_names(tmp_path: pathlib.Path,
     assert not (tmp_path / "tfds").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_a_model_one_is_trained_in_the_workdir_and_kept(tmp_path: pathlib.Path) -> None:
     config = training_config(model_config())
     config.model.size = "Mi/4"

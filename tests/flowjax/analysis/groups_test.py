@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from flowjax import stages
-from flowjax.analysis import groups as groups_module
-from flowjax.analysis.groups import Groups, decisive, find_groups, grouped_turning_points
+from flowjax.analysis import near_duplicates
+from flowjax.analysis.groups import decisive, grouped_turning_points
+from flowjax.analysis.near_duplicates import Groups, find_groups
 from flowjax.oracle import Oracle
 
 
@@ -49,7 +50,7 @@ def test_a_chain_of_neighbours_is_one_group_and_classes_are_not_mixed(monkeypatc
     rng = np.random.default_rng(0)
     steps = np.cumsum(np.full((30, 1), 0.02), 0) * np.ones((1, 40)) / np.sqrt(40)  # a film: each frame near the next
     data = np.concatenate([steps, 3 + rng.standard_normal((30, 40))]).astype(np.float32)
-    monkeypatch.setattr(groups_module, "_FIRST", 2)  # so that more neighbours have to be asked for
+    monkeypatch.setattr(near_duplicates, "_FIRST", 2)  # so that more neighbours have to be asked for
     groups = find_groups(data)
     assert groups is not None
     assert [len(members) for members in groups.largest(3)] == [30]

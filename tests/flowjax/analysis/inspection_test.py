@@ -121,5 +121,7 @@ def test_nan_and_a_single_sample_are_errors():
     rows[17, 0, 0, 0] = np.inf
     with pytest.raises(ValueError, match="sample 17 has NaN"):
         inspect(Records("mine", rows))
+    with pytest.raises(ValueError, match="sample 0 has values too large for float32: scale the data"):
+        inspect(Records("mine", LATENTS.astype(np.float64) * 1e300))
     with pytest.raises(ValueError, match="at least two"):
         inspect(Records("mine", LATENTS[:1]))

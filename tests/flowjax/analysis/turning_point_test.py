@@ -1,5 +1,7 @@
 """Predicted turning points are where an independent float64 measurement puts them."""
 
+import re
+
 import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
@@ -93,7 +95,6 @@ def test_samples_in_pairs_of_near_copies_are_predicted_or_called_unsure(copied: 
     plain = []
     for seed in range(5):
         found = predict_turning_point_with_interval(data, seed=seed)
-        assert found.t == predict_turning_point_from_data(data, seed=seed)
         assert found.low <= found.t <= found.high
         assert found.unsure or found.t == pytest.approx(measured, rel=0.08)
         plain.append(prediction_of_thresholds(condensation_thresholds(data, seed=seed)))
@@ -102,6 +103,35 @@ def test_samples_in_pairs_of_near_copies_are_predicted_or_called_unsure(copied: 
     if copied == "all of them" and spread < 0.1:
         assert all(one.unsure and "near-duplicates" in one.unsure for one in plain)
         assert not found.unsure
+
+
+@pytest.mark.parametrize("distance", [1e-3, 0.1])
+def test_near_duplicates_that_hide_the_layout_are_told_of_and_groups_are_predicted(distance: float) -> None:
+    rng, centers = np.random.default_rng(1), gaussians(150, 48)
+    data = np.repeat(centers, 4, axis=0) + np.float32(distance) * rng.standard_normal((600, 48), np.float32)
+    truth = softmax_turning_point(centers, num_queries=600)
+    with pytest.warns(UserWarning, match="100% of the samples have near-duplicates.*between_groups=True") as warned:
+        assert predict_turning_point_from_data(data) > 1.5 * truth
+    told = re.search(r"near ([\d.]+) between groups", str(warned[0].message))
+    assert told is not None
+    assert float(told[1]) == pytest.approx(truth, rel=0.08)
+    assert predict_turning_point_from_data(data, between_groups=True) == pytest.approx(truth, rel=0.08)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (gaussians(200, 48), "fewer than 1% of the samples have near-duplicates"),
+        (gaussians(200, 2), "near each other by chance"),
+        (
+            np.exp(2j * np.pi * np.outer(np.arange(800) / 800, np.arange(1, 21))).view(float),
+            "one group",
+        ),  # a film: each frame near the next
+    ],
+)
+def test_where_there_are_no_groups_it_is_said(data: np.ndarray, why: str) -> None:
+    with pytest.warns(UserWarning, match=why):
+        predict_turning_point_from_data(data, between_groups=True)
 
 
 def test_classes_of_near_copies_are_predicted_together() -> None:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from flowjax.metrics import copying
-from flowjax.metrics.copying import Pooling, excess, nearest, pooled, pooling, ranks, threshold
-from flowjax.metrics.memorization import COPY_RATIO
+from flowjax.metrics.copying import COPY_RATIO, Pooling, excess, nearest, pooled, pooling, ranks, threshold
 from flowjax.metrics.neighbours import NeighbourSearch, Rows
 
 ALL = Pooling(1, 1)
@@ -25,6 +24,21 @@ def test_a_copy_of_near_duplicates_is_found_whichever_of_them_is_nearer() -> Non
     distances = np.sqrt(((unseen[:, None].astype(np.float64) - training[None]) ** 2).sum(2)).reshape(60, 60, 7).min(2)
     np.testing.assert_allclose(found.distance[60:], distances.min(1), rtol=1e-6)
     np.testing.assert_allclose(found.second[60:], np.sort(distances, axis=1)[:, 1], rtol=1e-6)
+
+
+def test_exact_duplicates_count_once_and_distances_are_exact_far_from_the_origin() -> None:
+    rng = np.random.default_rng(0)
+    training = (rng.standard_normal((200, 27)) + 1000).astype(np.float32)
+    training[150] = training[3]
+    samples = training[:20] + 1e-3 * rng.standard_normal((20, 27)).astype(np.float32)
+    found = nearest(NeighbourSearch(Rows.of(training)), samples)
+    distances = np.sqrt(((samples[:, None].astype(np.float64) - training[None]) ** 2).sum(2))
+    np.testing.assert_array_equal(found.row, np.arange(20))
+    np.testing.assert_allclose(found.distance, distances[np.arange(20), np.arange(20)], rtol=1e-9)
+    distances[:, 150] = np.inf
+    distances[np.arange(20), np.arange(20)] = np.inf
+    np.testing.assert_allclose(found.second, distances.min(1), rtol=1e-9)
+    assert found.below_a_third.all()
 
 
 def test_mirror_images_are_found_and_said_to_be_mirrored() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from flowjax.analysis.statistics import Curve
 from flowjax.metrics.memorization_by_t import advantage
 
 RNG = np.random.default_rng(0)
@@ -39,6 +40,9 @@ def test_the_oracle_itself_has_all_of_it() -> None:
     assert found.navigation is None
     assert found.overall == (1, 1, 1)
     assert found.first_sure(T) == T[0]
+    assert found.sure(T) == [(T[0], T[-1])]
+    low = np.array([0.1, 0.1, -0.1, 0.1, -0.1, 0, 0, 0, 0, -0.1])
+    assert found._replace(by_t=Curve(low, low, low)).sure(T) == [(T[0], T[1]), (T[3], T[3])]
 
 
 def test_errors_at_other_times_are_refused() -> None:

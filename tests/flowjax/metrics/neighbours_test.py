@@ -8,9 +8,11 @@ from flowjax.metrics.neighbours import NeighbourSearch, Rows
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_the_neighbours_are_those_of_exact_differences(offset: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("least", [0.05, 2.0])
+def test_the_neighbours_are_those_of_exact_differences(least: float, offset: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By bounds of a few directions; and of data that are spread over all of them, by products of whole rows."""
     rng = np.random.default_rng(0)
-    training = (rng.standard_normal((700, 90)) * np.linspace(2, 0.05, 90) + offset).astype(np.float32)
+    training = (rng.standard_normal((700, 90)) * np.linspace(2, least, 90) + offset).astype(np.float32)
     training[300] = training[5]  # equal distances: in the order of rows
     queries = np.concatenate([training[:8] + np.float32(1e-3), training[600:] * np.float32(0.9) + np.float32(0.1 * offset), training[4:7]])
     monkeypatch.setattr(neighbours, "SEEDS", 40)
@@ -29,6 +31,14 @@ def test_a_sample_does_not_count_among_its_own_neighbours_and_few_samples_leave_
     assert (found.row[:, 3] == -1).all()
     assert np.isinf(found.distance[:, 3]).all()
     assert found.distance[1, 0] == 0
+
+
+def test_the_cost_grows_with_the_queries_and_the_training_set() -> None:
+    rng = np.random.default_rng(0)
+    training, queries = rng.standard_normal((2, 4096, 64)).astype(np.float32)
+    few, many = NeighbourSearch(Rows.of(training[:1024])).cost(queries[:64], 4), NeighbourSearch(Rows.of(training)).cost(queries, 4)
+    assert many.seconds > 4 * few.seconds > 0
+    assert many.bytes > few.bytes + 4 * 64 * 4000
 
 
 @pytest.mark.parametrize("queries", [np.zeros((2, 3), np.float32), np.full((2, 2), np.nan, np.float32)])

@@ -86,6 +86,15 @@ def test_over_a_mesh() -> None:
     assert oracle.times_together == 1
 
 
+@pytest.mark.parametrize("name", exact.NAMES)
+def test_over_a_mesh_by_two_products(name: str) -> None:
+    """Without the gaps no time is evaluated by itself; near-copies are told apart, and every shard names the caller's index."""
+    mesh = jax.make_mesh((2, 1), ("samples", "queries"), devices=jax.devices()[:2])
+    label = np.resize([-1, 0, 1], B).astype(np.int32)
+    oracle = Oracle(NEAR, LABELS, mesh=mesh, path=PATHS[name])
+    agrees(oracle.along_path(X_0, NEAR[:B], T, label, gap=False), NEAR, NEAR[:B], T, name, label)
+
+
 @pytest.mark.parametrize("data", [IMAGES, NEAR, (IMAGES * 127.5 + 128).astype(np.uint8)], ids=["images", "near-copies", "uint8"])
 def test_from_disk(data: np.ndarray) -> None:
     """Data that are read in several chunks, for several groups of paths; shifted ones too."""

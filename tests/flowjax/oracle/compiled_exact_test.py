@@ -14,14 +14,12 @@ PROGRAM = jax.jit(lambda oracle, x, t, label: oracle(x, t, label), compiler_opti
 LABEL = np.resize([-1, 0, 1, 2, 3], B).astype(np.int32)
 OTHERS = [key for key in SETS if "shifted" not in key and key != "large numbers"]
 """What is promised on every path: `oracle_test.py`."""
-FIRST = [(exact.RECTIFIED, key) for key in SETS if "shifted" not in key]
-"""Of one program: data far from the origin have another, and so has each path."""
-CASES = FIRST + [
-    pytest.param(name, key, marks=pytest.mark.slow)
+CASES = [
+    pytest.param(name, key, marks=pytest.mark.slow if name == exact.RECTIFIED else pytest.mark.long)
     for name in exact.NAMES
     for key in (SETS if name == exact.RECTIFIED else OTHERS)
-    if (name, key) not in FIRST
 ]
+"""Each path has a program of its own, as have data far from the origin; the other paths' by hand: `make test-long`."""
 
 
 @pytest.mark.parametrize(("name", "key"), CASES)

@@ -20,8 +20,6 @@ from tests.fuzz import PATHS, on_kind
 KINDS = ("memory", "pruned", "mesh", "disk")
 COMPILED = ("mesh", "disk")
 """Where a program is compiled for each dtype, with a unit and without, with labels and without."""
-FAST = "ten values with near-copies"
-"""The set that the fast tests try there."""
 each_kind = pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in COMPILED)) for kind in KINDS])
 N, D, B = 2000, 4, 32
 """One shape for most tests, and with it few programs to compile."""
@@ -77,7 +75,7 @@ def check(found: OracleOutput, data: np.ndarray, x: np.ndarray, name: str = exac
 
 @pytest.mark.parametrize(
     ("key", "kind"),
-    [pytest.param(key, kind, marks=[pytest.mark.slow] * (kind in COMPILED and key != FAST)) for key in SETS for kind in KINDS],
+    [pytest.param(key, kind, marks=[pytest.mark.slow] * (kind in COMPILED)) for key in SETS for kind in KINDS],
 )
 def test_near_copies_ties_and_far_queries(key, kind):
     """Near-copies of few numbers; the lowest index of equals, more of them than candidates; all equal scores, however large."""

@@ -217,8 +217,9 @@ def test_at_t_1_equidistant_samples_share():
     np.testing.assert_allclose(out.variance, [64, 0], rtol=1e-6)
 
 
-@pytest.mark.slow
-@paths
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == exact.RECTIFIED else pytest.mark.long) for n in exact.NAMES]
+)
 def test_the_limit_at_t_1_continues_what_is_before_it(name):
     """Velocity near t = 1, on the way to a sample, against the fixed-x limit."""
     data = SETS["gaussians"]

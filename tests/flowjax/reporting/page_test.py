@@ -16,13 +16,16 @@ from tests.flowjax.reporting.drawing import RISING, T
 class Links(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()
-        self.tags, self.attributes, self.addresses, self.alts = [], [], [], []
+        self.tags, self.attributes, self.addresses, self.alts, self.text = [], [], [], [], ""
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += [key for key, _ in attrs]
         self.addresses += [value for key, value in attrs if key in ("src", "href", "srcset")]
         self.alts += [dict(attrs).get("alt") for _ in [0] if tag == "img"]
+
+    def handle_data(self, data):
+        self.text += data
 
 
 def test_report_stands_by_itself(tmp_path):
@@ -38,6 +41,7 @@ def test_report_stands_by_itself(tmp_path):
             page.Section("First", "A curve.", svg, alt='a "curve"'),
             page.Section("Heavy", "A map.", heavy, alt="map"),
             page.Section("T", "Rows.", table=[{"t": 1}]),
+            page.Section("Beside", "", link=page.Link("A page <b>", "explore.html")),
         ],
         {"command": "python -m x --a='<b>'", "versions": {"jax": "0.10"}, "seed": 0},
     )
@@ -50,7 +54,8 @@ def test_report_stands_by_itself(tmp_path):
     assert "script" not in found.tags
     assert "b" not in found.tags
     assert found.alts == ['a "curve"', "map"]
-    embedded = [address.split(",") for address in found.addresses if not address.startswith("#")]
+    assert [address for address in found.addresses if not address.startswith(("#", "data:"))] == ["explore.html"]
+    embedded = [address.split(",") for address in found.addresses if address.startswith("data:")]
     assert [kind for kind, _ in embedded] == ["data:image/svg+xml;base64", "data:image/png;base64"]
     assert base64.b64decode(embedded[0][1]) == svg.read_bytes()
     assert not re.search(r"url\(|@import|https?://", text)
@@ -84,6 +89,7 @@ def test_names_from_outside_are_text_wherever_they_are_shown(tmp_path):
     seen = Links()
     seen.feed(text)
     assert "script" not in seen.tags
+    assert seen.text.count(HOSTILE[1]) >= 5  # the title of its section, its sentence, two cells, its command
     assert seen.tags.count("img") == len(HOSTILE)  # the figures
     assert not any(name.startswith("on") for name in seen.attributes)
     assert json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["path"] == list(HOSTILE)

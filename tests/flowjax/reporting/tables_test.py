@@ -5,6 +5,7 @@ import csv
 import numpy as np
 
 from flowjax.reporting import tables
+from flowjax.reporting.templating import html_table
 
 
 def test_csv_reads_back_to_the_last_digit(tmp_path):
@@ -19,7 +20,7 @@ def test_csv_reads_back_to_the_last_digit(tmp_path):
 
 
 def test_html_table_escapes_and_rounds():
-    text = tables.html_table([{"<a>": "x & <b>", "v": 0.123456, "n": 60000, "ok": True, "none": None}, {"v": float("nan")}])
+    text = html_table([{"<a>": "x & <b>", "v": 0.123456, "n": 60000, "ok": True, "none": None}, {"v": float("nan")}])
     assert "&lt;a&gt;" in text
     assert "x &amp; &lt;b&gt;" in text
     assert all(part in text for part in ('"number">0.1235<', ">60,000<", ">yes<", ">–<", '<th scope="col" class="number">v<'))

@@ -8,7 +8,7 @@ from kernels.benchmark import runner as bench
 from kernels.benchmark.competitors import COMPETITORS, ours, sgemms
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_implementation_here_is_compared_and_right():
     data = bench.synthetic(300, 12)
     comparison = bench.Comparison(data, ours(), pytest.fail)

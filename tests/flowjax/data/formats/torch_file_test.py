@@ -101,6 +101,12 @@ def test_what_is_not_a_dictionary_of_tensors_is_refused_in_one_line(name, messag
     assert not list(tmp_path.iterdir())
 
 
+def test_a_pickle_is_called_one(tmp_path):
+    (tmp_path / "weights.pt").write_bytes(pickle.dumps({"x": [1.0]}))
+    with pytest.raises(ValueError, match="is a pickle of Python objects, and nothing is unpickled here"):
+        read_torch(tmp_path / "weights.pt")
+
+
 def test_the_malicious_file_does_run_what_it_holds_where_it_is_unpickled(tmp_path, monkeypatch):
     """The trap itself: without this, the test above would show nothing."""
 

@@ -1,0 +1,75 @@
+"""The posterior over a small data set, by products of so much precision that no score needs to be computed again.
+
+A pass over large data finds the samples whose float32 rounding could show and weighs them anew. For a few thousand samples that takes
+longer than all else. Here scores are float64 products where float32 would not do. float64 rounds a score by less than
+`TUNING.small_error`, unless the data are some 10⁴ times as large as the noise; such queries are left unanswered.
+"""
+
+import numpy as np
+
+from kernels.posterior.cpu import numba_kernels, small_kernels
+from kernels.posterior.cpu.full_pass import error_of_scores
+from kernels.posterior.cpu.host_samples import HostSamples
+from kernels.posterior.cpu.results import HostMoments, tiles_of
+from kernels.posterior.cpu.tuning import TUNING, UNIT, UNIT64
+from kernels.posterior.types import Queries
+
+
+def is_small(samples: HostSamples, queries: Queries) -> bool:
+    """Whether `small_posterior` serves these queries best: few samples, few queries, and no σ = 0."""
+    numbers = samples.n * samples.d
+    return numbers <= TUNING.small_numbers and numbers * len(queries.x) <= TUNING.small_products and bool(queries.sigma.min() > 0)
+
+
+def small_posterior(samples: HostSamples, queries: Queries) -> HostMoments:
+    """Moments of queries with σ > 0. Those whose exactness is not certain, and those without samples, are not `answered`."""
+    label, into = queries.label, HostMoments.none(*queries.x.shape)
+    if (label == label[0]).all():
+        if samples.has_class(label[:1])[0]:
+            _one_class(samples, Queries(*(np.require(v, requirements=["C", "W"]) for v in queries)), into)
+        return into
+    for _, rows in tiles_of(samples, queries, np.flatnonzero(samples.has_class(label)), len(label)):
+        own = HostMoments.none(len(rows), samples.d)
+        _one_class(samples, queries.at(rows), own)
+        into.put(rows, own)
+    return into
+
+
+def _one_class(samples: HostSamples, queries: Queries, into: HostMoments) -> None:
+    """Queries that see the same samples."""
+    x, alpha, sigma, label, kappa, rate = queries
+    (b, d), center, part = x.shape, samples.center, samples.part(int(label[0]))
+    direction, squares, offset, sums = np.empty((b, d)), np.empty(b), np.empty(b), np.empty((5, b))
+    numba_kernels.directions(x, alpha, sigma, center, center, direction, squares, offset)
+    size = alpha / sigma**2 * samples.radius * (np.sqrt(squares) + alpha * samples.radius)
+    rows, norms = samples.centred[part], samples.square_norms[part]
+    of_samples = rows, norms, samples.log_prior[part], samples.original[part]
+    peak, total, square, score, norm = sums
+    found = small_kernels.SmallSums(peak, total, square, score, norm, into.top1_index)
+    weights = np.empty((b, len(rows)), np.float32)
+    result = into.denoised, into.velocity, into.log_density, into.top1_weight, into.entropy, into.effective_samples, into.variance
+    for exactly in (False, True):
+        rounding = error_of_scores(d, size)
+        short = not exactly and rounding.max() <= TUNING.score_error
+        if not short:
+            rounding *= UNIT64 / UNIT
+        products = direction.astype(np.float32) @ samples.centred32[part].T if short else direction @ rows.T
+        count = small_kernels.small_weigh(products, (direction, alpha, sigma, rounding), of_samples, weights, found)
+        if count <= TUNING.sparse_weights * weights.size:
+            mean, rounded = np.empty((b, d)), False
+            small_kernels.small_means(weights, rows, mean)
+        else:
+            mean, rounded = weights @ (samples.centred32[part] if short else rows), short
+        limits = (
+            -samples.log_mass(part),
+            TUNING.score_error if short else TUNING.small_error,
+            TUNING.velocity_error,
+            4 * UNIT * samples.radius if rounded else 0.0,
+            TUNING.least_spread if rounded else 0.0,
+        )
+        of_queries = x, sigma, kappa, rate, squares, rounding
+        small_kernels.small_finish(of_queries, center, mean, found, limits, (*result, into.answered))
+        if not short or into.answered.all():
+            break
+    into.error_bound[:] = 0
+    into.survivors[:] = len(rows)
