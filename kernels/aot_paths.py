@@ -89,8 +89,7 @@ def compile_paths(
     main = max(schedule.loops, key=lambda loop: loop.matmuls)
     others = sum(loop.cycles for loop in schedule.loops if loop is not main)
     cycles = schedule.cycles + main.cycles * (layout.chunks - 1) + others * (layout.paths // ROWS - 1)
-    tiles, steps = -(-paths // layout.paths), -(-rows // layout.samples) + 1
-    item = jnp.dtype(dtype).itemsize
+    tiles, steps, item = -(-paths // layout.paths), -(-rows // layout.samples) + 1, jnp.dtype(dtype).itemsize
     reads = bytes_read(
         schedule.copies,
         block=layout.samples * layout.width * item,

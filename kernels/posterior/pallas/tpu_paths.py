@@ -18,8 +18,7 @@ from jaxtyping import Array, Float
 
 from kernels.float64 import to64
 from kernels.posterior.pallas.tpu_blocks import MARGIN, MIB, Generation, generation_of, parts_of
-from kernels.posterior.pallas.tpu_kernel import rows_at, split
-from kernels.posterior.pallas.tpu_layout import LANES, ROWS
+from kernels.posterior.pallas.tpu_layout import LANES, ROWS, rows_at, split
 from kernels.posterior.partial import NO_SAMPLE
 from kernels.posterior.types import Samples
 from kernels.posterior.xla.paths import PathFactors, PathPartial
