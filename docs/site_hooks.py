@@ -47,6 +47,21 @@ def _address(there: str, source: str, page: Page, config: MkDocsConfig) -> str |
     """The address, from a page, of what stands at a path of the repository; None where the repository's own address is not known."""
     if not (ROOT / there).exists():
         raise PluginError(f"{source}: links to {there}, which is not in the repository")
-    if there in OUTSIDE or there.startswith("docs/"):
+    if there in OUTSIDE or (there.startswith("docs/") and (ROOT / there).is_file()):
         return posixpath.relpath(OUTSIDE.get(there, there.removeprefix("docs/")), posixpath.dirname(page.file.src_uri) or ".")
     return f"{config.repo_url.rstrip('/')}/blob/main/{there}" if config.repo_url else None
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Makes a tutorial's links, which its notebook has as HTML, lead to pages; links to files that are not there are an error."""
+    if not page.file.src_uri.startswith("tutorials/"):
+        return html
+    source = f"docs/{page.file.src_uri}"
+
+    def moved(link: re.Match[str]) -> str:
+        there = posixpath.normpath(posixpath.join(posixpath.dirname(source), link["target"]))
+        address = _address(there, source, page, config)
+        found = None if address is None else files.get_file_from_path(posixpath.normpath(posixpath.join("tutorials", address)))
+        return f'href="{address if found is None else found.url_relative_to(page.file)}"'
+
+    return re.sub(r'href="(?P<target>[^":#]+\.(?:md|py))"', moved, html)
