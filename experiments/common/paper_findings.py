@@ -107,12 +107,20 @@ FINDINGS = (
     Finding(
         "3. Following the oracle beyond the turn copies training samples",
         "Oracle until t_switch, then the model: near-copies of training images for t_switch in (0.2, 1], new images below. The behaviour "
-        "turns a little after the target, which turns at 0.1.",
+        "turns a little after the target, which turns at 0.1. Resumed from noised validation images at t >= 0.2 it gives them back.",
         (
             Experiment(
                 "hybrid_sampling",
                 "hybrid_sampling",
                 {"copies": "Share of copies against t_switch", "samples": "Samples for each t_switch beside their nearest training sample"},
+                model="model.path",
+            ),
+            Experiment(
+                "resumed_sampling",
+                "hybrid_sampling",
+                {"faithfulness": "Share of samples nearest to their held-out original", "samples": "Held-out originals, and samples below"},
+                presets={"imagenet_vavae": ""},
+                settings=("--config.start=heldout",),
                 model="model.path",
             ),
         ),

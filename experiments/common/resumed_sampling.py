@@ -112,8 +112,8 @@ def _resumed(
     samples = resumed_samples(
         flow.field, flow.path, originals, steps, solver=solver, batch_size=config.batch_size, progress=app.progress("t_switch")
     )
-    near = look(originals.x_1)
-    own_row = np.where(near.distance == 0, near.row, -1)  # of a training original; a held-out one may have a duplicate there, too
+    near = look(originals.x_1.reshape(len(originals.x_1), -1), 1)
+    own_row = np.where(near.distance[:, 0] == 0, near.row[:, 0], -1)  # of training originals, and of duplicates of held-out ones
     return Resumed(originals, samples, faithfulness(samples, originals.x_1, look, base.unit, own_row))
 
 

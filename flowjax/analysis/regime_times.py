@@ -11,17 +11,19 @@ Speciation, from the classes. Two runs of the exact backward process, cloned at 
   agree with probability `φ(t) = E Σ_c P(c | x)²`, which is E P(own class | x), since the own class is one more such draw (Nishimori). The
   classes count as decided where φ is halfway from chance, Σ_c p_c², to 1. No run is needed.
 
-Collapse, from the entropy. The excess entropy `f(t) = h(p_t) - log N - (D/2) log(2πe σ²)` is positive while N Gaussians of width σ cannot
-  fill the volume of the mixture that the data come from; the empirical distribution then looks like it. It collapses onto its samples where
-  f = 0, that is `I(x_1; x) = log N`. Of the population, f is known for Gaussians (½ Σ log(1 + ρ²λ) = log N, `annealed_turning_point`). From
-  N samples it is estimated with the query's own sample left out of the mixture, `-E log p_{-i}(x)` for h: then
+Collapse, from the entropy. The excess entropy `f(t) = h(p_t) - log N - (D/2) log(2πe σ²)` is negative while N Gaussians of width σ can fill
+  the volume of the noised population; the empirical distribution then looks like it. It collapses onto its samples where f rises to 0, that
+  is `I(x_1; x) = log N`. Of the population, f is known for Gaussians (½ Σ log(1 + ρ²λ) = log N, `annealed_turning_point`). From N samples
+  it is estimated with the query's own sample left out of the mixture, `-E log p_{-i}(x)` for h: then
 
       f = -E L_i + log(1 - 1/N),     L_i = log Σ_{j≠i} (c_j / c_i) e^{ε_j},     ε_j = ρ z·(y_j - y_i) - ½ρ² ‖y_j - y_i‖²
 
   and the own weight is γ_i = 1 / (1 + e^{L_i}). The collapse is where the mean of L_i is 0. The turning point is where half of the queries
   have their own sample on top, max_j ε_j < 0 (`flowjax.analysis.turning_point`). One asks for the sum of the others, the other for the
   largest of them, which is less: the turning point comes first, and the two draw together as the sum comes to be that of its largest term,
-  which is the condensation of a random-energy model. The Gaussian closed form comes last, since E log ≤ log E (quenched below annealed).
+  which is the condensation of a random-energy model. The population's f crosses 0 later than the estimate, since E log ≤ log E (quenched
+  below annealed). A Gaussian of the same covariance has the largest entropy, so that its f crosses earlier than the population's: for
+  clustered data it may come before all the others.
 
 What differs from the paper: their f of real data is that of the empirical mixture itself, minus the mean entropy of the weights, which only
 tends to 0 and needs a threshold; leaving the own sample out it crosses 0. Left out, the own sample decides no class either.

@@ -1,6 +1,7 @@
 """`gaussian`: the field of data that are Gaussian, with the data's own mean and covariance: the best linear denoiser."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flowjax.analysis.spectrum import PrincipalComponents, principal_components
 from flowjax.analytic.analytic_field import checked_path, checked_query, labelled_rows
+from flowjax.oracle.compiled import _folding as folding
 from flowjax.path import Path
 from kernels.float64 import float64_scope, to32, to64
 
@@ -20,7 +22,7 @@ MOST_BYTES = 2**32
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class GaussianField:
-    """The field of `Σ_g π_g N(μ_g, Σ_g)`. Made by `gaussian`. Differentiable in x, on every device.
+    """The field of `Σ_g π_g N(μ_g, Σ_g)`. Made by `gaussian`. Differentiable in x in reverse mode, on every device.
 
     Float64 numbers are kept as pairs of float32 `[2, ...]`, the second what the first leaves: float64 arrays cannot leave a float64 scope.
     """
@@ -58,7 +60,7 @@ class GaussianField:
     def _asked(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None) -> tuple[Array, Array]:
         known = self.classes if -1 in self.classes else (-1, *self.classes)
         x, time, asked = checked_query(x_t, t, label, self.shape, known)
-        velocity, denoised = _evaluate(self, x.reshape(len(x), -1), time, asked)
+        velocity, denoised = _compiled(self, x.reshape(len(x), -1), time, asked)
         return velocity.reshape(x.shape), denoised.reshape(x.shape)
 
 
@@ -131,30 +133,54 @@ def _whole(pair: Array) -> Array:
     return to64(pair[0]) + to64(pair[1])
 
 
-@jax.jit
-def _evaluate(field: GaussianField, x: Float[Array, "B D"], t: Float[Array, " B"], label: Int[Array, " B"]) -> tuple[Array, Array]:
-    """Velocity and prediction, Gaussian by Gaussian, with a running maximum of their log weights."""
+def _evaluate64(field: GaussianField, x: Array, t: Array, label: Array) -> tuple[Array, Array]:
+    """Velocity and prediction, Gaussian by Gaussian, with a running maximum of their log weights; x and they are float64."""
+    time = jnp.clip(to64(t), 0, 1 - 1e-9)
+    coefficients = jnp.stack([f(time) for f in (field.path.alpha, field.path.sigma, field.path.alpha_dot, field.path.sigma_dot)])
+
+    def add(total: Any, group: tuple[Array, ...]) -> tuple[Any, None]:
+        return jax.lax.cond(group[-1].any(), lambda: _with_group(total, x, coefficients, group), lambda: total), None
+
+    start = (jnp.full(len(x), -jnp.inf, jnp.float64), jnp.zeros(len(x), jnp.float64), jnp.zeros_like(x), jnp.zeros_like(x))
+    stacked = (jnp.moveaxis(part, 1, 0) for part in (field.mean, field.vectors, field.values, field.share))
+    (_, weight, velocity, denoised), _ = jax.lax.scan(add, start, (*stacked, _wanted(field, label)))
+    valid = (t >= 0) & (t <= 1) & (weight > 0)
+    share = jnp.where(valid, 1 / jnp.where(weight > 0, weight, 1), jnp.nan)[:, None]
+    return share * velocity, share * denoised
+
+
+@folding
+def _evaluate(field: GaussianField, x: Array, t: Array, label: Array) -> tuple[Array, Array]:
+    """Velocity and prediction, float32."""
     with float64_scope():
-        time = jnp.clip(to64(t), 0, 1 - 1e-9)
-        coefficients = jnp.stack([f(time) for f in (field.path.alpha, field.path.sigma, field.path.alpha_dot, field.path.sigma_dot)])
-        y = to64(x)
+        velocity, denoised = _evaluate64(field, to64(x), t, label)
+        return to32(velocity), to32(denoised)
 
-        def add(total: tuple[Array, ...], group: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
-            wanted = group[-1]
-            return jax.lax.cond(wanted.any(), lambda: _with_group(total, y, coefficients, group), lambda: total), None
 
-        start = (jnp.full(len(x), -jnp.inf, jnp.float64), jnp.zeros(len(x), jnp.float64), jnp.zeros_like(y), jnp.zeros_like(y))
-        groups = (
-            jnp.moveaxis(field.mean, 1, 0),
-            jnp.moveaxis(field.vectors, 1, 0),
-            jnp.moveaxis(field.values, 1, 0),
-            jnp.moveaxis(field.share, 1, 0),
-            _wanted(field, label),
-        )
-        (_, weight, velocity, denoised), _ = jax.lax.scan(add, start, groups)
-        valid = (t >= 0) & (t <= 1) & (weight > 0)
-        share = jnp.where(valid, 1 / jnp.where(weight > 0, weight, 1), jnp.nan)[:, None]
-        return to32(share * velocity), to32(share * denoised)
+@folding
+def _pulled(field: GaussianField, x: Array, t: Array, label: Array, of_velocity: Array, of_denoised: Array) -> Array:
+    """The cotangent of x: JAX's own reverse rules, inside the scope, where they find float64."""
+    with float64_scope():
+        _, pull = jax.vjp(lambda y: _evaluate64(field, y, t, label), to64(x))
+        return to32(pull((to64(of_velocity), to64(of_denoised)))[0])
+
+
+@jax.custom_vjp
+def _both(field: GaussianField, x: Float[Array, "B D"], t: Float[Array, " B"], label: Int[Array, " B"]) -> tuple[Array, Array]:
+    """Velocity and prediction, differentiable in x in reverse mode."""
+    return _evaluate(field, x, t, label)
+
+
+def _forward(*arguments: Any) -> tuple[tuple[Array, Array], tuple[Any, ...]]:
+    return _evaluate(*arguments), arguments
+
+
+def _backward(saved: tuple[Any, ...], cotangents: tuple[Array, Array]) -> tuple[None, Array, None, None]:
+    return None, _pulled(*saved, *cotangents), None, None
+
+
+_both.defvjp(_forward, _backward)
+_compiled = jax.jit(_both)
 
 
 def _wanted(field: GaussianField, label: Int[Array, " B"]) -> Bool[Array, "G B"]:

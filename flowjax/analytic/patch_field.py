@@ -1,7 +1,6 @@
 """`patch`: each pixel from the posterior over patches of the training images, at its own place or at every place."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -12,13 +11,13 @@ from flowjax.path import Path
 from kernels.patches.api import PatchSet, PatchSettings, patch_means
 
 Size = int | Callable[[float], int] | Mapping[float, int]
-Borders = Literal["padding", "position"]
+BORDERS = ("padding", "position")
 
 
 class PatchField(HostField):
     """A patch field. Made by `patch`."""
 
-    def __init__(self, samples: LabelledRows, path: Path | None, size: Callable[[float], int], anywhere: bool, borders: Borders):
+    def __init__(self, samples: LabelledRows, path: Path | None, size: Callable[[float], int], anywhere: bool, borders: str):
         super().__init__(samples, path)
         self._size, self._anywhere, self._borders = size, anywhere, borders
         self._patches = PatchSet.of(samples.rows, image_shape(samples.shape), samples.classes)
@@ -48,7 +47,7 @@ def patch(
     *,
     size: Size,
     anywhere: bool = False,
-    borders: Borders = "position",
+    borders: str = "position",
 ) -> PatchField:
     """A local score machine: the prediction of each pixel is the posterior mean over patches of the training images, of their centres.
 
@@ -80,8 +79,8 @@ def patch(
       Niedoba et al. 2024, Towards a mechanistic explanation of diffusion model generalization, arXiv 2411.19339.
     """
     samples = labelled_rows(data, labels)
-    if borders not in ("padding", "position"):
-        raise ValueError(f"borders = {borders!r}: expected 'padding' or 'position'")
+    if borders not in BORDERS:
+        raise ValueError(f"borders = {borders!r}: expected one of {', '.join(BORDERS)}")
     image_shape(samples.shape)
     field = PatchField(samples, path, _function_of_t(size), anywhere, borders)
     if isinstance(size, int):

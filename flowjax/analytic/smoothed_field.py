@@ -50,14 +50,16 @@ class SmoothedField:
     """The oracle of `y + τ n`, n ~ N(0, I), y a sample. Made by `smoothed`. Differentiable in x, as the oracle is."""
 
     field: OracleField
-    """The oracle of the samples on the smoothed path; its velocity is the field's."""
+    """The oracle of the samples on the smoothed path; its velocity is the field's. Samplers may put the CPU engine in its place."""
     path: Path = dataclasses.field(metadata={"static": True})
     noise: float = dataclasses.field(metadata={"static": True})
     """τ."""
 
     def __call__(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None = None) -> Float[Array, "B *shape"]:
         """The velocity, float32; arguments and errors as of an `Oracle`. With noise > 0 it is finite at t = 1 too."""
-        return self.field(x_t, self._time(t), label)  # type: ignore[arg-type]  # an oracle takes what is like an array
+        if isinstance(self.field, OracleField):
+            return self.field.oracle(x_t, self._time(t), label, moments="velocity").velocity
+        return self.field(jnp.asarray(x_t), self._time(t), None if label is None else jnp.asarray(label))
 
     def denoised(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None = None) -> Float[Array, "B *shape"]:
         """E[y + τ n | x_t], float32."""
@@ -67,7 +69,7 @@ class SmoothedField:
             return nearest
         with float64_scope():
             exact = to64(jnp.broadcast_to(time, len(nearest)))
-            alpha, sigma = self.path.alpha(exact), self.field.oracle.path.sigma(exact)
+            alpha, sigma = self.path.alpha(exact), SmoothedPath(self.path, self.noise).sigma(exact)
             share = expand_like(alpha * self.noise**2 / sigma**2, nearest)
             mean = to64(nearest)
             return to32(mean + share * (to64(jnp.asarray(x_t).astype(jnp.float32)) - expand_like(alpha, nearest) * mean))

@@ -79,7 +79,7 @@ class _Queries(NamedTuple):
 class _Part(NamedTuple):
     """Some rows of the training set, with what queries are compared with."""
 
-    index: Int[np.ndarray, " M"]
+    index: Int[np.ndarray, " M"]  # type: ignore[assignment]  # a tuple's own `index` is not used
     rows: Float[np.ndarray, "M D"]
     about: Float[np.ndarray, "M D"]
     """About the centre."""

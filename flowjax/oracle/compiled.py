@@ -146,8 +146,8 @@ def output_of(answer: HostMoments, of: Coefficients, spec: Spec, x: Float[np.nda
         divergence = (
             np.where(some, of.rate * of.alpha / of.sigma**2 * answer.variance, answer.variance) + answer.denoised.shape[1] * of.stretch
         )
-    same = {name: getattr(answer, name) for name in _SAME}
-    return OracleOutput(cfm_gap=gap, divergence=divergence, **same, **vectors)
+    vectors |= {name: getattr(answer, name) for name in _SAME} | {"cfm_gap": gap, "divergence": divergence}
+    return OracleOutput(**vectors)
 
 
 _SAME = [f.name for f in dataclasses.fields(Moments) if f.name != "denoised"]
@@ -253,14 +253,14 @@ FORWARD = (
 
 
 def _folding(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f(samples, *rows)`, all rows `[B, ...]`, under `vmap` one call with a batch of V·B rows."""
+    """`f(samples, *rows)`, all rows `[B, ...]`, under `vmap` one call with a batch of V·B rows. `samples` may be any pytree."""
 
     @custom_vmap
-    def folded(samples: Samples | Sharded, *rows: Array) -> Any:
+    def folded(samples: Any, *rows: Array) -> Any:
         return f(samples, *rows)
 
     @folded.def_vmap
-    def rule(size: int, batched: list[Any], samples: Samples | Sharded, *rows: Array) -> tuple[Any, Any]:
+    def rule(size: int, batched: list[Any], samples: Any, *rows: Array) -> tuple[Any, Any]:
         if any(jax.tree.leaves(batched[0])):
             raise NotImplementedError("vmap over the oracle's data is not available; vmap over x_t, t and label is")
         full = [v if is_batched else jnp.broadcast_to(v, (size, *v.shape)) for v, is_batched in zip(rows, batched[1:], strict=True)]

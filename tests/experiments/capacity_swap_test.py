@@ -20,7 +20,7 @@ def test_small_and_large_take_turns_and_specialists_make_one_checkpoint_that_sam
         "--config.model.steps=2",
         "--config.model.measure=False",
         "--config.small.size=Pi/4",
-        "--config.large.size=Na/4",
+        "--config.large.size=Pi/4",  # specialists of one size, hence of one program
         "--config.num_steps=(1,)",
         "--config.splits=(0.1,)",
     )
@@ -33,7 +33,7 @@ def test_small_and_large_take_turns_and_specialists_make_one_checkpoint_that_sam
     costs = {(row["navigator"], row["refiner"]): int(row["cost"]) for row in table(tmp_path / "swap" / "cost.csv")[:4]}
     assert costs["small", "large"] == costs["large", "small"] < costs["large", "large"]
     staged = load_trained(tmp_path / "swap" / "asymmetric.safetensors")
-    assert [model.shape.width for model in (staged.model, *staged.later)] == [24, 48]
+    assert [model.shape.width for model in (staged.model, *staged.later)] == [24, 24]
     given = (f"--config.model.path={staged.source}", "--config.num_samples=10", "--config.num_steps=4", f"--workdir={tmp_path / 'sample'}")
     done = binary_of("sample")(*given)
     assert done.status == 0, done.output

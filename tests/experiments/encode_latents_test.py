@@ -1,11 +1,7 @@
 """`python -m experiments.encode_latents`: killed, it goes on; its latents are swept and inspected; unusable encoders are named."""
 
-import os
 import pathlib
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +14,7 @@ from experiments.configs import inspect_data as inspect_presets
 from experiments.configs import oracle_sweep as sweep_presets
 from experiments.configs.data import data_config
 from flowjax import data
+from tests.binary import Binary
 from tests.experiments.in_process import summary_of
 
 
@@ -63,23 +60,19 @@ def test_encoders_that_cannot_be_used_are_named(tmp_path: pathlib.Path, settings
 
 
 @pytest.mark.slow
-def test_an_encoding_that_is_killed_goes_on_where_it_was(latents: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_an_encoding_that_is_killed_goes_on_where_it_was(
+    latents: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
+) -> None:
     """A real process and a real SIGKILL, as soon as the second of many shards is there."""
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "experiments.encode_latents", f"--workdir={tmp_path / 'run'}", f"--config.out={out}"]
-    command += ["--config.shard_size=3", "--config.batch_size=3"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not (out / "latents_rank00_shard001.safetensors").exists():
-            assert process.poll() is None
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
+    command = (f"--workdir={tmp_path / 'run'}", f"--config.out={out}", "--config.shard_size=3", "--config.batch_size=3")
+    binary_of("encode_latents").start(*command).kill_when((out / "latents_rank00_shard001.safetensors").exists)
     assert len(list(out.glob("latents_rank*"))) < 599
     with pytest.raises(ValueError, match="interrupted"):
         open_data(data_config(path=str(out)))
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "holds an unfinished run: pass --resume to go on with it" in refused.stderr
-    finished = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
+    assert "holds an unfinished run: pass --resume to go on with it" in binary_of("encode_latents")(*command).error
+    finished = binary_of("encode_latents")(*command, "--resume")
+    assert finished.status == 0, finished.output
     resumed, whole = (open_data(data_config(path=str(folder))) for folder in (out, latents))
     np.testing.assert_allclose(resumed.read(np.arange(1797)), whole.read(np.arange(1797)), atol=1e-6)
     np.testing.assert_array_equal(resumed.labels, whole.labels)

@@ -253,7 +253,9 @@ def on_device(result: Output) -> Output:
     Small ones travel together: to place one takes as long as to compute a moment of a small data set.
     """
     leaves, structure = jax.tree.flatten(result)
-    forms, small, large = [], [], []
+    forms = []
+    small: list[np.ndarray] = []
+    large: list[np.ndarray] = []
     for leaf in leaves:
         whole = leaf.dtype == np.int32
         array = leaf.view(np.float32) if whole else leaf.astype(np.float32, copy=False)

@@ -113,6 +113,7 @@ SMALL = {
     "guidance_interval": (*SCORED, "--config.edges=(0.0, 0.5, 1.0)", "--config.intervals=((0.0, 1.0),)", "--config.num_steps=2"),
     "loss_by_timestep": ("--config.num_queries=16", "--config.num_t=4"),
     "memorization_by_timestep": ("--config.num_queries=8", "--config.num_t=4"),
+    "analytic_fields": ("--config.num_queries=8", "--config.num_t=4", "--config.fields=('gaussian', 'patch=3')", "--config.show=1"),
     "capacity_swap": (*SCORED, "--config.num_steps=(1,)", "--config.splits=(0.2,)"),
 }
 """What makes each command of the page small."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import brentq
+from scipy.special import expit
 from scipy.stats import norm
 
 from flowjax import stages
@@ -34,7 +35,7 @@ def agreement(ratio: float, distance: float) -> float:
     """φ: the probability that two clones of a query of ratio ρ end in the same of the two classes, by quadrature."""
     spread = np.sqrt(1 + ratio**2 * WIDTH**2)
     x = np.linspace(-ratio * distance - 10 * spread, ratio * distance + 10 * spread, 20_001)
-    own = 1 / (1 + np.exp(-2 * ratio * distance * x / spread**2))
+    own = expit(2 * ratio * distance * x / spread**2)
     return float(np.trapezoid(norm.pdf(x, ratio * distance, spread) * own, x))
 
 

@@ -88,5 +88,3 @@ def test_bad_input_is_refused_in_a_line() -> None:
         gaussian(y, LABELS)(y[:1], 0.5, np.array([7]))
     with pytest.raises(ValueError, match="the field has no labels"):
         gaussian(y)(y[:1], 0.5, np.array([1]))
-    with pytest.raises(ValueError, match="path must be"):
-        gaussian(y, path="cosine")  # type: ignore[arg-type]
