@@ -151,7 +151,7 @@ class NeighbourSearch:
             self._compare(asked, part)
             done = time.perf_counter()
         seconds = self.training.n / len(parts[0]) * (made - started + (done - made) * len(queries) / len(some))
-        values = len(queries) * (self.training.d + self._directions.shape[1] + 2 * k + 3) + 4 * part.rows.size
+        values = len(queries) * (self._directions.shape[1] + 4 * k + 5) + 4 * part.rows.size
         return Cost(seconds, 4 * (values + cores() * _TOGETHER * _AT_ONCE))
 
     def _asked(self, queries: Float[np.ndarray, "B D"], k: int, own: Int[np.ndarray, " B"] | None) -> _Queries:
