@@ -57,7 +57,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/python docs/fill_numbers.py --check
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 check-wheel: $(VENV)/bin/python
 	rm -rf dist build/wheel

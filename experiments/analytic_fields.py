@@ -123,8 +123,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 
 
 _PLACES = (
-    "One row for each model, or for all seeds of one; on held-out queries. Where a model is not explained, no field has half of its variance "
-    "in some stage, and its place means nothing."
+    "One row for each model, or for all seeds of one; on held-out queries. Where a model is not explained, no field has half of its "
+    "variance in some stage, and its place means nothing."
 )
 
 

@@ -16,7 +16,7 @@ Writes explore.html, summary.json, config.json and top1.csv to --workdir (runs/e
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,13 +24,12 @@ from ml_collections import ConfigDict
 
 from experiments.common import app
 from experiments.common.data import load_data
-from experiments.common.trained_models import obtain, own_data, told_classes
 from flowjax import data, stages
 from flowjax.analysis.exploration import explore, shown_pairs
 from flowjax.analysis.statistics import mean_curve
 from flowjax.analysis.sweep import draw_pairs
 from flowjax.conventions import CONVENTIONS, told
-from flowjax.models.flow import Flow
+from flowjax.fields import Field
 from flowjax.oracle import Oracle
 from flowjax.oracle.deduplicate import distinct
 from flowjax.path import Path, RectifiedFlow, path_by_name
@@ -43,14 +42,27 @@ PAGE = explorer.PAGE
 """What it writes for a reader."""
 
 
+class Beside(NamedTuple):
+    """A model to set beside the oracle."""
+
+    field: Field
+    name: str
+    source: str
+
+
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """The whole experiment; returns the sentence to take away."""
     started = time.perf_counter()
     path = path_by_name(config.path)
-    flow, samples = _subject(config, workdir)
-    by_class = config.by_class and samples.labels is not None if flow is None else told_classes(flow, samples)
-    path = path if flow is None else flow.path
-    said, found = write(config, workdir, samples, by_class, path, origin=app.provenance("explore", config, started), flow=flow)
+    if config.model.factory or config.model.path:
+        samples, by_class, path, model = _of_model(config, workdir)
+    else:
+        block = ConfigDict(config.data.to_dict())
+        if not (block.source or block.path):
+            block.source = "digits"
+        samples, model = load_data(block), None
+        by_class = config.by_class and samples.labels is not None
+    said, found = write(config, workdir, samples, by_class, path, origin=app.provenance("explore", config, started), model=model)
     workdir.write_json("summary.json", found | app.provenance("explore", config, started))
     return said
 
@@ -63,7 +75,7 @@ def write(
     path: Path,
     *,
     origin: Mapping[str, Any],
-    flow: Flow | None = None,
+    model: Beside | None = None,
     turn: TurningPoint | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Writes the page and its table into the workdir; returns the sentence to take away, and the summary but for its provenance.
@@ -72,7 +84,6 @@ def write(
       config: of this binary; its `data`, `model`, `path` and `by_class` are not read.
       by_class: each query competes within its own class.
       origin: of the page, for its foot.
-      flow: a model to set beside the oracle.
       turn: the turning point, where it was measured before.
     """
     times = _times(config, path)
@@ -86,11 +97,11 @@ def write(
     advice = stages.advice(turn.measured, stages.covariance_spectrum(samples.data), share=None, path=path)
     classes = samples.labels if len(values) == samples.n else labels  # duplicates that were merged may have been of several classes
     queries, rows = shown_pairs(values, config.num_shown, config.seed, labels=classes, classes=config.classes, condition=by_class)
-    found = explore(oracle, queries, times, config.num_heaviest, None if flow is None else flow.field)
+    found = explore(oracle, queries, times, config.num_heaviest, None if model is None else model.field)
 
     assert samples.value_range is not None
-    model = None if flow is None else str(flow.name)
-    subject = Subject(samples.name, values, classes, samples.class_names, by_class, samples.value_range, model)
+    named = None if model is None else model.name
+    subject = Subject(samples.name, values, classes, samples.class_names, by_class, samples.value_range, named)
     measured = Measured(config.num_queries, mean_curve(curve, 1.0), turn, advice)
     said = explorer.takeaway(subject, turn)
     page = explorer.page_data(subject, found, rows, measured, names, config.num_steps)
@@ -104,7 +115,7 @@ def write(
         "distinct": len(values),
         "d": samples.d,
         "by_class": by_class,
-        "model": None if flow is None else str(flow.source),
+        "model": None if model is None else model.source,
         "turning_point": dataclasses.asdict(turn),
         "advice": dataclasses.asdict(advice),
         "queries": page["queries"],
@@ -114,15 +125,13 @@ def write(
     }
 
 
-def _subject(config: ConfigDict, workdir: WorkDir) -> tuple[Flow | None, data.DataSet]:
-    """The model, if there is one, and what it was trained on; or the data."""
-    if config.model.factory or config.model.path:
-        flow = obtain(config.model, workdir)
-        return flow, own_data(flow, config.data)[0]
-    block = ConfigDict(config.data.to_dict())
-    if not (block.source or block.path):
-        block.source = "digits"
-    return None, load_data(block)
+def _of_model(config: ConfigDict, workdir: WorkDir) -> tuple[data.DataSet, bool, Path, Beside]:
+    """What the model was trained on, whether it is told classes, its path, and the model."""
+    from experiments.common.trained_models import obtain, own_data, told_classes  # here: data alone need no package that runs models
+
+    flow = obtain(config.model, workdir)
+    samples = own_data(flow, config.data)[0]
+    return samples, told_classes(flow, samples), flow.path, Beside(flow.field, str(flow.name), str(flow.source))
 
 
 def _times(config: ConfigDict, path: Path) -> np.ndarray:

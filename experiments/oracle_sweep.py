@@ -114,7 +114,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 
 def _explorer(config: ConfigDict, workdir: WorkDir, found: DataSweep, path: Path, origin: Mapping[str, Any]) -> list[Section]:
     """The page with sliders, written beside the report, and the link to it."""
-    from experiments import explore  # here: it brings what loads models
+    from experiments import explore  # here: a sweep without it imports less
     from experiments.configs.explore import get_config
 
     assert isinstance(found.samples, data.DataSet)

@@ -382,6 +382,10 @@ def told(name: str, s: float | None, interval: Interval | None, num_steps: int) 
 
     Raises:
       ValueError: an unknown name.
+
+    Examples:
+      >>> told("lightningdit", 0.5, (0.3, 0.7), num_steps=50)["shift_line"]
+      'timestep_shift: 0.5'
     """
     if name not in CONVENTIONS:
         raise ValueError(f"for = {name!r}: expected {', '.join(CONVENTIONS)} or all")

@@ -73,6 +73,10 @@ def uniform_timesteps(n: int) -> Float[np.ndarray, " n_plus_1"]:
 
     Raises:
       ValueError: n is not an integer of at least 1.
+
+    Examples:
+      >>> uniform_timesteps(4).tolist()
+      [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     try:
         steps = operator.index(n)
@@ -97,6 +101,10 @@ def shift(t: Times, s: float) -> Times:
 
     Raises:
       ValueError: s is not a finite number greater than 0; a time that is not traced is NaN or outside [0, 1].
+
+    Examples:
+      >>> shift(np.array([0.0, 0.25, 0.5, 1.0]), 0.5).round(3).tolist()
+      [0.0, 0.143, 0.333, 1.0]
 
     References:
       arXiv 2512.02826, Table 2 (in its convention, which is ours: t = 0 is noise).

@@ -220,6 +220,11 @@ def measure_turning_point(
 
     Raises:
       ValueError: label is neither None nor "own", or the oracle has no labels; t is not a rising vector in [0, 1); num_queries is below 1.
+
+    Examples:
+      >>> found = measure_turning_point(Oracle(np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)))
+      >>> found.ci_low < found.measured < found.ci_high
+      True
     """
     if label not in (None, "own"):
         raise ValueError(f'label = {label!r}: expected None or "own"')
@@ -315,6 +320,11 @@ def advice(turning_point: float | None, eigenvalues: ArrayLike, *, share: float 
 
     Raises:
       ValueError: turning_point or share is not in (0, 1); eigenvalues is not a finite vector of numbers >= 0, some above 0.
+
+    Examples:
+      >>> found = advice(0.3, [1.0, 1.0], share=None)
+      >>> round(found.shift.value, 3), found.guidance_interval.value[0]
+      (0.689, 0.3)
 
     References:
       arXiv 2512.02826, Table 2 (shift) and Table 3 (guidance interval).

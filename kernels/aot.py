@@ -35,7 +35,7 @@ from kernels.posterior.types import CentredQueries, Queries, Samples
 from kernels.precision import check_precision
 from kernels.tpu_tools.compiler import devices_of, generation_of_topology, memory_of, without_tpu
 from kernels.tpu_tools.hlo import collectives
-from kernels.tpu_tools.schedule import DUMP_FLAGS, read_schedule
+from kernels.tpu_tools.schedule import DUMP_FLAGS, bytes_read, read_schedule
 
 KERNEL = "posterior_pass"
 DTYPES = ("float32", "bfloat16", "uint8")
@@ -114,7 +114,7 @@ def compile_pass(
     hlo = _text(compiled, Path(os.environ["KERNELS_AOT_DUMP"]))
     item = jnp.dtype(dtype).itemsize
     padded = -(-d // LANES) * LANES
-    reads = _bytes_read(
+    reads = bytes_read(
         schedule.copies,
         block=blocks.samples * (blocks.columns or padded) * item,
         per_tile=4 * LANES * tile,
@@ -144,20 +144,6 @@ def _text(compiled: jax.stages.Compiled, dump: Path) -> str:
         return compiled.as_text() or ""
     except jax.errors.JaxRuntimeError:
         return max(dump.glob("*-TLP-hlo.txt"), key=lambda file: file.stat().st_size).read_text(encoding="utf-8")
-
-
-def _bytes_read(copies: tuple[int | None, ...], *, block: int, per_tile: int, steps: int, data: int) -> int:
-    """Bytes that a pass copies from HBM: the data, and the other copies of each step.
-
-    Args:
-      copies: of a step, see `Schedule`.
-      block: bytes of a block of data. A copy that the end of the data may cut short is one: in all, `data` bytes.
-      per_tile: bytes of a block that changes with the query tile only, and does not count.
-    """
-    known = [size for size in copies if size is not None and size != per_tile]
-    if block == per_tile and per_tile in copies:
-        known.append(block)
-    return steps * sum(known) + (data if None in copies else 0)
 
 
 def roofline(generation: Generation, flops: float, bytes_read: float) -> dict[str, str | float]:

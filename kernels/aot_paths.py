@@ -4,6 +4,7 @@ import dataclasses
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,13 @@ from jax.sharding import SingleDeviceSharding
 
 from kernels.float64 import float64_scope, to32, to64
 from kernels.posterior.pallas.tpu_blocks import Generation, parts_of
-from kernels.posterior.pallas.tpu_layout import ROWS
+from kernels.posterior.pallas.tpu_layout import LANES, ROWS
 from kernels.posterior.pallas.tpu_paths import NAME, path_layout, path_pass_tpu
 from kernels.posterior.types import Samples
 from kernels.posterior.xla.paths import PathFactors
 from kernels.precision import Precision, check_precision
 from kernels.tpu_tools.compiler import devices_of, generation_of_topology
-from kernels.tpu_tools.schedule import read_schedule
+from kernels.tpu_tools.schedule import bytes_read, read_schedule
 
 COMPILED_ROWS = 2**15
 """Samples of the program that is compiled: its schedule does not depend on how many there are, and one chip need not hold them all."""
@@ -70,7 +71,7 @@ def compile_paths(
             raise ValueError(f"{name} must be at least 1, got {value}")
     multiplied, generation, devices = check_precision(precision), generation_of_topology(topology), devices_of(topology)
     rows = -(-n // len(devices)) if sharded else n
-    shape = jax.ShapeDtypeStruct
+    shape: Any = jax.ShapeDtypeStruct  # shapes that stand for arrays: nothing is computed
     samples = Samples(
         shape((min(rows, COMPILED_ROWS), d), jnp.dtype(dtype)),
         shape((d,), jnp.float32),
@@ -88,7 +89,14 @@ def compile_paths(
     main = max(schedule.loops, key=lambda loop: loop.matmuls)
     others = sum(loop.cycles for loop in schedule.loops if loop is not main)
     cycles = schedule.cycles + main.cycles * (layout.chunks - 1) + others * (layout.paths // ROWS - 1)
-    tiles, steps = -(-paths // layout.paths), -(-rows // layout.samples) + 1
+    tiles, steps, item = -(-paths // layout.paths), -(-rows // layout.samples) + 1, jnp.dtype(dtype).itemsize
+    reads = bytes_read(
+        schedule.copies,
+        block=layout.samples * layout.width * item,
+        per_tile=4 * LANES * layout.paths,
+        steps=tiles * steps,
+        data=tiles * rows * layout.width * item,
+    )
     mxu, vpu = main.busy["MATMUL"], main.busy["VALU"]
     return PathReport(
         topology=topology,
@@ -102,8 +110,8 @@ def compile_paths(
         tiles=tiles,
         fills=main.fills,
         spills=main.spills,
-        vmem_bytes=layout.vmem(jnp.dtype(dtype).itemsize),
-        data_reads=float(tiles),
+        vmem_bytes=layout.vmem(item),
+        data_reads=round(reads / (rows * d * item), 4),
         seconds=tiles * steps * cycles / generation.clock,
         passes_seconds=times * 4.0 * paths * rows * d * len(layout.products) / generation.bf16_flops,
         compile_seconds=round(seconds, 1),

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from kernels.benchmark import gpu, patches, paths
+from kernels.benchmark import calls, gpu, patches, paths
 from kernels.benchmark.competitors import COMPETITORS, DEFAULT, PYTORCH, ours
 from kernels.benchmark.runner import Comparison, exponents, figure, growth, load, swept, table, write
 from kernels.benchmark.workloads import SAME_IN_WORKLOAD, SMALL, TABLE, WORKLOADS, compare
@@ -58,6 +58,7 @@ _GROWTH_N = flags.DEFINE_list("growth_n", ["1000", "4000", "16000", "60000"], "s
 _GROWTH_D = flags.DEFINE_list("growth_d", ["64", "256", "784", "3072"], "sizes for --growth")
 _WORKLOADS = flags.DEFINE_enum("workloads", None, ["all", "small"], "measure workloads of typical users beside PyTorch instead")
 _PATHS = flags.DEFINE_integer("paths", 0, "measure whole paths of --queries pairs at so many times beside PyTorch instead")
+_CALLS = flags.DEFINE_list("calls", [], "measure so many first calls, such as 1,3,10,30,100, with and without an index instead")
 _PATCHES = flags.DEFINE_integer("patches", 0, "measure patch posteriors, of this side, at the first of --t, beside PyTorch instead")
 _COMPARED = flags.DEFINE_integer("compared", 600, "images that others than flowjax are measured on with --patches; their cost is linear")
 _GPU = flags.DEFINE_enum("gpu", None, ["all", "small"], "measure implementations for GPUs beside PyTorch instead; small: also on a CPU")
@@ -125,6 +126,21 @@ def run_paths(folder: Path) -> None:
     print(f"\nTable: {file.resolve()}")
 
 
+def run_calls(folder: Path) -> None:
+    """Measure first calls on a fresh oracle, print a line for each number of them, and write calls.json."""
+    counts = sorted(int(_number(text, "calls")) for text in _CALLS.value)
+    if counts[0] < 1:
+        raise ValueError(f"calls={counts[0]}: expected at least 1")
+    rows = list(calls.compare(load(_DATA.value, _N.value, _D.value), _QUERIES.value, counts))
+    for row in rows:
+        ways = "  ".join(f"{way} {row[way]:8.2f} s" for way in calls.WAYS)
+        print(f"{row['calls']:5} calls  {ways}  {row['ratio']:.2f} x the better of the last two")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "calls.json"
+    file.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "cpu": cpu(), "rows": rows}, indent=1) + "\n")
+    print(f"\nTable: {file.resolve()}")
+
+
 def run_patches(folder: Path) -> None:
     """Measure posteriors over patches, print a line for each way, and write patches.json."""
     size, t = _PATCHES.value, _number(_T.value[0], "t")
@@ -166,18 +182,11 @@ def run_gpu(folder: Path) -> None:
 
 def run(folder: Path) -> None:
     """Measure everything that the flags ask for."""
-    if _WORKLOADS.value:
-        run_workloads(folder)
-        return
-    if _PATHS.value:
-        run_paths(folder)
-        return
-    if _PATCHES.value:
-        run_patches(folder)
-        return
-    if _GPU.value:
-        run_gpu(folder)
-        return
+    others = ((_WORKLOADS, run_workloads), (_PATHS, run_paths), (_CALLS, run_calls), (_PATCHES, run_patches), (_GPU, run_gpu))
+    for flag, other in others:
+        if flag.value:
+            other(folder)
+            return
     times = [_number(t, "t") for t in _T.value]
     for name, value in (("n", _N.value), ("d", _D.value), ("queries", _QUERIES.value), ("repeats", _REPEATS.value)):
         if value < 1:

@@ -7,6 +7,8 @@ import re
 ROOT = pathlib.Path(__file__).parent.parent
 OF_THE_WHOLE = {"contracts", "untrusted_input"}
 """Of all source files together."""
+OF_DOCUMENTS = {"readme", "examples", "tutorials"}
+"""Of README.md, of the examples in docstrings, and of a folder."""
 
 
 def functions_of(file: pathlib.Path) -> dict[str, str]:
@@ -35,6 +37,7 @@ def test_tests_stand_at_the_path_of_what_they_test():
         folder, name = ROOT / file.parent.relative_to(ROOT / "tests"), file.stem.removesuffix("_test")
         sources = {each.stem.replace("-", "_") for suffix in ("py", "md") for each in folder.glob(f"*.{suffix}")}
         modules = OF_THE_WHOLE if folder == ROOT else {"init" if each == "__init__" else each for each in sources}
+        modules |= OF_DOCUMENTS if folder == ROOT / "docs" else set()
         if not any(name == each or name.startswith(f"{each}_") for each in modules):
             astray.append(str(file.relative_to(ROOT)))
     assert astray == []

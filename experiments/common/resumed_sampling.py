@@ -24,7 +24,6 @@ from flowjax.analysis.resumed import Baseline, Faithful, Originals, baseline_of,
 from flowjax.analysis.statistics import Interval, bootstrap_interval, mean_curve, share
 from flowjax.analysis.sweep import draw_pairs
 from flowjax.analysis.verdict import Verdict, judge
-from flowjax.metrics.copying import nearest
 from flowjax.metrics.neighbours import NeighbourSearch, Rows
 from flowjax.models.flow import Flow
 from flowjax.reporting import resumed_figures
@@ -113,8 +112,8 @@ def _resumed(
     samples = resumed_samples(
         flow.field, flow.path, originals, steps, solver=solver, batch_size=config.batch_size, progress=app.progress("t_switch")
     )
-    near = nearest(look, originals.x_1.reshape(len(originals.x_1), -1))
-    own_row = np.where(near.distance == 0, near.row, -1)  # of a training original; a held-out one may have a duplicate there, too
+    near = look(originals.x_1.reshape(len(originals.x_1), -1), 1)
+    own_row = np.where(near.distance[:, 0] == 0, near.row[:, 0], -1)  # of training originals, and of duplicates of held-out ones
     return Resumed(originals, samples, faithfulness(samples, originals.x_1, look, base.unit, own_row))
 
 

@@ -45,6 +45,10 @@ def covariance_spectrum(data: ArrayLike, *, max_exact: int = 8192, seed: int = 0
 
     Raises:
       ValueError: data is not `[N, *shape]`, not real or not finite; max_exact is below 4.
+
+    Examples:
+      >>> covariance_spectrum(np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0], [2.0, 4.0]])).round(3).tolist()
+      [5.333, 1.333]
     """
     if max_exact < 4:
         raise ValueError(f"max_exact = {max_exact}: expected at least 4")

@@ -87,6 +87,11 @@ def predict_turning_point_from_data(
     Warns:
       UserWarning: near-duplicates make the answer misleading, or between_groups is asked for where there are none to speak of
         (`Prediction.near_duplicates`).
+
+    Examples:
+      >>> samples = np.random.default_rng(0).standard_normal((200, 8))
+      >>> 0.3 < predict_turning_point_from_data(samples) < 0.6
+      True
     """
     found = predict_turning_point_with_interval(data, labels, path, num_queries=num_queries, seed=seed, between_groups=between_groups)
     if found.near_duplicates:
@@ -318,6 +323,11 @@ def predict_turning_point(eigenvalues: ArrayLike, n: int, path: Path | None = No
 
     Raises:
       ValueError: eigenvalues is not a finite vector of numbers >= 0 (rounding below 0 passes); n is below 1.
+
+    Examples:
+      >>> few, many = (predict_turning_point(np.ones(64), n) for n in (100, 10_000))
+      >>> few < many  # more samples: they are told apart later
+      True
 
     References:
       Lugannani and Rice 1980, Adv. Appl. Probab. 12, 475 (tail); Biroli, Bonnaire, de Bortoli and Mézard 2024, Nature

@@ -138,10 +138,15 @@ def _evaluate64(field: GaussianField, x: Array, t: Array, label: Array) -> tuple
     time = jnp.clip(to64(t), 0, 1 - 1e-9)
     coefficients = jnp.stack([f(time) for f in (field.path.alpha, field.path.sigma, field.path.alpha_dot, field.path.sigma_dot)])
 
-    def add(total: tuple[Array, ...], group: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
+    def add(total: Any, group: tuple[Array, ...]) -> tuple[Any, None]:
         return jax.lax.cond(group[-1].any(), lambda: _with_group(total, x, coefficients, group), lambda: total), None
 
-    start = (jnp.full(len(x), -jnp.inf, jnp.float64), jnp.zeros(len(x), jnp.float64), jnp.zeros_like(x), jnp.zeros_like(x))
+    start: tuple[Array, ...] = (
+        jnp.full(len(x), -jnp.inf, jnp.float64),
+        jnp.zeros(len(x), jnp.float64),
+        jnp.zeros_like(x),
+        jnp.zeros_like(x),
+    )
     stacked = (jnp.moveaxis(part, 1, 0) for part in (field.mean, field.vectors, field.values, field.share))
     (_, weight, velocity, denoised), _ = jax.lax.scan(add, start, (*stacked, _wanted(field, label)))
     valid = (t >= 0) & (t <= 1) & (weight > 0)

@@ -35,6 +35,11 @@ def load(source: str, *, flips: bool = False, dtype: str = "float32", **settings
 
     Raises:
       ValueError: as both.
+
+    Examples:
+      >>> digits = load("digits")
+      >>> digits.data.shape, digits.labels.shape
+      ((1797, 8, 8, 1), (1797,))
     """
     return open_records(source, **settings).load(flips=flips, dtype=dtype)
 

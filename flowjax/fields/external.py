@@ -113,6 +113,11 @@ def external_field(  # noqa: PLR0913  # how a model speaks: each of these a call
     Raises:
       ValueError: an argument that is not as said here; at the first call, a model that fails, or that returns another shape.
 
+    Examples:
+      >>> field = external_field(lambda x, time, label: -x, framework="numpy")
+      >>> field(jnp.ones((1, 2)), jnp.float32(0.5), None).tolist()
+      [[-1.0, -1.0]]
+
     References:
       Karras et al. 2022 (EDM, and the rescaling between schedules); Ho et al. 2020; Salimans and Ho 2022; arXiv 2512.02826, section 2.
     """

@@ -47,10 +47,11 @@ class InceptionFeatures:
             from torch_fidelity import FeatureExtractorInceptionV3
         except ImportError as error:
             raise extras.missing("Inception", error, "inception") from None
-        with tempfile.NamedTemporaryFile(suffix=".pth") as file:
-            torch.save({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}, file.name)
+        with tempfile.TemporaryDirectory() as folder:  # on Windows a file that is open here could not be opened again
+            file = os.path.join(folder, "weights.pth")
+            torch.save({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}, file)
             try:
-                self._network = FeatureExtractorInceptionV3(self.name, ["2048"], file.name)
+                self._network = FeatureExtractorInceptionV3(self.name, ["2048"], file)
             except RuntimeError as error:
                 raise ValueError(
                     f"{path}: its tensors are not those of InceptionV3 ({str(error).splitlines()[-1].strip()[:150]})"

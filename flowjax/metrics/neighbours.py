@@ -79,7 +79,7 @@ class _Queries(NamedTuple):
 class _Part(NamedTuple):
     """Some rows of the training set, with what queries are compared with."""
 
-    index: Int[np.ndarray, " M"]
+    index: Int[np.ndarray, " M"]  # type: ignore[assignment]  # a tuple's own `index` is not used
     rows: Float[np.ndarray, "M D"]
     about: Float[np.ndarray, "M D"]
     """About the centre."""
@@ -151,7 +151,7 @@ class NeighbourSearch:
             self._compare(asked, part)
             done = time.perf_counter()
         seconds = self.training.n / len(parts[0]) * (made - started + (done - made) * len(queries) / len(some))
-        values = len(queries) * (self.training.d + self._directions.shape[1] + 2 * k + 3) + 4 * part.rows.size
+        values = len(queries) * (self._directions.shape[1] + 4 * k + 5) + 4 * part.rows.size
         return Cost(seconds, 4 * (values + cores() * _TOGETHER * _AT_ONCE))
 
     def _asked(self, queries: Float[np.ndarray, "B D"], k: int, own: Int[np.ndarray, " B"] | None) -> _Queries:

@@ -23,6 +23,7 @@ from flowjax.oracle.compiled import FORWARD, OracleOutput, Rows, Spec, coefficie
 from flowjax.runtime.files import write_whole
 from kernels.posterior.cpu.cost_model import Choice
 from kernels.posterior.cpu.dispatch import Calibration, CpuEngine, by_host
+from kernels.posterior.cpu.index import Progress
 from kernels.posterior.cpu.index_file import load_index, save_index
 from kernels.posterior.distributed.sharded import Sharded
 from kernels.posterior.types import Queries, Samples
@@ -110,7 +111,9 @@ class Backend(abc.ABC):
     def plan(self, spec: Spec, t: np.float32) -> Choice | str:
         """How queries at t are computed, or why there is no choice."""
 
-    def prepare(self, spec: Spec, calibration: Calibration | None, cache: str | os.PathLike[str] | None) -> Calibration | None:
+    def prepare(
+        self, spec: Spec, calibration: Calibration | None, cache: str | os.PathLike[str] | None, progress: Progress
+    ) -> Calibration | None:
         """Build and calibrate ahead of calls; None: this backend has nothing to build."""
         return None
 
@@ -224,13 +227,15 @@ class InMemory(Backend):
         of = coefficients(spec.path, np.full(1, t, np.float32))
         return self.engine.choice(self.samples, float(of.alpha[0]), float(of.sigma[0]))
 
-    def prepare(self, spec: Spec, calibration: Calibration | None, cache: str | os.PathLike[str] | None) -> Calibration | None:
+    def prepare(
+        self, spec: Spec, calibration: Calibration | None, cache: str | os.PathLike[str] | None, progress: Progress
+    ) -> Calibration | None:
         """The index of the CPU engine, where there is one for these settings."""
         if self.engine is None or not self.engine.possible(spec.how):
             return None
         path = None if cache is None else pathlib.Path(cache)
         index = None if path is None else load_index(self.engine.host_samples(self.samples), path)
-        prepared = self.engine.prepare(self.samples, calibration=calibration, index=index)
+        prepared = self.engine.prepare(self.samples, calibration=calibration, index=index, progress=progress)
         if path is not None and index is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, lambda partial: save_index(prepared.index, partial))

@@ -146,8 +146,8 @@ def output_of(answer: HostMoments, of: Coefficients, spec: Spec, x: Float[np.nda
         divergence = (
             np.where(some, of.rate * of.alpha / of.sigma**2 * answer.variance, answer.variance) + answer.denoised.shape[1] * of.stretch
         )
-    same = {name: getattr(answer, name) for name in _SAME}
-    return OracleOutput(cfm_gap=gap, divergence=divergence, **same, **vectors)
+    vectors |= {name: getattr(answer, name) for name in _SAME} | {"cfm_gap": gap, "divergence": divergence}
+    return OracleOutput(**vectors)
 
 
 _SAME = [f.name for f in dataclasses.fields(Moments) if f.name != "denoised"]

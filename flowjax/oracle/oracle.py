@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh as DeviceMesh
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from flowjax.data import Records, open_records
 from flowjax.data.dataset import checked_labels
 from flowjax.data.formats.file_rows import ArraySource, RecordSource
 from flowjax.data.recognize import recognize
 from flowjax.oracle.along_path import PathOutput, no_paths
+from flowjax.oracle.arguments import counts_given, finite, labels_given, sharded_given
 from flowjax.oracle.backends import Backend, InMemory, Mesh, Rows, addressable, all_seen
 from flowjax.oracle.backends_disk import Disk
 from flowjax.oracle.compiled import OracleOutput, Spec, empty_output
@@ -24,7 +25,7 @@ from flowjax.oracle.deduplicate import distinct
 from flowjax.path import Path, RectifiedFlow
 from kernels.posterior.api import Which, as_samples, plan
 from kernels.posterior.cpu.dispatch import Calibration, CpuEngine
-from kernels.posterior.distributed.sharded import Sharded, check_mesh, shard_samples
+from kernels.posterior.distributed.sharded import Sharded
 from kernels.posterior.out_of_core.source import prepare_chunks
 from kernels.posterior.pallas.tpu_blocks import TpuBlocks
 from kernels.posterior.settings import BlockSizes, PosteriorSettings
@@ -71,6 +72,15 @@ class Oracle:
     Raises:
       ValueError: NaN in the data, no samples, labels that do not fit, a mesh without the two axes or with more shards than samples.
       NotImplementedError: an implementation that this version does not have.
+
+    Examples:
+      >>> import numpy as np
+      >>> corners = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]], np.float32)
+      >>> out = Oracle(corners)(np.array([[0.1, 0.2]], np.float32), 0.9)
+      >>> int(out.top1_index[0]), round(float(out.top1_weight[0]), 3)
+      (3, 1.0)
+      >>> np.asarray(out.denoised).round(2).tolist()
+      [[1.0, 1.0]]
     """
 
     def __init__(
@@ -90,12 +100,12 @@ class Oracle:
         if mesh is not None or isinstance(data, Sharded):
             if implementation == "pruned":
                 raise NotImplementedError("implementation 'pruned' is for samples in the memory of one host; got a mesh")
-            sharded = _sharded(data, labels, counts, mesh)
+            sharded = sharded_given(data, labels, counts, mesh)
             self._set(sharded.shape, path, how, Mesh(sharded))
             return
         values = as_samples(data, "data")
         n = values.shape[0]
-        flat, classes, weights = values.reshape(n, -1), _labels(labels, n), _counts(counts, n)
+        flat, classes, weights = values.reshape(n, -1), labels_given(labels, n), counts_given(counts, n)
         samples = prepare(flat, None, weights) if classes is None else by_class(flat, classes, weights)
         engine = CpuEngine(always=implementation == "pruned") if implementation in (None, "pruned") else None
         self._set(values.shape[1:], path, how, InMemory(samples, engine))
@@ -270,6 +280,12 @@ class Oracle:
 
         Raises:
           ValueError: as `__call__`, and an x_1 that is not of x_0's shape.
+
+        Examples:
+          >>> x_0, x_1 = np.random.default_rng(0).standard_normal((2, 5, 2)).astype(np.float32)
+          >>> out = Oracle(x_1).along_path(x_0, x_1, [0.0, 0.5, 0.99])
+          >>> [round(float(weight), 2) for weight in np.asarray(out.top1_weight).mean(1)]  # of 5 samples: all alike, then one
+          [0.2, 0.37, 1.0]
         """
         times = np.atleast_1d(np.asarray(t, np.float32)) if all_seen(t) else jnp.atleast_1d(jnp.asarray(t, jnp.float32))
         if times.ndim != 1:
@@ -285,7 +301,13 @@ class Oracle:
         flat = dataclasses.replace(self._spec, shape=(self._backend.d,))
         return self._backend.along_path(flat, noise, data, times, labels, gap=gap)
 
-    def prepare(self, *, calibration: Calibration | None = None, cache: str | os.PathLike[str] | None = None) -> Calibration | None:
+    def prepare(
+        self,
+        *,
+        calibration: Calibration | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> Calibration | None:
         """Build now the index that calls would build once it pays for itself: on a CPU, late queries skip most samples by it.
 
             chosen = oracle.prepare(cache="latents.index.npz")      # seconds; read from the file the next time
@@ -297,11 +319,12 @@ class Oracle:
           calibration: what an earlier `prepare` returned: which queries are pruned is then decided as there, and results are the same to
             the bit on as many cores. None: costs are measured now, by the clock.
           cache: a file for the index, about 1.4 bytes a number for images: read if it is of these samples, else written.
+          progress: wraps the parts in which the index is made (`tqdm.tqdm`, for one).
 
         Returns:
           The calibration; None where there is no index: on a mesh, a disk or an accelerator, or with another implementation named.
         """
-        return self._backend.prepare(self._spec, calibration, cache)
+        return self._backend.prepare(self._spec, calibration, cache, progress)
 
     def plan(self, t: ArrayLike | Sequence[float]) -> str:
         """How queries at these times are computed, and why, in words and figures: a line for each t. Makes the index if it is needed.
@@ -364,7 +387,7 @@ class Oracle:
             raise ValueError(f"t must be a scalar or of shape ({b},), got shape {time.shape}")
         if all_seen(time) and not (inside := (np.asarray(time) >= 0) & (np.asarray(time) <= 1)).all():
             raise ValueError(f"t must lie in [0, 1], got {float(np.ravel(time)[inside.argmin()])!r}")
-        if all_seen(x) and not (np.isfinite(x).all() if some is np else _finite(x)):
+        if all_seen(x) and not (np.isfinite(x).all() if some is np else finite(x)):
             raise ValueError(f"x_t has NaN or infinity in row {int(np.isfinite(np.asarray(x).reshape(b, -1)).all(axis=1).argmin())}")
         flat = x.reshape(b, self._backend.d), some.broadcast_to(time, (b,)), self._query_labels(label, b, some)
         x, time, labels = (self._backend.place(v) for v in flat)
@@ -391,42 +414,3 @@ class Oracle:
         oracle = object.__new__(cls)
         oracle._spec, (oracle._backend,) = spec, children
         return oracle
-
-
-@jax.jit
-def _finite(x: Array) -> Bool[Array, ""]:
-    return jnp.isfinite(x).all()
-
-
-def _labels(labels: ArrayLike | None, n: int) -> Int[Array, " N"] | None:
-    if labels is None:
-        return None
-    labels = jnp.asarray(labels)
-    if labels.shape != (n,) or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(f"labels must be {n} integers, one per sample; got {labels.dtype} of shape {labels.shape}")
-    if all_seen(labels) and (np.asarray(labels) < 0).any():
-        raise ValueError(f"labels must be >= 0 (-1 asks for all samples in a query), got {int(labels.min())}")
-    return labels.astype(jnp.int32)
-
-
-def _counts(counts: ArrayLike | None, n: int) -> Float[Array, " N"] | None:
-    if counts is None:
-        return None
-    counts = jnp.asarray(counts).astype(jnp.float32)
-    if counts.shape != (n,) or (all_seen(counts) and not (np.asarray(counts) > 0).all()):
-        raise ValueError(f"counts must be {n} positive numbers, one per sample; got shape {counts.shape}, minimum {counts.min()}")
-    return counts
-
-
-def _sharded(data: ArrayLike | Sharded, labels: ArrayLike | None, counts: ArrayLike | None, mesh: Any) -> Sharded:
-    """The samples over the devices of a mesh; those of `shard_samples` as they are."""
-    if isinstance(data, Sharded):
-        again = [name for name, v in (("labels", labels), ("counts", counts), ("mesh", mesh)) if v is not None]
-        if again:
-            raise ValueError(f"data are sharded already, with labels, counts and mesh; got {again} again")
-        return data
-    check_mesh(mesh)
-    if any(isinstance(v, jax.core.Tracer) for v in (data, labels, counts)):
-        raise ValueError("an oracle over a mesh is built outside of jit: the host distributes its data")
-    n = np.shape(data)[0] if np.ndim(data) else 0
-    return shard_samples(data, mesh, labels=_labels(labels, n), counts=_counts(counts, n))

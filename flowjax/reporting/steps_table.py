@@ -13,7 +13,7 @@ from flowjax.stages import Advice
 
 PLAIN = "flowjax"
 """The name under which t itself is told: of the steps and the interval as they are here."""
-SHIFTS = np.geomspace(1 / 16, 8, 22)  # thirds of octaves
+SHIFTS = np.geomspace(0.1, 4, 16)
 ENDS = np.linspace(0, 1, 21)
 
 

@@ -80,7 +80,7 @@ def patch_means(
     """For each place u of each query Σ γ y_i(v), γ = softmax(-‖P_u x - α P_v y_i‖² / 2σ²) over images i and places v, float64.
 
     `patch_means_ref` is the definition; results are within 1e-5 of it. Scores are summed in float32 where their rounding cannot show, in
-    float64 elsewhere; weights are float32. The work is the number of pairs of patches, whatever their size: about a nanosecond each on
+    float64 elsewhere; weights are float32. The work is the number of pairs of patches, whatever their size: one to two nanoseconds each on
     a core, and for `anywhere` there are (H W)² pairs for each image and query.
 
     Args:

@@ -201,6 +201,13 @@ def posterior(
       NotImplementedError: an implementation that this version does not have.
 
     Source: arXiv 2512.02826, Theorem 2.1.
+
+    Examples:
+      >>> import numpy as np
+      >>> samples = np.array([[0.0], [1.0], [5.0]], np.float32)
+      >>> found = posterior(np.array([[0.4]], np.float32), 1.0, 0.1, samples)
+      >>> np.asarray(found.denoised).round(2).tolist()
+      [[0.0]]
     """
     how = plan(moments, implementation, block_sizes, precision, tolerance=tolerance)
     values = as_samples(data, "data")

@@ -61,6 +61,20 @@ class Schedule:
     """Loops inside the steady loop; `cycles` has one iteration of each."""
 
 
+def bytes_read(copies: tuple[int | None, ...], *, block: int, per_tile: int, steps: int, data: int) -> int:
+    """Bytes that a pass copies from HBM: the data, and the other copies of each step.
+
+    Args:
+      copies: of a step, see `Schedule`.
+      block: bytes of a block of data. A copy that the end of the data may cut short is one: in all, `data` bytes.
+      per_tile: bytes of a block that changes with the query tile only, and does not count.
+    """
+    known = [size for size in copies if size is not None and size != per_tile]
+    if block == per_tile and per_tile in copies:
+        known.append(block)
+    return steps * sum(known) + (data if None in copies else 0)
+
+
 def read_schedule(folder: Path, kernel: str) -> Schedule:
     """The schedule of the kernel of that name from a folder of dumps.
 

@@ -83,7 +83,7 @@ def test_the_slider_over_t_moves_pictures_weights_and_words(page: Page, run: pat
         assert told_weights == [pytest.approx(w, abs=0.51 if w >= 10 else 0.06) for w in weights]
         pictures[key, i] = page.evaluate("[...document.querySelectorAll('.pictures canvas')].map((canvas) => canvas.toDataURL())")
     assert all(a != b for a, b in zip(pictures["Home", 0], pictures["End", 8], strict=True))
-    assert "One of 20 samples has it all." in page.inner_text(".query >> nth=0")
+    assert "One of 20 has it all." in page.inner_text(".query >> nth=0")
     label = page.locator(".pictures canvas[data-kind=oracle]").first.get_attribute("aria-label")
     assert label is not None
     assert f"nearly sample {data['queries'][0]['row']}, class {NAMES[1]}" in label

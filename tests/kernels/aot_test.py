@@ -9,6 +9,7 @@ import pytest
 
 from kernels import aot
 from kernels.posterior.pallas.tpu_blocks import GENERATIONS
+from kernels.tpu_tools.schedule import bytes_read
 from tests.binary import Binary, Place
 from tests.xla_flags import without_flags
 
@@ -43,6 +44,19 @@ def test_the_steady_loop_keeps_the_mxu_busy(topology, queries, d):
     assert report["vmem_bytes"] <= GENERATIONS[topology.partition(":")[0]].vmem
     assert report["collectives"] == []
     assert report["roofline"]["bound"] == "compute"
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_whole_paths_read_the_data_once_and_spill_nothing():
+    done = run("--path", "--times=6", "--topology=v5e:2x2", "--n=65000", "--d=768", "--queries=32", "--precision=default")
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["spills"] == report["fills"] == 0, report
+    assert 1 <= report["data_reads"] <= 1.05, report
+    assert report["bound"] == "VPU"
+    assert report["iterations"] * report["cycles_per_iteration"] <= report["cycles_per_step"]
+    assert report["seconds"] < report["passes_seconds"]
 
 
 @pytest.mark.parametrize(
@@ -89,4 +103,4 @@ def test_roofline_names_what_bounds():
 )
 def test_bytes_read_in_a_pass(copies, read):
     block = 512 if 4096 not in copies and None not in copies else 4096
-    assert aot._bytes_read(copies, block=block, per_tile=512, steps=10, data=40000) == read
+    assert bytes_read(copies, block=block, per_tile=512, steps=10, data=40000) == read

@@ -39,6 +39,18 @@ def test_a_run_writes_a_row_for_each_and_a_figure(tmp_path):
 
 
 @pytest.mark.slow
+def test_first_calls_are_timed_with_and_without_an_index(bench, tmp_path):
+    """Of data that are large enough to have one."""
+    done = bench("--calls=1,3", "--n=70000", "--d=64", "--queries=4", f"--workdir={tmp_path}")
+    assert done.status == 0, done.output
+    rows = json.loads((tmp_path / "calls.json").read_text())["rows"]
+    assert [row["calls"] for row in rows] == [1, 3]
+    for row in rows:
+        assert row["at once"] > row["never"] > 0  # three calls do not pay for an index
+        assert row["ratio"] == pytest.approx(row["default"] / row["never"])
+
+
+@pytest.mark.slow
 def test_workloads_are_written_as_documents_read_them(bench, tmp_path):
     """A row for each workload and time, exact, and the table of documents from it."""
     done = bench("--workloads=small", "--repeats=1", f"--workdir={tmp_path}")
@@ -59,7 +71,7 @@ def test_workloads_are_written_as_documents_read_them(bench, tmp_path):
     assert [line.split(" | ")[0] for line in table[3:5]] == ["| 0.1", "| 0.9"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_whole_paths_are_written(bench, tmp_path):
     """Each way is exact, and its ratios are those of its times."""
     done = bench("--paths=3", "--queries=16", "--n=300", "--d=8", "--repeats=1", f"--workdir={tmp_path}")

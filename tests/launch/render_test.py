@@ -88,10 +88,10 @@ def test_commands_for_xpk_and_queued_resources_name_the_slice() -> None:
 
 @pytest.mark.slow
 def test_a_flag_that_the_binary_does_not_have_is_seen() -> None:
-    render.check_command([*COMMAND, "--workdir=gs://b/runs/a", "--resume"])
+    """The first that is wrong is named, after those that are right."""
     for wrong in ("--resme", "--config.stps=3"):
         with pytest.raises(ValueError, match=wrong.removeprefix("--").partition("=")[0]):
-            render.check_command([*COMMAND, wrong])
+            render.check_command([*COMMAND, "--workdir=gs://b/runs/a", "--resume", wrong])
 
 
 def test_the_script_says_what_is_wrong_in_one_line(tmp_path: pathlib.Path) -> None:

@@ -80,7 +80,7 @@ function showQuery(query, q, i) {
   const share = data.effective[i][q], competitors = data.competitors[q].toLocaleString("en");
   query.classList.toggle("settled", weights[0] >= SETTLED);
   query.querySelector(".share").textContent =
-    share < 1.05 ? `One of ${competitors} samples has it all.` : `As if ${many(share)} of ${competitors} samples shared it.`;
+    share < 1.05 ? `One of ${competitors} has it all.` : `As if ${many(share)} of ${competitors} shared it.`;
 }
 
 // Steps and guidance

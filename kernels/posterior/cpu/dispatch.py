@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kernels.posterior.cpu.cost_model import RATIOS, Choice, Costs, SurvivorFractions, choose, count_survivors, measure_costs
 from kernels.posterior.cpu.full_pass import dense_posterior
 from kernels.posterior.cpu.host_samples import HostSamples
-from kernels.posterior.cpu.index import Index, build_index
+from kernels.posterior.cpu.index import Index, Progress, build_index
 from kernels.posterior.cpu.path_pass import path_posterior
 from kernels.posterior.cpu.path_tile import Paths, PathSums
 from kernels.posterior.cpu.pruned_search import pruned_posterior
@@ -106,19 +106,22 @@ class CpuEngine:
             return True
         return how.implementation == "streaming" and how.precision == "highest" and jax.default_backend() == "cpu"
 
-    def prepare(self, samples: Samples, *, calibration: Calibration | None = None, index: Index | None = None) -> Prepared:
+    def prepare(
+        self, samples: Samples, *, calibration: Calibration | None = None, index: Index | None = None, progress: Progress = iter
+    ) -> Prepared:
         """The index of the samples and its calibration, made at the first call.
 
         Args:
           calibration: of an earlier run; None: it is measured.
           index: of these samples, from a file; None: it is made.
+          progress: as in `build_index`.
         """
         with self._lock:
             if self._prepared is None:
                 host = self.host_samples(samples)
                 if index is None:
                     logging.getLogger(__name__).info("making the index of %d samples of %d numbers", host.n, host.d)
-                    index = build_index(host)
+                    index = build_index(host, progress)
                 self._host, self._prepared = index, Prepared(index, calibration or self._measured(index))
             elif calibration is not None:
                 self._prepared = Prepared(self._prepared.index, calibration)
@@ -253,7 +256,9 @@ def on_device(result: Output) -> Output:
     Small ones travel together: to place one takes as long as to compute a moment of a small data set.
     """
     leaves, structure = jax.tree.flatten(result)
-    forms, small, large = [], [], []
+    forms = []
+    small: list[np.ndarray] = []
+    large: list[np.ndarray] = []
     for leaf in leaves:
         whole = leaf.dtype == np.int32
         array = leaf.view(np.float32) if whole else leaf.astype(np.float32, copy=False)

@@ -24,8 +24,8 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Int8, Shaped
@@ -33,9 +33,12 @@ from jaxtyping import Float, Int, Int8, Shaped
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.bounds import COARSE, COLUMNS, FINE, GROUPS, LEAF
 from kernels.posterior.cpu.host_samples import UNCOUNTED, HostSamples
-from kernels.posterior.cpu.threads import on_every_core, one_thread_each, share
+from kernels.posterior.cpu.threads import cores, on_every_core, one_thread_each, share
 from kernels.posterior.cpu.tree import leaves_of
 from kernels.posterior.cpu.tuning import TUNING, UNIT
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+"""Wraps what is gone through, as `tqdm.tqdm` does; `iter`: says nothing."""
 
 
 class Bytes(NamedTuple):
@@ -125,10 +128,13 @@ def coordinates_of(v: Float[np.ndarray, "m D"], basis: Float[np.ndarray, "D K"])
     return total
 
 
-def build_index(samples: HostSamples) -> Index:
+def build_index(samples: HostSamples, progress: Progress = iter) -> Index:
     """The index of a data set: two passes over it, and a few over a part.
 
     Memory: a byte for each number, and 75 float32 and up to 192 bytes for each sample.
+
+    Args:
+      progress: wraps one core's parts of the second pass, which takes most of the time.
     """
     started = time.perf_counter()
     n, d = samples.rows.shape
@@ -153,7 +159,8 @@ def build_index(samples: HostSamples) -> Index:
     )
 
     def work(core: int) -> None:
-        for a, b in _some_rows(*share(len(row), core), LEAF * d):
+        parts = list(_some_rows(*share(len(row), core), LEAF * d))
+        for a, b in progress(parts) if core == cores() - 1 else parts:
             _fill_leaves(index, a, b)
 
     with one_thread_each():

@@ -54,7 +54,7 @@ def small_weigh(products, queries, samples, weights, found):  # type: ignore[no-
             value = product[i] - curvature * norms[i] + prior[i]
             score[i] = value
             peak = max(peak, value)
-        near, close, lowest = peak - 2 * rounding[q], 0, np.int32(2147483647)
+        near, close, lowest = peak - 2 * rounding[q], np.int64(0), np.int32(2147483647)
         for i in range(n):
             close += np.int64(score[i] >= near)
             lowest = min(lowest, index[i]) if score[i] >= near else lowest
@@ -99,7 +99,7 @@ def small_weigh(products, queries, samples, weights, found):  # type: ignore[no-
             norm += w * norms[i]
         found.peak[q], found.total[q], found.square[q], found.score[q], found.norm[q] = peak, total, square, logs, norm
         found.top[q] = lowest
-        count += kept
+        count += int(kept)
     return count
 
 

@@ -39,13 +39,13 @@ def _one_class(samples: HostSamples, queries: Queries, into: HostMoments) -> Non
     """Queries that see the same samples."""
     x, alpha, sigma, label, kappa, rate = queries
     (b, d), center, part = x.shape, samples.center, samples.part(int(label[0]))
-    direction, sums = np.empty((b, d)), np.empty((7, b))
-    squares, offset, *of_weights = sums
+    direction, squares, offset, sums = np.empty((b, d)), np.empty(b), np.empty(b), np.empty((5, b))
     numba_kernels.directions(x, alpha, sigma, center, center, direction, squares, offset)
     size = alpha / sigma**2 * samples.radius * (np.sqrt(squares) + alpha * samples.radius)
     rows, norms = samples.centred[part], samples.square_norms[part]
     of_samples = rows, norms, samples.log_prior[part], samples.original[part]
-    found = small_kernels.SmallSums(*of_weights, into.top1_index)
+    peak, total, square, score, norm = sums
+    found = small_kernels.SmallSums(peak, total, square, score, norm, into.top1_index)
     weights = np.empty((b, len(rows)), np.float32)
     result = into.denoised, into.velocity, into.log_density, into.top1_weight, into.entropy, into.effective_samples, into.variance
     for exactly in (False, True):

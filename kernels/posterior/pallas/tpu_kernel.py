@@ -30,24 +30,11 @@ from kernels.posterior.pallas.tpu_layout import (
     TURNS,
     Layout,
     Refs,
+    rows_at,
+    split,
 )
 
 Piece = Callable[[], Any]
-
-
-def rows_at(start: Any, size: int = ROWS) -> Any:
-    """A slice of rows that begins at a multiple of its size; the compiler is told so for a traced start."""
-    return pl.ds(start if isinstance(start, int) else pl.multiple_of(start, size), size)
-
-
-def split(x: Array, parts: int) -> list[Array]:
-    """float32 as a sum of bfloat16 parts: 3 hold all 24 bits, 2 hold 16, 1 is rounded. Truncated parts make the differences exact."""
-    out = []
-    for _ in range(parts - 1):
-        high = jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFF0000), jnp.float32)
-        out.append(high.astype(jnp.bfloat16))
-        x = x - high
-    return [*out, x.astype(jnp.bfloat16)]
 
 
 class Step:

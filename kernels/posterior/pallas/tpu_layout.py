@@ -1,7 +1,12 @@
-"""Sizes and memory that the steps of the fused TPU kernel share."""
+"""Sizes and memory that the steps of the TPU kernels share, and how they cut rows and split numbers."""
 
 import dataclasses
 from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental import pallas as pl
 
 LANES = 128
 ROWS = 16
@@ -102,3 +107,18 @@ class Refs(NamedTuple):
 
 
 BEST, SECOND, REFERENCE, SKIPPED, SUMS = range(5)
+
+
+def rows_at(start: Any, size: int = ROWS) -> Any:
+    """A slice of rows that begins at a multiple of its size; the compiler is told so for a traced start."""
+    return pl.ds(start if isinstance(start, int) else pl.multiple_of(start, size), size)
+
+
+def split(x: Array, parts: int) -> list[Array]:
+    """float32 as a sum of bfloat16 parts: 3 hold all 24 bits, 2 hold 16, 1 is rounded. Truncated parts make the differences exact."""
+    out = []
+    for _ in range(parts - 1):
+        high = jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFF0000), jnp.float32)
+        out.append(high.astype(jnp.bfloat16))
+        x = x - high
+    return [*out, x.astype(jnp.bfloat16)]

@@ -18,8 +18,7 @@ from jaxtyping import Array, Float
 
 from kernels.float64 import to64
 from kernels.posterior.pallas.tpu_blocks import MARGIN, MIB, Generation, generation_of, parts_of
-from kernels.posterior.pallas.tpu_kernel import rows_at, split
-from kernels.posterior.pallas.tpu_layout import LANES, ROWS
+from kernels.posterior.pallas.tpu_layout import LANES, ROWS, rows_at, split
 from kernels.posterior.partial import NO_SAMPLE
 from kernels.posterior.types import Samples
 from kernels.posterior.xla.paths import PathFactors, PathPartial
@@ -30,9 +29,8 @@ NEVER = -1e30
 """e_0 of a sample that does not count: finite, so that no difference is NaN."""
 FLOOR = -150.0
 """A binary logarithm of a weight that float32 has as 0."""
-PIECE = 32
-"""Paths that are weighed together, four registers: all their sums are loaded before any is stored, for the compiler cannot tell that the
-next piece's are others, and has it wait."""
+PIECE = 8
+"""Paths that are weighed together: a register."""
 SAMPLES = 512
 """Rows of a data block."""
 PEAK, WEIGHT, SQUARE, SCORE = range(4)
@@ -43,7 +41,7 @@ class PathLayout:
     """Sizes that are static under jit."""
 
     paths: int
-    """Rows of a tile of paths, a multiple of `PIECE`."""
+    """Rows of a tile of paths, a multiple of 16."""
     samples: int
     """Rows of a data block, a multiple of 128."""
     columns: int
@@ -124,7 +122,7 @@ def path_pass_tpu(
     The data are read once for each tile of paths: of 256, or of as many as VMEM holds the sums of.
 
     Raises:
-      ValueError: VMEM does not hold 32 paths.
+      ValueError: VMEM does not hold 16 paths.
     """
     _, b, d = factors.pairs.shape
     parts = parts_of(samples.values.dtype, samples.shifted, precision)
@@ -149,9 +147,9 @@ def path_layout(samples: Samples, b: int, d: int, times: int, parts: tuple[int, 
     groups = -(-d // LANES)
     per = max(1, groups // times)  # groups of 128 columns an iteration
     chunks = -(-groups // per)
-    for paths in (256, 128, 64, 32):
+    for paths in (256, 128, 64, 32, 16):
         layout = PathLayout(
-            paths=min(paths, -(-b // PIECE) * PIECE),
+            paths=min(paths, -(-b // ROWS) * ROWS),
             samples=min(SAMPLES, -(-samples.n // LANES) * LANES),
             columns=per * LANES,
             chunks=chunks,
@@ -179,12 +177,9 @@ def _kernel(ratio: Any, *refs: Any, at: PathLayout) -> None:
 
     @pl.loop(0, at.chunks)
     def _(k: Array) -> None:
-        # In turns, so that the compiler finds work for both units everywhere.
-        turns, every = at.samples // LANES, range(0, at.paths, PIECE)
-        for turn in range(turns):
-            _multiply(my, k, turn * LANES, at)
-            for one in range(at.times):
-                _weigh(my, ratio, k * at.times + one, step, every[turn::turns], at)
+        _multiply(my, k, at)
+        for one in range(at.times):
+            _weigh(my, ratio, k * at.times + one, step, at)
 
     pl.when(step == pl.num_programs(1) - 1)(lambda: _finish(my, tile, at))
 
@@ -222,7 +217,7 @@ def _clean(my: PathRefs, at: PathLayout) -> None:
 
 
 def _to_pairs(my: PathRefs, step: Array, at: PathLayout) -> None:
-    """The products of the block before become its pairs; of samples that do not count e_0 becomes `NEVER`."""
+    """The products of the block before become its pairs; of samples that do not count e_0 becomes `NEVER`. This block has none yet."""
 
     @pl.loop(0, at.paths // ROWS)
     def _(j: Array) -> None:
@@ -240,31 +235,29 @@ def _to_pairs(my: PathRefs, step: Array, at: PathLayout) -> None:
             my.product[other, cols] = jnp.zeros((ROWS, LANES), jnp.float32)
 
 
-def _multiply(my: PathRefs, k: Array, first: int, at: PathLayout) -> None:
-    """Add the products of some columns with 128 samples."""
-    cols, some = pl.ds(pl.multiple_of(k * at.columns, at.columns), at.columns), pl.ds(first, LANES)
-    block = my.data[some, cols]
+def _multiply(my: PathRefs, k: Array, at: PathLayout) -> None:
+    """Add the products of some columns."""
+    cols = pl.ds(pl.multiple_of(k * at.columns, at.columns), at.columns)
+    block = my.data[:, cols]
     if at.data_parts == 1 and not at.shifted:
         values = [block if block.dtype == jnp.bfloat16 else _float(block).astype(jnp.bfloat16)]
     else:
-        y = _float(block) - my.center[0:1, cols] if at.shifted else _float(block)
-        values = split(y, at.data_parts)
-    total = my.product[:, some]
+        values = split(_float(block) - my.center[0:1, cols] if at.shifted else _float(block), at.data_parts)
+    total = my.product[...]
     for i, j in at.products:
         total = total + jax.lax.dot_general(my.factors[i, :, cols], values[j], (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
-    my.product[:, some] = total
+    my.product[...] = total
 
 
 def _float(x: Array) -> Array:
     return x.astype(jnp.int32).astype(jnp.float32) if x.dtype == jnp.uint8 else x.astype(jnp.float32)
 
 
-def _weigh(my: PathRefs, ratio: Any, t: Array, step: Array, every: range, at: PathLayout) -> None:
-    """Add the weights of the block before at one time, for `PIECE` paths from each of `every` on. Scores are binary logarithms: exp2 is what the
-    hardware has."""
+def _weigh(my: PathRefs, ratio: Any, t: Array, step: Array, at: PathLayout) -> None:
+    """Add the weights of the block before at one time. Scores are binary logarithms, for exp2 is what the hardware has."""
     r, doubled = ratio[0, t], ratio[1, t]
     groups = at.samples // LANES
-    for row in every:
+    for row in range(0, at.paths, PIECE):
         rows, other = pl.ds(row, PIECE), pl.ds(at.paths + row, PIECE)
         old, index = my.state[PEAK, t, rows, :], my.index[t, rows, :]
         peak, scores = old, []

@@ -182,9 +182,9 @@ def _merge(one: PathPartial, other: PathPartial, near: Float[Array, "*shape"]) -
         scale = jnp.exp(fall)
         return scale * v.weight, scale**2 * v.square, scale * (v.score + jnp.maximum(fall, -800) * v.weight)
 
-    sums = (a + b for a, b in zip(lowered(one), lowered(other), strict=True))
-    tops = (jnp.where(v.peak >= peak - near, v.top_index, NO_SAMPLE) for v in (one, other))
-    return PathPartial(peak, *sums, jnp.minimum(*tops))
+    weight, square, score = (a + b for a, b in zip(lowered(one), lowered(other), strict=True))
+    first, second = (jnp.where(v.peak >= peak - near, v.top_index, NO_SAMPLE) for v in (one, other))
+    return PathPartial(peak, weight, square, score, jnp.minimum(first, second))
 
 
 def _over_shards(own: PathPartial, near: Float[Array, "T B"], shards: Shards) -> PathPartial:
@@ -192,9 +192,11 @@ def _over_shards(own: PathPartial, near: Float[Array, "T B"], shards: Shards) ->
     if shards.axis_name is None:
         return own
     peak = shards.max(own.peak)
-    none = PathPartial(peak, *(jnp.zeros_like(peak) for _ in range(3)), jnp.full_like(own.top_index, NO_SAMPLE))
+    zero = jnp.zeros_like(peak)
+    none = PathPartial(peak, zero, zero, zero, jnp.full_like(own.top_index, NO_SAMPLE))
     here = _merge(none, dataclasses.replace(own, peak=shards.rounded(own.peak)), near)
-    return PathPartial(peak, *shards.sum(here.weight, here.square, here.score), shards.min(here.top_index))
+    weight, square, score = shards.sum(here.weight, here.square, here.score)
+    return PathPartial(peak, weight, square, score, shards.min(here.top_index))
 
 
 def _error(factors: PathFactors, samples: Samples, roundoff: float) -> Float[Array, "T B"]:

@@ -16,6 +16,7 @@ from flowjax import data as data_sources
 from flowjax.data.formats.file_rows import FlatFile, RecordSource, runs, unmapped
 from flowjax.oracle import Oracle
 from tests import float64_oracle as exact
+from tests.xla_flags import xla_flags
 
 N, SHAPE, B = 3001, (4, 4, 4), 24
 SMALL = 13 * 2**17
@@ -251,8 +252,8 @@ def test_the_memory_budget_is_kept(tmp_path):
     for start in range(0, n, 1024):
         rows[start : start + 1024] = block[: n - start] + np.float32(start / n)
     rows.flush()
-    # A user's process: without the tests' cache of compiled programs, which would be written from memory, and their eight devices.
-    plain = {key: value for key, value in os.environ.items() if key not in ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")}
+    # As a user's process: without the tests' cache of compiled programs, which would be written from memory, and their eight devices.
+    plain = {key: value for key, value in os.environ.items() if key != "JAX_COMPILATION_CACHE_DIR"} | {"XLA_FLAGS": xla_flags(1)}
     plain["JAX_PLATFORMS"] = "cpu"  # where libtpu is installed, JAX would load it to look for a TPU
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "large.npy"), str(budget)]
     done = subprocess.run(command, capture_output=True, text=True, env=plain)

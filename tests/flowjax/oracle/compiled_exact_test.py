@@ -14,13 +14,12 @@ PROGRAM = jax.jit(lambda oracle, x, t, label: oracle(x, t, label), compiler_opti
 LABEL = np.resize([-1, 0, 1, 2, 3], B).astype(np.int32)
 OTHERS = [key for key in SETS if "shifted" not in key and key != "large numbers"]
 """What is promised on every path: `oracle_test.py`."""
-IN_CI = [name for name in exact.NAMES if name != exact.COSINE]
-"""Each path has a program of its own, as have data far from the origin; the cosine path's by hand: `make test-long`."""
 CASES = [
-    pytest.param(name, key, marks=pytest.mark.slow if name in IN_CI else pytest.mark.long)
+    pytest.param(name, key, marks=pytest.mark.slow if name == exact.RECTIFIED else pytest.mark.long)
     for name in exact.NAMES
     for key in (SETS if name == exact.RECTIFIED else OTHERS)
 ]
+"""Each path has a program of its own, as have data far from the origin; the other paths' by hand: `make test-long`."""
 
 
 @pytest.mark.parametrize(("name", "key"), CASES)

@@ -62,7 +62,7 @@ def test_divergence_is_the_trace_of_the_jvp(plain):
     np.testing.assert_allclose(plain.divergence, np.trace(columns.reshape(B, D, D), axis1=1, axis2=2), rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_jvp_at_the_end_of_time():
     """At t = 1 the Jacobian is infinite away from ties: -inf · v, and never a number made up."""
     found = ORACLE.jvp(DATA[:B], 1.0, np.ones_like(V))

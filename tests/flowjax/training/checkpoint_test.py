@@ -40,11 +40,11 @@ def trainer() -> Trainer:
     return Trainer(FlowTask(SHAPE, Objective(), records().normalization), make_optimizer(1e-3), make_mesh(1, 1))
 
 
-def checkpointer(folder: pathlib.Path, every: int = EVERY) -> Checkpointer:
-    return Checkpointer(folder, every=every, keep=3, meta={"model": "tiny"})
+def checkpointer(folder: pathlib.Path) -> Checkpointer:
+    return Checkpointer(folder, every=EVERY, keep=3, meta={"model": "tiny"})
 
 
-def run(root: pathlib.Path, steps: int = STEPS, every: int = EVERY) -> str:
+def run(root: pathlib.Path, steps: int = STEPS) -> str:
     """Train in `root` from where it stands; the digest of the parameters."""
     root.mkdir(exist_ok=True)
     trained = train(
@@ -52,29 +52,25 @@ def run(root: pathlib.Path, steps: int = STEPS, every: int = EVERY) -> str:
         Batches(records(), 8, seed=0, label_dropout=0.1),
         Schedule(steps, log_every=1),
         seed=0,
-        checkpointer=checkpointer(root / "checkpoints", every),
+        checkpointer=checkpointer(root / "checkpoints"),
         observers=Observers(lambda first: MetricWriter(root / "metrics.jsonl", root / "board", first + 1)),
     )
     return parameters_digest((trained.state.parameters, trained.state.ema, trained.state.optimizer))
 
 
-def child(root: str, cache: str, steps: int = STEPS, every: int = EVERY) -> None:
-    """The same in a process of its own; programs compiled once are read from `cache`."""
-    jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    digest = run(pathlib.Path(root), steps, every)
+def child(root: str) -> None:
+    """The same in a process of its own."""
+    digest = run(pathlib.Path(root))
     (pathlib.Path(root) / "digest").write_text(digest)
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., multiprocessing.Process]:
+def start() -> Callable[[pathlib.Path], multiprocessing.Process]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.flowjax.training.checkpoint_test"])
-    cache = str(tmp_path_factory.mktemp("cache"))
 
-    def started(root: pathlib.Path, *settings: int) -> Any:
-        process = context.Process(target=child, args=(str(root), cache, *settings))
+    def started(root: pathlib.Path) -> Any:
+        process = context.Process(target=child, args=(str(root),))
         process.start()
         return process
 
@@ -82,7 +78,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., multiproces
 
 
 @pytest.fixture(scope="module")
-def undisturbed(start: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+def undisturbed(start: Callable[[pathlib.Path], Any], tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("undisturbed")
     process = start(root)
     process.join(PATIENCE)
@@ -97,7 +93,7 @@ def saving(root: pathlib.Path) -> bool:
 
 
 def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
-    start: Callable[..., Any], undisturbed: str, tmp_path: pathlib.Path
+    start: Callable[[pathlib.Path], Any], undisturbed: str, tmp_path: pathlib.Path
 ) -> None:
     """At random steps and, every other time, in the middle of a save."""
     draws, root = random.Random(0), tmp_path / "run"

@@ -50,7 +50,9 @@ def test_prepare_keeps_the_index_and_decides_as_before(tmp_path):
     """From a calibration that went through JSON and an index from a file, another oracle gives the same bits."""
     data, file = DATA["falling spectrum"], tmp_path / "folder" / "index.npz"
     first, second = Oracle(data), Oracle(data)
-    chosen = first.prepare(cache=file)
+    seen: list[object] = []
+    chosen = first.prepare(cache=file, progress=lambda parts: [seen.append(part) or part for part in parts])
+    assert seen
     again = Calibration.from_dict(json.loads(json.dumps(chosen.as_dict())))
     made = file.stat().st_mtime_ns
     assert second.prepare(calibration=again, cache=file).as_dict() == chosen.as_dict()

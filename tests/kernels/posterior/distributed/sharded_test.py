@@ -22,7 +22,7 @@ from kernels.posterior.api import plan, run
 from kernels.posterior.distributed.sharded import abstract_samples, rows_of_process, shard_samples
 from kernels.posterior.types import Queries
 from tests import float64_oracle as exact
-from tests.xla_flags import xla_flags
+from tests.xla_flags import without_flags, xla_flags
 
 ROOT = pathlib.Path(__file__).parents[4]
 D, B = 64, 24
@@ -125,7 +125,7 @@ def test_derivatives_equal_those_of_one_device():
     np.testing.assert_allclose(gradient, got, rtol=1e-5, atol=1e-5 * np.abs(got).max())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_jit_and_vmap(clustered):
     """As an argument of a jitted function, and with a batch of batches folded into one."""
     t = np.full(B, 0.3, np.float32)
@@ -284,7 +284,7 @@ def test_collectives_do_not_depend_on_the_number_of_samples():
     assert sorted(few) == sorted(many)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_imagenet_of_latents_on_256_tpus():
     """[1281167, 8192] bfloat16 on v5e:16x16, by the TPU's own compiler: 78 MiB of data a device, one collective of size B·D a tile."""
     pytest.importorskip("libtpu")
@@ -298,9 +298,8 @@ program = compiled(1281167, 8192, {B}, Mesh(np.array(devices).reshape(256, 1), (
 check_collectives(collectives(program.as_text()), {B}, 8192)
 print(program.memory_analysis().argument_size_in_bytes)
 """
-    # libtpu ends the process over flags that it does not know, such as the tests' own.
-    environment = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    out = subprocess.run([sys.executable, "-c", code], env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = without_flags(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1", JAX_PLATFORMS="cpu")
+    out = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr[-2000:]
     assert int(out.stdout.split()[-1]) <= 100 * 2**20
 
@@ -341,7 +340,7 @@ def test_two_processes_that_hold_half_each(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    environment = os.environ | {"XLA_FLAGS": xla_flags(2), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = os.environ | {"XLA_FLAGS": xla_flags(2)}
     files = [tmp_path / f"{i}.txt" for i in range(2)]
 
     def start(i: int) -> subprocess.Popen:

@@ -1,0 +1,25 @@
+"""docs/tutorials: each page runs from top to bottom, as a script."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+TUTORIALS = sorted(pathlib.Path("docs/tutorials").glob("*.py"))
+
+
+def test_every_tutorial_is_on_the_site() -> None:
+    named = set(re.findall(r"tutorials/\w+\.py", pathlib.Path("mkdocs.yml").read_text(encoding="utf-8")))
+    assert named == {f"tutorials/{file.name}" for file in TUTORIALS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", TUTORIALS, ids=lambda file: file.stem)
+def test_a_tutorial_runs(file: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, file.absolute()], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
