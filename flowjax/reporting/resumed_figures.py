@@ -48,7 +48,7 @@ def faithfulness_figure(
                         label=f"faithful from {faithful.measured:.2f}")  # fmt: skip
     shares.set_ylim(0, 1.02)
     shares.set_ylabel("share of samples")
-    shares.legend(loc="center right", fontsize=11)
+    shares.legend(loc="upper left", fontsize=10)
     distances.set_ylim(bottom=0)
     distances.set_ylabel("distance   (held-out data: 1)")
     distances.legend(loc="lower left", fontsize=11)
