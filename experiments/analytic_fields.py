@@ -15,6 +15,7 @@ over queries and seeds. Writes config.json, summary.json, analytic_fields.csv, s
 """
 
 import dataclasses
+import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -144,7 +145,7 @@ def _groups(config: ConfigDict, workdir: WorkDir) -> list[Group]:
         return [Group(str(flow.source), "", [flow]) for flow in all_made(config.model)]
     if config.model.path:
         flow = load_trained(config.model.path)
-        return [Group(flow.name, "", [flow])]
+        return [Group(pathlib.Path(config.model.path).name, "", [flow])]
     plain = training_config(config.model)
     size, steps = config.size or plain.model.size, plain.steps
 
