@@ -115,11 +115,17 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     drawn = _drawn(config, workdir, found)
     drawn += [
         Section("By stage", "R² over the times of each stage, with 95 %. All t are in analytic_fields.csv.", table=_short(stages)),
-        Section("Where the oracle stops explaining", "One row for each model, or for all seeds of one; on held-out queries.", table=places),
+        Section("Where the oracle stops explaining", _PLACES, table=places),
         Section("Verdict", f"{verdict}."),
     ]
     workdir.write_report("What networks do instead", takeaway, drawn, origin)
     return takeaway
+
+
+_PLACES = (
+    "One row for each model, or for all seeds of one; on held-out queries. Where a model is not explained, no field has half of its "
+    "variance in some stage, and its place means nothing."
+)
 
 
 def _check(config: ConfigDict) -> list[str]:
@@ -216,6 +222,8 @@ def _verdict(found: list[Found], margin: float, enough: bool | None) -> Verdict:
     )
     for other in found[1:]:
         there = other.by_kind[HELDOUT].oracle_until
+        if _weakly_explained(other):
+            continue  # a place where one field is ahead of another means nothing where none of them explains the model
         moved = None if there is None else (there.low > until.high or there.high < until.low, there.value > until.value)
         if other.group.varied == "n" and first.turn.measured is not None and other.turn.measured is not None:
             later = other.turn.measured > first.turn.measured
@@ -227,6 +235,12 @@ def _verdict(found: list[Found], margin: float, enough: bool | None) -> Verdict:
             what = "capacity" if other.group.varied == "size" else "training time"
             checks[f"{what} does not move it ({other.group.name}: {there})"] = moved is not None and not moved[0]
     return judge(checks, model_strong_enough=enough)
+
+
+def _weakly_explained(one: Found) -> bool:
+    """Whether in some stage no field explains half of the variance: the model is too weak there to be any of them."""
+    part = one.by_kind[HELDOUT]
+    return any(part.by_stage[stage][name].value < 0.5 for stage, (name, _, _) in part.best.items())
 
 
 def _takeaway(first: Found, verdict: Verdict) -> str:
@@ -302,6 +316,7 @@ def _place_row(one: Found) -> dict[str, Any]:
         "low": place[1],
         "high": place[2],
         **{f"best in {stage}": name for stage, (name, _, _) in one.by_kind[HELDOUT].best.items()},
+        "explained": not _weakly_explained(one),
     }
 
 

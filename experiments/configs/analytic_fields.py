@@ -24,7 +24,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     # What else is trained to see whether the place moves at which the oracle stops explaining: each changes one thing of the first model.
     config.vary = ConfigDict({"n": (), "size": (), "steps": ()})  # training samples, SIZE/PATCH, steps
     if preset == "digits":
-        config.vary.update(n=(180,), size=("Pi/2",), steps=(300,))
+        config.vary.update(n=(180,), size=("Mi/2",), steps=(600,))
     if preset == "fashion_mnist":
         config.fields = ("gaussian", "smoothed=0.3", "patch=5", "patch=9", "pca_local=0.02")
     if preset == "imagenet_vavae":
