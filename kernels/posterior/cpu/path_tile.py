@@ -229,7 +229,7 @@ class PathTile:
         pairs = found.where, queries, numbers
         highest, whose = np.full(self._peak.shape, -np.inf), np.zeros(self._peak.shape, np.int32)
         path_kernels.heaviest_pairs(pairs, found.log_prior, found.original, paths.ratio, highest, whose)
-        peak = np.where(np.isneginf(highest), self._peak, highest)
+        peak = np.where(np.isneginf(highest) | self._equal, self._peak, highest)  # of equal scores few are those of candidates
         sums, light = self._sums, self._sums[:, 0].copy()
         rise = np.where(light > 0, np.minimum(self._peak - peak, 600), 0)
         scale = np.exp(rise)

@@ -113,6 +113,17 @@ def test_under_jit() -> None:
     agrees(out, IMAGES, IMAGES[:B], t, exact.RECTIFIED, None, loose=4)
 
 
+def test_counts_at_the_start() -> None:
+    """At t = 0 the prior alone decides, whichever samples are candidates at the times beside it."""
+    counts = np.where(np.arange(N) % 7 == 3, 3, 1)
+    oracle = Oracle(IMAGES, counts=counts)
+    out = oracle.along_path(X_0, IMAGES[:B], np.float32([0, 0.3]), gap=False)
+    np.testing.assert_allclose(out.top1_weight[0], np.full(B, 3 / counts.sum()), rtol=1e-5)
+    np.testing.assert_array_equal(out.top1_index[0], np.full(B, 3))
+    want = [oracle(0.3 * IMAGES[:B] + 0.7 * X_0, 0.3).top1_weight, oracle(X_0, 0.0).top1_weight]
+    np.testing.assert_allclose(out.top1_weight[::-1], want, rtol=1e-4)
+
+
 def test_no_pairs_and_no_times() -> None:
     oracle = Oracle(IMAGES)
     assert oracle.along_path(X_0[:0], IMAGES[:0], T).entropy.shape == (len(T), 0)
