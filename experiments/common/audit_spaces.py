@@ -8,14 +8,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from experiments.common.evaluation import features_of, train_classifier
-from experiments.configs import train as presets
 from flowjax import data
 from flowjax.data.formats.pixels import to_bytes
 from flowjax.metrics.copying import pooled, pooling
-from flowjax.metrics.inception import InceptionFeatures
 from flowjax.metrics.neighbours import Rows
-from flowjax.training.sharding import make_mesh
 
 Values = Float[np.ndarray, "B *shape"]
 
@@ -48,12 +44,18 @@ def space_of(block: ConfigDict, records: data.Records, kept: Int[np.ndarray, " N
         return Space(f"features of {block.training}", Rows.of(features), None)
     value_range = records.value_range or (-1.0, 1.0)
     if block.kind == "classifier":
+        from experiments.common.evaluation import features_of, train_classifier
+        from experiments.configs import train as presets
+        from flowjax.training.sharding import make_mesh
+
         config = presets.get_config("classifier")
         config.seed, config.evaluation.classifier_steps = seed, block.classifier_steps
         frozen = train_classifier(config, records.load(kept), make_mesh(1, 1))
         of = functools.partial(features_of, frozen)
         name = "features of a classifier of the data"
     else:
+        from flowjax.metrics.inception import InceptionFeatures
+
         inception = InceptionFeatures(block.kind)
         of = lambda x: inception(to_bytes(x, value_range))  # noqa: E731
         name = f"Inception features ({block.kind})"

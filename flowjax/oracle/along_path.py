@@ -49,6 +49,8 @@ MOMENTS = tuple(f.name for f in dataclasses.fields(PathOutput) if f.name != "mon
 
 AT_ONCE = 4096
 """Points that are evaluated together where a path leaves some."""
+TIMES_AT_ONCE = 64
+"""Times of which a compiled pass keeps sums: a TPU's VMEM holds those of 256 paths."""
 LEAST_RATIO = 1e-30
 """α/σ for which 0 is taken along a path: all scores are equal there too."""
 
@@ -115,11 +117,18 @@ def by_products(
 
     Args:
       evaluate: as in `by_sums`.
+
+    Raises:
+      NotImplementedError: as `run_paths`.
     """
     x_0, x_1, label, ratio = asked.paths
+    parts = []
     with float64_scope():
-        rows = PathRows(jnp.asarray(x_0), jnp.asarray(x_1), jnp.asarray(label), jnp.asarray(np.tile(ratio, (len(x_0), 1))))
-        found = jax.tree.map(lambda v: np.asarray(v).T, run_paths(rows, samples, how))
+        for start in range(0, len(ratio), TIMES_AT_ONCE):
+            times = np.tile(ratio[start : start + TIMES_AT_ONCE], (len(x_0), 1))
+            rows = PathRows(jnp.asarray(x_0), jnp.asarray(x_1), jnp.asarray(label), jnp.asarray(times))
+            parts.append(jax.tree.map(lambda v: np.asarray(v).T, run_paths(rows, samples, how)))
+    found = jax.tree.map(lambda *v: np.concatenate(v), *parts)
     none = np.full(found.answered.shape, np.nan)
     sums = PathSums(
         found.log_weight,

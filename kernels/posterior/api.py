@@ -266,8 +266,19 @@ def run(queries: Queries, samples: Samples | Sharded, how: PosteriorSettings) ->
 
 @bind(jax.jit, static_argnames="how")
 def run_paths(rows: PathRows, samples: Samples | Sharded, how: PosteriorSettings) -> PathMoments:
-    """The posterior of whole paths by two products, float64; called inside `float64_scope`. Compiled for each number of paths and times."""
-    return spread(path_moments64, (rows,), samples, how)
+    """The posterior of whole paths by two products, float64; called inside `float64_scope`. Compiled for each number of paths and times.
+
+    With `pallas_tpu` by its kernel for paths, elsewhere by `path_streaming`.
+
+    Raises:
+      NotImplementedError: VMEM does not hold the sums of so many times beside a sample.
+    """
+    once = None
+    if how.implementation == "pallas_tpu":
+        from kernels.posterior.pallas.tpu_paths import path_pass_tpu  # here: Pallas takes long to import
+
+        once = bind(path_pass_tpu, precision=how.precision, generation=how.generation)
+    return spread(bind(path_moments64, once=once), (rows,), samples, how)
 
 
 def posterior64(queries: Queries, samples: Samples, how: PosteriorSettings) -> Moments:

@@ -17,32 +17,41 @@ from kernels.posterior.cpu.tuning import TUNING
 FAST = {"reassoc", "contract", "nsz", "nnan"}
 RUN, TOGETHER = TUNING.float32_rows, TUNING.rows_together
 
-_WAITING: list[tuple[bool, Callable[..., Any]]] = []
+_WAITING: list[tuple[str, Callable[..., Any]]] = []
 
 
 def compiled(f: Callable[..., Any]) -> Any:
     """Compiled by numba, which is imported when the first of these is called: it takes a quarter of a second and 60 MB."""
     own = inspect.unwrap(f)  # tests put type checks around every function
-    _WAITING.append((False, own))
+    _WAITING.append(("function", own))
 
     @functools.wraps(f)
     def first(*arguments: Any) -> Any:
         from numba import njit
         from numba.extending import intrinsic
 
-        for inside, each in _WAITING:  # all at once, for they call each other
-            each.__globals__[each.__name__] = (
-                intrinsic(each) if inside else njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")(each)
-            )
+        settings: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": FAST, "error_model": "numpy"}
+        kinds = {"function": njit(**settings), "inlined": njit(inline="always", **settings), "intrinsic": intrinsic}
+        for kind, each in _WAITING:  # all at once, for they call each other
+            each.__globals__[each.__name__] = kinds[kind](each)
         _WAITING.clear()
         return own.__globals__[own.__name__](*arguments)
 
     return first
 
 
+def inlined(f: Callable[..., Any]) -> Any:
+    """A function whose text is put where compiled functions call it, as `numba_kernels.NAME`: a call costs a dense pass 20 to 40 %.
+
+    numba keeps compiled code by the caller's file alone: where this function changes, a caller in another file must be touched too.
+    """
+    _WAITING.append(("inlined", inspect.unwrap(f)))
+    return f
+
+
 def intrinsic(f: Callable[..., Any]) -> Any:
     """A function that compiled functions call, written in LLVM instructions and compiled with them."""
-    _WAITING.append((True, inspect.unwrap(f)))
+    _WAITING.append(("intrinsic", inspect.unwrap(f)))
     return f
 
 
@@ -209,9 +218,30 @@ def highest(scores, start, k, norms, prior, best, where):  # type: ignore[no-unt
             best[q] = max(best[q], value)
 
 
+@inlined
+def exponentials(z, part, bits):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """exp(z) = `part` times the float32 of these `bits`, for a row of float32 z from -87 to 60; others are taken for the nearer end.
+
+    exp(z) = 2^whole 2^part, the latter by its Taylor polynomial: within 2e-7 of itself on [-1/2, 1/2].
+    """
+    for q in range(z.shape[0]):
+        y = min(max(z[q], np.float32(-87)), np.float32(60)) * np.float32(1.4426950408889634)
+        whole = np.floor(y + np.float32(0.5))
+        x = (y - whole) * np.float32(0.6931471805599453)
+        poly = np.float32(1 / 5040)
+        poly = poly * x + np.float32(1 / 720)
+        poly = poly * x + np.float32(1 / 120)
+        poly = poly * x + np.float32(1 / 24)
+        poly = poly * x + np.float32(1 / 6)
+        poly = poly * x + np.float32(0.5)
+        poly = poly * x + np.float32(1)
+        part[q] = poly * x + np.float32(1)
+        bits[q] = (np.int32(whole) + np.int32(127)) << np.int32(23)
+
+
 # Long: numba makes one loop of it, whose weights stay in a first cache.
 @compiled
-def weigh(scores, first, start, norms, limits, sums, room, most):  # type: ignore[no-untyped-def]  # pragma: no cover  # noqa: PLR0915  # one loop
+def weigh(scores, first, start, norms, limits, sums, room, most):  # type: ignore[no-untyped-def]  # pragma: no cover  # one loop
     """Scores become weights, exp(score - peak), and are summed; those of candidates become 0, and the pairs are named.
 
     Args:
@@ -240,21 +270,7 @@ def weigh(scores, first, start, norms, limits, sums, room, most):  # type: ignor
         candidates = np.int32(0)
         for q in range(b):
             z[q] = weight[q] - peak[q]
-        for q in range(b):
-            # exp(z) = 2^whole 2^part, the latter by its Taylor polynomial: within 2e-7 of itself on [-1/2, 1/2].
-            y = min(max(z[q], np.float32(-87)), np.float32(60)) * np.float32(1.4426950408889634)
-            whole = np.floor(y + np.float32(0.5))
-            part = (y - whole) * np.float32(0.6931471805599453)
-            poly = np.float32(1 / 5040)
-            poly = poly * part + np.float32(1 / 720)
-            poly = poly * part + np.float32(1 / 120)
-            poly = poly * part + np.float32(1 / 24)
-            poly = poly * part + np.float32(1 / 6)
-            poly = poly * part + np.float32(0.5)
-            poly = poly * part + np.float32(1)
-            poly = poly * part + np.float32(1)
-            bits[q] = (np.int32(whole) + np.int32(127)) << np.int32(23)
-            weight[q] = poly
+        exponentials(z, weight, bits)
         for q in range(b):
             weight[q] = weight[q] * two_to[q] if z[q] > np.float32(-87) else np.float32(0)
             candidates += np.int32(z[q] > limit[q])

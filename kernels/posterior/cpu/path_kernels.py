@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.numba_kernels import RUN, compiled
 
 
@@ -94,7 +95,6 @@ def path_candidates(pairs, prior, ratio, limits, room, total, active):  # type: 
     return count
 
 
-# A little over sixty lines: numba makes one loop of it, as of `weigh`.
 @compiled
 def path_weights(pairs, prior, ratio, peak, negligible, active, sums, weights):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Sum the weights exp(score - peak) of a block of pairs at one ratio.
@@ -124,21 +124,7 @@ def path_weights(pairs, prior, ratio, peak, negligible, active, sums, weights): 
         first, second, p = pairs[i, 0], pairs[i, 1], prior[i]
         for q in range(b):
             z[q] = ratio * (ratio * first[q] + second[q]) + p - peak[q]
-        for q in range(b):
-            # exp(z) as in `weigh`. In a function of its own it is not inlined: the dense pass then takes 20 to 40 % longer.
-            y = min(max(z[q], np.float32(-87)), np.float32(60)) * np.float32(1.4426950408889634)
-            whole = np.floor(y + np.float32(0.5))
-            part = (y - whole) * np.float32(0.6931471805599453)
-            poly = np.float32(1 / 5040)
-            poly = poly * part + np.float32(1 / 720)
-            poly = poly * part + np.float32(1 / 120)
-            poly = poly * part + np.float32(1 / 24)
-            poly = poly * part + np.float32(1 / 6)
-            poly = poly * part + np.float32(0.5)
-            poly = poly * part + np.float32(1)
-            poly = poly * part + np.float32(1)
-            bits[q] = (np.int32(whole) + np.int32(127)) << np.int32(23)
-            weight[q] = poly
+        numba_kernels.exponentials(z, weight, bits)
         several = np.int32(0)
         for q in range(b):
             several += np.int32(z[q] > least[q])

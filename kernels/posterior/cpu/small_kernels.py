@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.numba_kernels import compiled
 
 
@@ -72,20 +73,7 @@ def small_weigh(products, queries, samples, weights, found):  # type: ignore[no-
                         best, lowest = value, index[i]
         for i in range(n):
             z[i] = np.float32(max(score[i] - peak, -87.0))
-        for i in range(n):
-            # exp(z) = 2^whole 2^part, the latter by its Taylor polynomial: within 2e-7 of itself on [-1/2, 1/2].
-            y = z[i] * np.float32(1.4426950408889634)
-            whole = np.floor(y + np.float32(0.5))
-            part = (y - whole) * np.float32(0.6931471805599453)
-            poly = np.float32(1 / 5040)
-            poly = poly * part + np.float32(1 / 720)
-            poly = poly * part + np.float32(1 / 120)
-            poly = poly * part + np.float32(1 / 24)
-            poly = poly * part + np.float32(1 / 6)
-            poly = poly * part + np.float32(0.5)
-            poly = poly * part + np.float32(1)
-            weight[i] = poly * part + np.float32(1)
-            bits[i] = (np.int32(whole) + np.int32(127)) << np.int32(23)
+        numba_kernels.exponentials(z, weight, bits)
         kept = np.int32(0)
         for i in range(n):
             weight[i] = weight[i] * two_to[i] if z[i] > np.float32(-39) else np.float32(0)

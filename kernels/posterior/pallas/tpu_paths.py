@@ -122,7 +122,7 @@ def path_pass_tpu(
     The data are read once for each tile of paths: of 256, or of as many as VMEM holds the sums of.
 
     Raises:
-      ValueError: VMEM does not hold 16 paths.
+      NotImplementedError: VMEM does not hold 16 paths.
     """
     _, b, d = factors.pairs.shape
     parts = parts_of(samples.values.dtype, samples.shifted, precision)
@@ -142,7 +142,7 @@ def path_layout(samples: Samples, b: int, d: int, times: int, parts: tuple[int, 
     """The largest tile of paths that fits, and as many iterations as there are times, or columns to give each some.
 
     Raises:
-      ValueError: none fits.
+      NotImplementedError: none fits.
     """
     groups = -(-d // LANES)
     per = max(1, groups // times)  # groups of 128 columns an iteration
@@ -164,7 +164,9 @@ def path_layout(samples: Samples, b: int, d: int, times: int, parts: tuple[int, 
         )
         if layout.vmem(samples.values.dtype.itemsize) <= generation.vmem:
             return layout
-    raise ValueError(f"D={d} and {times} times are too many for {generation.vmem / MIB:.0f} MiB of VMEM: ask about fewer times at once")
+    raise NotImplementedError(
+        f"D={d} and {times} times are too many for {generation.vmem / MIB:.0f} MiB of VMEM: ask about fewer times at once"
+    )
 
 
 def _kernel(ratio: Any, *refs: Any, at: PathLayout) -> None:

@@ -3,8 +3,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from flowjax.runtime.extras import EXTRAS
+
+EXTRA = sorted({*EXTRAS} - {"google", "torch"})  # what these are packages of, others import too
 HEAVY = {
     *("array_record", "beartype", "diffrax", "flax", "grain", "matplotlib", "numba", "optax", "orbax", "pyarrow", "sklearn"),
     *("scipy.fft", "scipy.optimize", "scipy.sparse", "scipy.stats", "jax.experimental.pallas"),
@@ -63,3 +67,14 @@ def test_a_binary_names_the_extra_that_is_missing_in_one_line(
 def test_a_public_name_that_needs_an_extra_says_so() -> None:
     done = python("import sys; sys.modules['flax'] = None\nimport flowjax\nflowjax.OracleField\nflowjax.LightningDiT")
     assert done.stderr.splitlines()[-1] == "ImportError: flowjax.LightningDiT needs flax: pip install 'flowjax-oracle[train]'"
+
+
+def test_the_audit_needs_no_extra(tmp_path) -> None:
+    """On samples and data in arrays, by their values; docs/installing.md says so."""
+    rows = np.random.default_rng(0).standard_normal((60, 4, 4, 1)).astype(np.float32)
+    np.save(tmp_path / "data.npy", rows)
+    np.save(tmp_path / "samples.npy", rows[:20] + np.float32(0.5))
+    given = (f"--config.data.path={tmp_path}/data.npy", f"--config.samples={tmp_path}/samples.npy", f"--workdir={tmp_path}/run")
+    done = python(f"import sys\nfor name in {EXTRA}: sys.modules[name] = None\n{binary('audit', *given)}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "report.html").exists()

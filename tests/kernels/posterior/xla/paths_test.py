@@ -1,5 +1,6 @@
 """Whole paths by two products, compiled: XLA's pass and the TPU's kernel (interpreted) against float64."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from kernels.float64 import float64_scope
+from kernels.posterior.api import run_paths
 from kernels.posterior.pallas.tpu_blocks import GENERATIONS
 from kernels.posterior.pallas.tpu_paths import path_pass_tpu
 from kernels.posterior.settings import BlockSizes, PosteriorSettings
@@ -95,3 +97,14 @@ def test_the_kernel_knows_classes_and_counts() -> None:
     assert out.answered.mean() > 0.5
     for name in ("log_weight", "top1_weight", "entropy"):
         np.testing.assert_allclose(getattr(out, name)[out.answered], getattr(want, name)[out.answered], rtol=1e-4, atol=1e-4)
+
+
+def test_an_oracle_on_a_tpu_takes_the_kernel() -> None:
+    """By tracing alone: there is no TPU here."""
+    how = dataclasses.replace(HOW, implementation="pallas_tpu", generation=GENERATIONS["v5e"])
+    samples = prepare(jnp.asarray(IMAGES))
+    with float64_scope():
+        ratio = jnp.asarray(np.tile(T / (1 - T), (B, 1)))
+        rows = PathRows(jnp.asarray(X_0), jnp.asarray(IMAGES[:B]), jnp.full(B, -1, jnp.int32), ratio)
+        assert "path_pass" in str(jax.make_jaxpr(lambda rows, samples: run_paths(rows, samples, how))(rows, samples))
+        assert "path_pass" not in str(jax.make_jaxpr(lambda rows, samples: run_paths(rows, samples, HOW))(rows, samples))
