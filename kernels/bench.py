@@ -131,7 +131,7 @@ def run_calls(folder: Path) -> None:
     counts = sorted(int(_number(text, "calls")) for text in _CALLS.value)
     if counts[0] < 1:
         raise ValueError(f"calls={counts[0]}: expected at least 1")
-    rows = list(calls.compare(load(_DATA.value, _N.value, _D.value), _QUERIES.value, counts))
+    rows = list(calls.compare(load(_DATA.value, _N.value, _D.value), _QUERIES.value, counts, max(1, _REPEATS.value // 3)))
     for row in rows:
         ways = "  ".join(f"{way} {row[way]:8.2f} s" for way in calls.WAYS)
         print(f"{row['calls']:5} calls  {ways}  {row['ratio']:.2f} x the better of the last two")

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from flowjax.analysis.spectrum import PrincipalComponents, principal_components
 from flowjax.analytic.analytic_field import checked_path, checked_query, labelled_rows
-from flowjax.oracle.compiled import _folding as folding
+from flowjax.oracle.compiled import folding
 from flowjax.path import Path
 from kernels.float64 import float64_scope, to32, to64
 

@@ -202,8 +202,8 @@ class Program:
 @functools.cache
 def program_of(spec: Spec) -> Program:
     """The two programs of an oracle, jitted, with their rules for `vmap` (fold into the batch) and reverse mode (one more pass)."""
-    evaluate = _folding(functools.partial(_evaluate, spec))
-    jvp = _first_order(_folding(functools.partial(_jacobian_product, spec)))
+    evaluate = folding(functools.partial(_evaluate, spec))
+    jvp = _first_order(folding(functools.partial(_jacobian_product, spec)))
     once = _first_order(evaluate)
 
     @jax.custom_vjp
@@ -252,7 +252,7 @@ FORWARD = (
 )
 
 
-def _folding(f: Callable[..., Any]) -> Callable[..., Any]:
+def folding(f: Callable[..., Any]) -> Callable[..., Any]:
     """`f(samples, *rows)`, all rows `[B, ...]`, under `vmap` one call with a batch of V·B rows. `samples` may be any pytree."""
 
     @custom_vmap

@@ -23,12 +23,16 @@ TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """In turn, one for each call."""
 
 
-def compare(data: np.ndarray, queries: int, counts: list[int]) -> Iterator[dict[str, Any]]:
-    """A row for each K of `counts`: seconds of K calls in each way, and the default's over the better of the two others."""
+def compare(data: np.ndarray, queries: int, counts: list[int], rounds: int) -> Iterator[dict[str, Any]]:
+    """A row for each K of `counts`: median seconds of K calls in each way, in turn, and the default's over the better of the two others."""
+    runs: dict[str, list[list[float]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "data.npy"
         np.save(file, data)
-        seconds = {way: apart(__name__, way, [way, str(file), queries, counts]) for way in WAYS}
+        for _ in range(rounds):
+            for way, every in runs.items():
+                every.append(apart(__name__, way, [way, str(file), queries, counts]))
+    seconds = {way: np.median(every, axis=0).tolist() for way, every in runs.items()}
     for k, count in enumerate(counts):
         row = {way: seconds[way][k] for way in WAYS}
         yield {"calls": count, **row, "ratio": row["default"] / min(row["never"], row["at once"])}

@@ -35,41 +35,37 @@ def small_posterior(samples: HostSamples, queries: Queries) -> HostMoments:
     return into
 
 
-def _one_class(samples: HostSamples, queries: Queries, into: HostMoments) -> None:
-    """Queries that see the same samples."""
+def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exactly: bool = False) -> None:
+    """Queries that see the same samples: by float32 products where their errors are small, else, and where they show, by float64 ones."""
     x, alpha, sigma, label, kappa, rate = queries
     (b, d), center, part = x.shape, samples.center, samples.part(int(label[0]))
     direction, squares, offset, sums = np.empty((b, d)), np.empty(b), np.empty(b), np.empty((5, b))
     numba_kernels.directions(x, alpha, sigma, center, center, direction, squares, offset)
-    size = alpha / sigma**2 * samples.radius * (np.sqrt(squares) + alpha * samples.radius)
-    rows, norms = samples.centred[part], samples.square_norms[part]
+    rounding = error_of_scores(d, alpha / sigma**2 * samples.radius * (np.sqrt(squares) + alpha * samples.radius))
+    short = not exactly and rounding.max() <= TUNING.score_error
+    if not short:
+        rounding *= UNIT64 / UNIT
+    rows, norms, rows32 = samples.centred[part], samples.square_norms[part], samples.centred32[part]
+    products, weights = direction.astype(np.float32) @ rows32.T if short else direction @ rows.T, np.empty((b, len(rows)), np.float32)
     of_samples = rows, norms, samples.log_prior[part], samples.original[part]
     peak, total, square, score, norm = sums
     found = small_kernels.SmallSums(peak, total, square, score, norm, into.top1_index)
-    weights = np.empty((b, len(rows)), np.float32)
+    count = small_kernels.small_weigh(products, (direction, alpha, sigma, rounding), of_samples, weights, found)
+    rounded = short and count > TUNING.sparse_weights * weights.size
+    if count <= TUNING.sparse_weights * weights.size:
+        mean = np.empty((b, d))
+        small_kernels.small_means(weights, rows, mean)
+    else:
+        mean = weights @ (rows32 if short else rows)
+    errors = (TUNING.score_error if short else TUNING.small_error), TUNING.velocity_error, 4 * UNIT * samples.radius * rounded
+    limits = (-samples.log_mass(part), *errors, TUNING.least_spread * rounded)
     result = into.denoised, into.velocity, into.log_density, into.top1_weight, into.entropy, into.effective_samples, into.variance
-    for exactly in (False, True):
-        rounding = error_of_scores(d, size)
-        short = not exactly and rounding.max() <= TUNING.score_error
-        if not short:
-            rounding *= UNIT64 / UNIT
-        products = direction.astype(np.float32) @ samples.centred32[part].T if short else direction @ rows.T
-        count = small_kernels.small_weigh(products, (direction, alpha, sigma, rounding), of_samples, weights, found)
-        if count <= TUNING.sparse_weights * weights.size:
-            mean, rounded = np.empty((b, d)), False
-            small_kernels.small_means(weights, rows, mean)
-        else:
-            mean, rounded = weights @ (samples.centred32[part] if short else rows), short
-        limits = (
-            -samples.log_mass(part),
-            TUNING.score_error if short else TUNING.small_error,
-            TUNING.velocity_error,
-            4 * UNIT * samples.radius if rounded else 0.0,
-            TUNING.least_spread if rounded else 0.0,
-        )
-        of_queries = x, sigma, kappa, rate, squares, rounding
-        small_kernels.small_finish(of_queries, center, mean, found, limits, (*result, into.answered))
-        if not short or into.answered.all():
-            break
+    of_queries = x, sigma, kappa, rate, squares, rounding
+    small_kernels.small_finish(of_queries, center, mean, found, limits, (*result, into.answered))
     into.error_bound[:] = 0
     into.survivors[:] = len(rows)
+    left = np.flatnonzero(~into.answered)
+    if short and left.size:
+        own = HostMoments.none(len(left), d)
+        _one_class(samples, queries.at(left), own, exactly=True)
+        into.put(left, own)
