@@ -59,7 +59,7 @@ WORKLOADS = {
     "CIFAR's size": Workload(50_000, 3072, 64, (0.05, 0.9)),
     "Fashion-MNIST": Workload(60_000, 784, 128, (0.1, 0.5, 0.7, 0.9), data="fashion_mnist"),
 }
-SMALL = {"toy classes": Workload(200, 16, 8, (0.5,), 4)}
+SMALL = {"toy": Workload(200, 16, 8, (0.5,), 4)}
 """A workload that takes seconds, for tests."""
 
 
