@@ -36,7 +36,10 @@ def small_posterior(samples: HostSamples, queries: Queries) -> HostMoments:
 
 
 def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exactly: bool = False) -> None:
-    """Queries that see the same samples: by float32 products where their errors are small, else, and where they show, by float64 ones."""
+    """Queries that see the same samples: by float32 products where their errors are small, else, and where they show, by float64 ones.
+
+    Scores are large, and their errors too; weights are not, so that means are float32 products first of all.
+    """
     x, alpha, sigma, label, kappa, rate = queries
     (b, d), center, part = x.shape, samples.center, samples.part(int(label[0]))
     direction, squares, offset, sums = np.empty((b, d)), np.empty(b), np.empty(b), np.empty((5, b))
@@ -51,12 +54,12 @@ def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exa
     peak, total, square, score, norm = sums
     found = small_kernels.SmallSums(peak, total, square, score, norm, into.top1_index)
     count = small_kernels.small_weigh(products, (direction, alpha, sigma, rounding), of_samples, weights, found)
-    rounded = short and count > TUNING.sparse_weights * weights.size
+    rounded = not exactly and count > TUNING.sparse_weights * weights.size
     if count <= TUNING.sparse_weights * weights.size:
         mean = np.empty((b, d))
         small_kernels.small_means(weights, rows, mean)
     else:
-        mean = weights @ (rows32 if short else rows)
+        mean = weights @ (rows if exactly else rows32)
     errors = (TUNING.score_error if short else TUNING.small_error), TUNING.velocity_error, 4 * UNIT * samples.radius * rounded
     limits = (-samples.log_mass(part), *errors, TUNING.least_spread * rounded)
     result = into.denoised, into.velocity, into.log_density, into.top1_weight, into.entropy, into.effective_samples, into.variance
@@ -65,7 +68,7 @@ def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exa
     into.error_bound[:] = 0
     into.survivors[:] = len(rows)
     left = np.flatnonzero(~into.answered)
-    if short and left.size:
+    if left.size and not exactly:
         own = HostMoments.none(len(left), d)
         _one_class(samples, queries.at(left), own, exactly=True)
         into.put(left, own)
