@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from experiments.common import app
 from experiments.common.data import open_data
-from experiments.train import make_trainer
+from experiments.common.training_run import make_trainer
 from flowjax import data
 from flowjax.data.normalization import Normalization
 from flowjax.data.pipeline import Batches

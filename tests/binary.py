@@ -50,7 +50,10 @@ def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -
 
 BINARIES = sorted(file.stem for file in pathlib.Path("experiments").glob("*.py") if "    app.main(" in file.read_text())
 """All of them: the server from which processes are forked is one for all tests, and imports once."""
-PRELOADED = ("sklearn.datasets", "matplotlib.figure", "scipy.stats", "orbax.checkpoint.v1", "grain", "diffrax", "tensorboardX")
+PRELOADED = (
+    *("sklearn.datasets", "matplotlib.figure", "scipy.stats", "orbax.checkpoint.v1", "grain", "diffrax", "tensorboardX"),
+    "experiments.common.training_run",
+)
 """What binaries import only where they use it."""
 HERE = Place()
 PATIENCE = 420  # seconds, on however busy a machine

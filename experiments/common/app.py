@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import keyword
+import logging
 import pathlib
 import platform
 import runpy
@@ -95,6 +96,7 @@ def main_without_workdir(name: str, run: Callable[[ConfigDict], None], *, config
 
 def _define_config(name: str, config: str) -> None:
     """The flags of every binary."""
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # it tells at INFO of each kind of device that is not here
     file = str(pathlib.Path(__file__).parents[1] / "configs" / f"{config}.py")
     sys.argv[1:] = [_no_keyword(argument) for argument in sys.argv[1:]]
     try:
