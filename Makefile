@@ -27,7 +27,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-slow
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not long"
 
 test-ci: $(VENV)/.installed-slow
 	$(BIN)/python -m pytest -m "not long"

@@ -9,6 +9,8 @@ import sys
 import pytest
 
 TUTORIALS = sorted(pathlib.Path("docs/tutorials").glob("*.py"))
+IN_CI = ("turning_point", "shift_and_interval", "copying")
+"""The others when the site is built, and by hand: `make docs`, `make test-long`."""
 
 
 def test_every_tutorial_is_on_the_site() -> None:
@@ -16,8 +18,9 @@ def test_every_tutorial_is_on_the_site() -> None:
     assert named == {f"tutorials/{file.name}" for file in TUTORIALS}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("file", TUTORIALS, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [pytest.param(file, marks=pytest.mark.slow if file.stem in IN_CI else pytest.mark.long, id=file.stem) for file in TUTORIALS]
+)
 def test_a_tutorial_runs(file: pathlib.Path, tmp_path: pathlib.Path) -> None:
     environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": os.getcwd()}
     done = subprocess.run([sys.executable, file.absolute()], cwd=tmp_path, env=environment, capture_output=True, text=True)

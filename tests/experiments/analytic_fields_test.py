@@ -8,7 +8,7 @@ import pytest
 from tests.binary import Binary
 from tests.experiments.trained_models import summary, table
 
-SMALL = ("--config.num_queries=16", "--config.num_t=4", "--config.fields=('gaussian', 'patch=3')", "--config.show=1")
+SMALL = ("--config.num_queries=8", "--config.num_t=4", "--config.fields=('gaussian', 'patch=3')", "--config.show=1")
 
 
 @pytest.mark.slow

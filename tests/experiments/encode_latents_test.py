@@ -18,7 +18,7 @@ from tests.binary import Binary
 from tests.experiments.in_process import summary_of
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_encoded_latents_are_swept_and_inspected(latents: pathlib.Path, tmp_path: pathlib.Path) -> None:
     settings = {"data.path": str(latents), "num_t": 12, "num_queries": 64}
     swept = summary_of(oracle_sweep, sweep_presets.get_config("digits"), tmp_path / "sweep", **settings)

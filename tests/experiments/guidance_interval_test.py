@@ -27,7 +27,7 @@ def test_guidance_is_mapped_over_where_it_begins_and_ends(
     assert found["own"]["advised"]["interval"][0] == found["turning_point"]["measured"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_weaker_model_guides_in_place_of_classes(runs: pathlib.Path, tmp_path: pathlib.Path) -> None:
     small = {
         "num_samples": 32,

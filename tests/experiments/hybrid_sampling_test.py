@@ -29,7 +29,7 @@ def test_hybrid_samples_turn_into_copies_and_the_verdict_says_what_that_means(
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sampling_resumed_from_held_out_samples_is_faithful_where_little_noise_is_left(
     run_folder: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:

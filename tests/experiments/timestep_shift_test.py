@@ -9,7 +9,7 @@ from tests.binary import Binary
 from tests.experiments.trained_models import SCORED, summary, table
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_that_is_killed_goes_on_with_the_next_cell(
     runs: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
 ) -> None:

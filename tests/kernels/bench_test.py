@@ -19,7 +19,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Binary:
     return Binary("kernels.bench", tmp_path_factory.mktemp("binary"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_writes_a_row_for_each_and_a_figure(tmp_path):
     """Default and NumPy, two t, a sweep of three, as a user would; on one core of those there are."""
     settings = "--n=200 --d=8 --t=0.2,0.7 --queries=4 --repeats=2 --sweep=3 --threads=1 --only=default,NumPy"
@@ -38,7 +38,7 @@ def test_a_run_writes_a_row_for_each_and_a_figure(tmp_path):
     assert "1 cores" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_first_calls_are_timed_with_and_without_an_index(bench, tmp_path):
     """Of data that are large enough to have one."""
     done = bench("--calls=1,3", "--repeats=1", "--n=70000", "--d=64", "--queries=4", f"--workdir={tmp_path}")
@@ -56,7 +56,7 @@ def test_workloads_are_written_as_documents_read_them(bench, tmp_path):
     done = bench("--workloads=small", "--repeats=1", f"--workdir={tmp_path}")
     assert done.status == 0, done.output
     written = json.loads((tmp_path / "workloads.json").read_text())
-    assert list(written["rows"]) == ["toy, t = 0.1", "toy, t = 0.9", "toy classes, t = 0.5"]
+    assert list(written["rows"]) == ["toy, t = 0.5"]
     for row in written["rows"].values():
         assert row["velocity_error"] <= 1e-5
         assert row["ratio"] == pytest.approx(row["pytorch_ms"] / row["ours_ms"])
@@ -68,7 +68,7 @@ def test_workloads_are_written_as_documents_read_them(bench, tmp_path):
     subprocess.run([sys.executable, str(script), f"--root={tmp_path}"], check=True)
     table = (tmp_path / "README.md").read_text().splitlines()
     assert table[1] == "| t | flowjax, ms | PyTorch, ms | x PyTorch | error |"
-    assert [line.split(" | ")[0] for line in table[3:5]] == ["| 0.1", "| 0.9"]
+    assert table[3].startswith("| 0.5 | ")
 
 
 @pytest.mark.long

@@ -92,6 +92,7 @@ def saving(root: pathlib.Path) -> bool:
     return folder.is_dir() and any("tmp" in entry.name for entry in folder.iterdir())
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
     start: Callable[[pathlib.Path], Any], undisturbed: str, tmp_path: pathlib.Path
 ) -> None:

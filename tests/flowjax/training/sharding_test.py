@@ -111,6 +111,7 @@ def test_parameters_optimizer_and_average_are_dealt_and_so_they_stay() -> None:
         assert held <= 0.28 * sum(leaf.size for leaf in leaves)
 
 
+@pytest.mark.long
 def test_the_oracle_of_samples_dealt_over_the_same_devices() -> None:
     """Its samples lie on both; targets, and so losses, are those of one device."""
     digits = records().subset(max_samples=200).load()

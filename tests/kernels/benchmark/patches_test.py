@@ -8,6 +8,7 @@ import pytest
 from kernels.benchmark.patches import OURS, WAYS, compare, measure
 
 
+@pytest.mark.long
 def test_exact_ways_agree_with_float64_and_nearest_neighbours_do_not(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", np.random.default_rng(0).standard_normal((40, 49), np.float32))
     found = {way: measure(way, str(tmp_path / "data.npy"), 24, 2, 3, 0.3) for way in WAYS if way != "KeOps"}

@@ -73,8 +73,7 @@ def test_a_query_of_a_class_without_samples_is_nan():
     np.testing.assert_array_equal(np.isnan(found.denoised).all(axis=1), [False, True, False])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sigma", [0.0, 0.5])
+@pytest.mark.parametrize("sigma", [pytest.param(0.0, marks=pytest.mark.long), pytest.param(0.5, marks=pytest.mark.slow)])
 def test_a_class_whose_samples_never_count_is_nan(sigma):
     """With noise and without; so are queries of all samples where none counts."""
     data, labels = DATA["gaussians"], np.arange(500) % 2

@@ -178,6 +178,7 @@ def test_lower_precisions_err_by_their_bits(precision, bits, dtype):
     check(kernel(p, precision=precision), p, unit=2.0**-bits)
 
 
+@pytest.mark.long
 @slow
 def test_velocity_only():
     """Without the other moments, the same mean and candidates; in a wider tile."""
@@ -308,6 +309,7 @@ def test_the_fused_kernel_has_no_races():
     assert not interpret_pallas_call.races.races_found
 
 
+@pytest.mark.long
 @slow
 def test_a_query_with_nan_is_nan_and_the_others_are_not():
     """It shares a tile, whose decisions are maxima over rows."""

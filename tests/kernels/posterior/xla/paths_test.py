@@ -79,7 +79,7 @@ def test_classes_and_counts() -> None:
             np.testing.assert_allclose(out.log_weight[b, k], logs.max() + np.log(weight.sum()) - np.log(prior.sum()), rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["images", "bytes", "far from the origin"])
+@pytest.mark.parametrize("kind", ["images", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("bytes", "far from the origin"))])
 def test_the_kernel_for_tpus(kind: str) -> None:
     """Interpreted: what it answers is exact; late in time float32 no longer holds the log-density, and it leaves points to others."""
     data = DATA[kind]
