@@ -231,7 +231,6 @@ FINDINGS = (
                 {"explained": "Share of the variance of the model's predictions that each field explains"},
                 presets={"imagenet_vavae": ""},
                 model="model.path",
-                table="stages.csv",
             ),
         ),
     ),
