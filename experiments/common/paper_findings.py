@@ -1,4 +1,4 @@
-"""The findings of arXiv 2512.02826, and the experiments that test each."""
+"""The findings of arXiv 2512.02826 and what was asked beyond them, and the experiments that test each."""
 
 import dataclasses
 
@@ -60,7 +60,15 @@ FINDINGS = (
                 presets={"digits": "digits_by_class"} | _ARRAYS,
                 settings=("--config.by_class=True",),
             ),
-            Experiment("sweep", "oracle_sweep", {"top1": "Weight of the likeliest sample against t"}, presets={"imagenet_vavae": ""}),
+            Experiment(
+                "sweep",
+                "oracle_sweep",
+                {
+                    "top1": "Weight of the likeliest sample against t",
+                    "figures/groups*.svg": "Turning point between groups of near-duplicates, where the data have any",
+                },
+                presets={"imagenet_vavae": ""},
+            ),
             Experiment(
                 "sweep_of_6000",
                 "oracle_sweep",
@@ -209,6 +217,41 @@ FINDINGS = (
                 {"loss": "Error of a model against t in each space", "waviness": "Waviness in each space, with its interval"},
                 presets={"imagenet_vavae": ""},
                 table="spaces.csv",
+            ),
+        ),
+    ),
+    Finding(
+        "10. What the network computes instead",
+        "not asked there. Here: how much of a model's one-step predictions the oracle explains, and how much simpler fields do; where in t "
+        "the oracle falls behind.",
+        (
+            Experiment(
+                "analytic_fields",
+                "analytic_fields",
+                {"explained": "Share of the variance of the model's predictions that each field explains"},
+                presets={"imagenet_vavae": ""},
+                model="model.path",
+            ),
+        ),
+    ),
+    Finding(
+        "11. Where a model memorises, and whether an audit sees it",
+        "not asked there. Here: the model's error against the oracle of its training samples beside that against the oracle of unseen "
+        "ones; and copies of training samples, planted among unseen ones, found by the audit.",
+        (
+            Experiment(
+                "memorization_by_timestep",
+                "memorization_by_timestep",
+                {"memorization": "Errors against both oracles, and the advantage on training samples, by t"},
+                presets={"imagenet_vavae": ""},
+                model="model.path",
+            ),
+            Experiment(
+                "audit",
+                "audit",
+                {"ratios": "Ratio of the nearest two training samples, of samples and of unseen ones"},
+                presets={"imagenet_vavae": ""},
+                table="shares.csv",
             ),
         ),
     ),
