@@ -1,6 +1,7 @@
 """The protocol of analytic fields, and what they share: validation of data and queries, and fields that the host computes."""
 
 import abc
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -171,7 +172,7 @@ class HostField(abc.ABC):
     def _both(self, x: np.ndarray, t: np.ndarray, four: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Velocity and prediction `[2, B, *shape]` float32."""
         found = np.full((2, *x.shape), np.nan, np.float32)
-        flat = x.reshape(len(x), -1)
+        flat = x.reshape(len(x), math.prod(self.shape))
         sound = np.isfinite(flat).all(axis=1) & (t >= 0) & (t < 1) & np.isin(label, self.classes)
         (rows,) = np.nonzero(sound)
         if not rows.size:

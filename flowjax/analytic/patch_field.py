@@ -2,6 +2,7 @@
 
 import functools
 import json
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -43,13 +44,14 @@ class PatchField(HostField):
     def __init__(self, images: Images, shape: tuple[int, ...], classes: Iterable[int], path: Path | None, how: Patches):
         super().__init__(shape, classes, path)
         self._images, self._how, self._size = images, how, _function_of_t(how.size)
-        if isinstance(how.size, int):
-            self.size(0.0)
+        if not callable(how.size):
+            for time in how.size if isinstance(how.size, Mapping) else (0.0,):
+                self.size(time)
 
     def size(self, t: float) -> int:
         """The side of a patch at t, in pixels, no larger than what sees the whole image from everywhere."""
         p, most = self._size(float(t)), 2 * max(image_shape(self.shape)[:2]) - 1
-        if isinstance(p, bool) or p != int(p) or p < 1 or int(p) % 2 == 0:
+        if isinstance(p, bool) or not isinstance(p, numbers.Real) or p % 2 != 1 or p < 1:
             raise ValueError(f"size at t = {t:.4g} is {p!r}: expected an odd number of pixels, so that a patch has a centre")
         return min(int(p), most)
 

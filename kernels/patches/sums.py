@@ -17,7 +17,7 @@ class PatchSums(NamedTuple):
     """
 
     peak: Float[np.ndarray, "B P"]
-    """At least nearly the highest score, in powers of two; -inf for no images."""
+    """The score that weights are relative to, in powers of two: the highest, or at most 60 below it; -inf for no images."""
     weight: Float[np.ndarray, "B P"]
     """Σ w."""
     center: Float[np.ndarray, "B C P"]
