@@ -12,7 +12,7 @@ each pixel. docs/analytic-fields.md says what each is, when it is exact, and wha
 
 from flowjax.analytic.analytic_field import AnalyticField
 from flowjax.analytic.gaussian_field import GaussianField, gaussian
-from flowjax.analytic.patch_field import PatchField, patch
+from flowjax.analytic.patch_field import PatchField, patch, patch_from_source
 from flowjax.analytic.pca_local_field import PcaLocalField, pca_local
 from flowjax.analytic.smoothed_field import SmoothedField, smoothed
 
@@ -24,6 +24,7 @@ __all__ = [
     "SmoothedField",
     "gaussian",
     "patch",
+    "patch_from_source",
     "pca_local",
     "smoothed",
 ]

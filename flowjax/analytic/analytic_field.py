@@ -1,6 +1,8 @@
 """The protocol of analytic fields, and what they share: validation of data and queries, and fields that the host computes."""
 
 import abc
+import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -116,10 +118,11 @@ class HostField(abc.ABC):
     def __init_subclass__(cls) -> None:
         jax.tree_util.register_static(cls)
 
-    def __init__(self, samples: LabelledRows, path: Path | None):
+    def __init__(self, shape: tuple[int, ...], classes: Iterable[int], path: Path | None):
         self.path = checked_path(path)
-        self.shape = samples.shape
-        self.samples = samples
+        self.shape = shape
+        self.classes = sorted(classes)
+        """The labels that may be given; -1 is one of them."""
 
     @abc.abstractmethod
     def _predict(self, queries: HostQueries) -> Float[np.ndarray, "B *shape"]:
@@ -143,7 +146,7 @@ class HostField(abc.ABC):
         return self._asked(x_t, t, label, 1)
 
     def _asked(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None, which: int) -> Float[Array, "B *shape"]:
-        x, time, asked = checked_query(x_t, t, label, self.shape, self.samples.classes)
+        x, time, asked = checked_query(x_t, t, label, self.shape, self.classes)
         if all_seen(x, time, asked):
             times = np.asarray(time)
             if (times == 1).any():
@@ -169,8 +172,8 @@ class HostField(abc.ABC):
     def _both(self, x: np.ndarray, t: np.ndarray, four: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Velocity and prediction `[2, B, *shape]` float32."""
         found = np.full((2, *x.shape), np.nan, np.float32)
-        flat = x.reshape(len(x), -1)
-        sound = np.isfinite(flat).all(axis=1) & (t >= 0) & (t < 1) & np.isin(label, list(self.samples.classes))
+        flat = x.reshape(len(x), math.prod(self.shape))
+        sound = np.isfinite(flat).all(axis=1) & (t >= 0) & (t < 1) & np.isin(label, self.classes)
         (rows,) = np.nonzero(sound)
         if not rows.size:
             return found

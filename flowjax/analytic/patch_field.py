@@ -1,43 +1,93 @@
 """`patch`: each pixel from the posterior over patches of the training images, at its own place or at every place."""
 
-from collections.abc import Callable, Mapping
+import functools
+import json
+import numbers
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
-from flowjax.analytic.analytic_field import HostField, HostQueries, LabelledRows, labelled_rows
+from flowjax.analytic.analytic_field import HostField, HostQueries, labelled_rows
+from flowjax.oracle.arguments import source_given
+from flowjax.oracle.backends import all_seen
 from flowjax.path import Path
-from kernels.patches.api import PatchSet, PatchSettings, patch_means
+from flowjax.runtime.processes import check_same, gather, gather_array, several, together
+from kernels.patches.api import PatchSettings, in_places, patch_sums
+from kernels.patches.images import Images, PatchSet, PatchSource
+from kernels.patches.sums import PatchSums
+from kernels.posterior.cpu.threads import cores
 
 Size = int | Callable[[float], int] | Mapping[float, int]
 BORDERS = ("padding", "position")
 
 
-class PatchField(HostField):
-    """A patch field. Made by `patch`."""
+class Patches(NamedTuple):
+    """Which patches a field compares; as the arguments of `patch`."""
 
-    def __init__(self, samples: LabelledRows, path: Path | None, size: Callable[[float], int], anywhere: bool, borders: str):
-        super().__init__(samples, path)
-        self._size, self._anywhere, self._borders = size, anywhere, borders
-        self._patches = PatchSet.of(samples.rows, image_shape(samples.shape), samples.classes)
+    size: Size
+    anywhere: bool
+    borders: str
+    shared: bool
+
+    def check(self) -> None:
+        """Raise a ValueError for borders that there are not."""
+        if self.borders not in BORDERS:
+            raise ValueError(f"borders = {self.borders!r}: expected one of {', '.join(BORDERS)}")
+
+
+class PatchField(HostField):
+    """A patch field. Made by `patch` or `patch_from_source`."""
+
+    def __init__(self, images: Images, shape: tuple[int, ...], classes: Iterable[int], path: Path | None, how: Patches):
+        super().__init__(shape, classes, path)
+        self._images, self._how, self._size = images, how, _function_of_t(how.size)
+        if not callable(how.size):
+            for time in how.size if isinstance(how.size, Mapping) else (0.0,):
+                self.size(time)
 
     def size(self, t: float) -> int:
         """The side of a patch at t, in pixels, no larger than what sees the whole image from everywhere."""
         p, most = self._size(float(t)), 2 * max(image_shape(self.shape)[:2]) - 1
-        if isinstance(p, bool) or p != int(p) or p < 1 or int(p) % 2 == 0:
+        if isinstance(p, bool) or not isinstance(p, numbers.Real) or p % 2 != 1 or p < 1:
             raise ValueError(f"size at t = {t:.4g} is {p!r}: expected an odd number of pixels, so that a patch has a centre")
         return min(int(p), most)
 
+    def _asked(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None, which: int) -> Float[Array, "B *shape"]:
+        if self._how.shared and several() and not all_seen(*(part for part in (x_t, t, label) if part is not None)):
+            raise NotImplementedError("a patch field whose images several processes share runs outside of jit, vmap and grad")
+        return super()._asked(x_t, t, label, which)
+
     def _predict(self, queries: HostQueries) -> Float[np.ndarray, "B *shape"]:
-        x = queries.x.reshape(len(queries.x), *image_shape(self.shape))
-        found = np.empty(x.shape)
-        for time in np.unique(queries.t):
-            (rows,) = np.nonzero(queries.t == time)
-            settings = PatchSettings(self.size(float(time)), self._anywhere, self._borders == "position")
-            of = (queries.alpha[rows], queries.sigma[rows], queries.label[rows])
-            found[rows] = patch_means(self._patches, x[rows], *of, settings)
-        return found.reshape(queries.x.shape)
+        height, width, channels = self._images.shape
+        x = queries.x.reshape(-1, height, width, channels)
+        sizes = np.array([self.size(float(time)) for time in queries.t], int)
+        sums = PatchSums.none(len(x), channels, height * width)
+
+        def add() -> None:
+            for size in np.unique(sizes):
+                (rows,) = np.nonzero(sizes == size)
+                settings = PatchSettings(int(size), self._how.anywhere, self._how.borders == "position")
+                of = (queries.alpha[rows], queries.sigma[rows], queries.label[rows])
+                sums.put(rows, patch_sums(self._images, x[rows], *of, settings))
+
+        if self._how.shared:
+            together(add)
+            sums = _of_all_processes(sums)
+        else:
+            add()
+        return in_places(sums, self._images.shape).reshape(queries.x.shape)
+
+
+def _of_all_processes(sums: PatchSums) -> PatchSums:
+    """The sums of every process, merged: bytes as of the queries, however many images there are."""
+    flat = np.concatenate([part.ravel() for part in sums])
+    each = [np.split(part, np.cumsum([part.size for part in sums])[:-1]) for part in gather_array(flat)]
+    return functools.reduce(
+        PatchSums.merge, [PatchSums(*(one.reshape(part.shape) for one, part in zip(parts, sums, strict=True))) for parts in each]
+    )
 
 
 def patch(
@@ -48,6 +98,7 @@ def patch(
     size: Size,
     anywhere: bool = False,
     borders: str = "position",
+    shared: bool = False,
 ) -> PatchField:
     """A local score machine: the prediction of each pixel is the posterior mean over patches of the training images, of their centres.
 
@@ -70,6 +121,8 @@ def patch(
       borders: what a patch holds beyond the image's border. "position": nothing; it is clipped, and is compared with patches that are
         clipped alike, so that it knows how far the border is. "padding": zeros, in x and in y, as convolutional networks see it; it is
         compared with patches of all places. With `anywhere=False` the two are the same.
+      shared: each process of a job gives images of its own, and calls are made by all alike, outside of jit; the answer is that of all
+        images, the same on every process.
 
     Raises:
       ValueError: data or labels that do not fit; a size that is not odd, or below 1; unknown borders; at t = 1.
@@ -78,13 +131,64 @@ def patch(
       Kamb and Ganguli 2024, An analytic theory of creativity in convolutional diffusion models, arXiv 2412.20292 (LS and ELS machines);
       Niedoba et al. 2024, Towards a mechanistic explanation of diffusion model generalization, arXiv 2411.19339.
     """
-    samples = labelled_rows(data, labels)
-    if borders not in BORDERS:
-        raise ValueError(f"borders = {borders!r}: expected one of {', '.join(BORDERS)}")
-    image_shape(samples.shape)
-    field = PatchField(samples, path, _function_of_t(size), anywhere, borders)
-    if isinstance(size, int):
-        field.size(0.0)
+    how = Patches(size, anywhere, borders, shared)
+
+    def made() -> PatchField:
+        how.check()
+        samples = labelled_rows(data, labels)
+        images = PatchSet.of(samples.rows, image_shape(samples.shape), samples.classes)
+        return PatchField(images, samples.shape, samples.classes, path, how)
+
+    return _made(made, how)
+
+
+def patch_from_source(
+    source: Any,
+    labels: ArrayLike | None = None,
+    path: Path | None = None,
+    *,
+    size: Size,
+    anywhere: bool = False,
+    borders: str = "position",
+    budget: int = 2**30,
+    shared: bool = False,
+) -> PatchField:
+    """`patch` of images that stay on disk: the same predictions.
+
+        field = patch_from_source("images/", size=9)    # a folder, a .npy, a prepared TFDS data set, ...
+        field = patch_from_source(np.load("images.npy", mmap_mode="r"), labels, size=9)
+
+    Making it reads the images once. A call reads them, in double-buffered chunks, once for each class asked for (the rows of that class
+    alone) and size of patches, and once more where scores of some queries need float64 and those of others do not.
+
+    Args:
+      source, labels: as of `Oracle.from_source`.
+      path, size, anywhere, borders, shared: as of `patch`.
+      budget: bytes that the field and a call to it may hold beside x_t and the result; 12 an image are for labels and order.
+
+    Raises:
+      ValueError: as `patch`; NaN in the data, a budget that is too small, a file cut short, nothing that can be read so.
+      FileNotFoundError: nothing lies at the path.
+    """
+    how = Patches(size, anywhere, borders, shared)
+
+    def made() -> PatchField:
+        how.check()
+        given = source_given(source, labels)
+        images = PatchSource.of(given.rows, image_shape(given.shape), given.labels, budget=budget, cores=cores())
+        classes = {-1} if given.labels is None else {-1, *(int(label) for label in np.unique(given.labels))}
+        return PatchField(images, given.shape, classes, path, how)
+
+    return _made(made, how)
+
+
+def _made(made: Callable[[], PatchField], how: Patches) -> PatchField:
+    """A field; if processes share the images, with the classes of all of them."""
+    if not how.shared:
+        return made()
+    field = together(made)
+    check_same({"patch": {"shape": field.shape, "anywhere": how.anywhere, "borders": how.borders, "path": repr(field.path)}})
+    field.classes = sorted({label for text in gather(json.dumps(field.classes)) for label in json.loads(text)})
     return field
 
 

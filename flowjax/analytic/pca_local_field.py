@@ -14,7 +14,8 @@ class PcaLocalField(HostField):
     """A field of masks from the Wiener filter. Made by `pca_local`."""
 
     def __init__(self, samples: LabelledRows, path: Path | None, threshold: float):
-        super().__init__(samples, path)
+        super().__init__(samples.shape, samples.classes, path)
+        self.samples = samples
         self._threshold, self._components = threshold, principal_components(samples.rows)
 
     def mask(self, alpha: float, sigma: float) -> Bool[np.ndarray, "D D"]:

@@ -1,6 +1,7 @@
-"""What an oracle is made of, validated: data over a mesh, labels, counts."""
+"""What an oracle is made of, validated: data over a mesh or in a source, labels, counts."""
 
-from typing import Any
+import os
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
+from flowjax.data import Records, open_records
+from flowjax.data.dataset import checked_labels
+from flowjax.data.formats.file_rows import ArraySource, RecordSource
+from flowjax.data.recognize import recognize
 from flowjax.oracle.backends import all_seen
 from kernels.posterior.distributed.sharded import Sharded, check_mesh, shard_samples
+from kernels.posterior.out_of_core.source import Source
 
 
 @jax.jit
@@ -52,3 +58,28 @@ def sharded_given(data: ArrayLike | Sharded, labels: ArrayLike | None, counts: A
         raise ValueError("an oracle over a mesh is built outside of jit: the host distributes its data")
     n = np.shape(data)[0] if np.ndim(data) else 0
     return shard_samples(data, mesh, labels=labels_given(labels, n), counts=counts_given(counts, n))
+
+
+class GivenSource(NamedTuple):
+    """A data set that stays where it is."""
+
+    rows: Source
+    shape: tuple[int, ...]
+    """Of a sample."""
+    labels: Int[np.ndarray, " N"] | None
+
+
+def source_given(source: Any, labels: ArrayLike | None) -> GivenSource:
+    """A path, `Records` or an array-like, and its labels: those that are given, or those that come with it.
+
+    Raises:
+      ValueError: labels that do not fit, or nothing that can be read so.
+      FileNotFoundError: nothing lies at the path.
+    """
+    if isinstance(source, str | os.PathLike):
+        source = open_records(recognize(source), path=source)
+    if labels is None and isinstance(source, Records):
+        labels = source.labels
+    rows = RecordSource(source) if isinstance(source, Records) else ArraySource(source)
+    shape = tuple(source.shape[0 if isinstance(source, Records) else 1 :])
+    return GivenSource(rows, shape, checked_labels("source", None if labels is None else np.asarray(labels), rows.shape[0], None))

@@ -12,12 +12,8 @@ from jax.sharding import Mesh as DeviceMesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from flowjax.data import Records, open_records
-from flowjax.data.dataset import checked_labels
-from flowjax.data.formats.file_rows import ArraySource, RecordSource
-from flowjax.data.recognize import recognize
 from flowjax.oracle.along_path import PathOutput, no_paths
-from flowjax.oracle.arguments import counts_given, finite, labels_given, sharded_given
+from flowjax.oracle.arguments import counts_given, finite, labels_given, sharded_given, source_given
 from flowjax.oracle.backends import Backend, InMemory, Mesh, Rows, addressable, all_seen
 from flowjax.oracle.backends_disk import Disk
 from flowjax.oracle.compiled import OracleOutput, Spec, empty_output
@@ -151,13 +147,7 @@ class Oracle:
           ValueError: NaN in the data, labels that do not fit, a budget that is too small, a file cut short, nothing that can be read so.
           FileNotFoundError: nothing lies at the path.
         """
-        if isinstance(source, str | os.PathLike):
-            source = open_records(recognize(source), path=source)
-        if labels is None and isinstance(source, Records):
-            labels = source.labels
-        rows = RecordSource(source) if isinstance(source, Records) else ArraySource(source)
-        shape = tuple(source.shape[0 if isinstance(source, Records) else 1 :])
-        classes = checked_labels("source", None if labels is None else np.asarray(labels), rows.shape[0], None)
+        rows, shape, classes = source_given(source, labels)
         oracle = object.__new__(cls)
         chunks = prepare_chunks(rows, classes, budget=budget, progress=progress)
         oracle._set(shape, path, plan("all", "streaming", None, precision), Disk(chunks))

@@ -33,7 +33,7 @@ def explained_figure(
         shade_stages(axes, turning_point)
         for edge in edges:
             axes.axvline(edge, color=style.GREY, linestyle=":", linewidth=1.2)
-        looks = zip((style.BLACK, *style.CYCLE[:-1]), itertools.cycle(LINES), strict=False)
+        looks = zip(itertools.cycle((style.BLACK, *style.CYCLE[:-1])), itertools.cycle(LINES), strict=False)  # no field is left out
         for (name, curve), (color, line) in zip(part.share.items(), looks, strict=False):
             draw_curve(axes, t, curve, color, name, linestyle=line)
         until = part.oracle_until

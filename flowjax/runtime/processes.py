@@ -49,6 +49,14 @@ def gather(text: str) -> list[str]:
     return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
 
+def gather_array(values: np.ndarray) -> list[np.ndarray]:
+    """The array of every process, bit for bit, in their order; all of one shape and dtype."""
+    if not several():
+        return [values]
+    rows = multihost_utils.process_allgather(np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8))
+    return [np.frombuffer(row.tobytes(), values.dtype).reshape(values.shape) for row in rows]
+
+
 def together(f: Callable[[], T]) -> T:
     """`f()`, on each process. Where it fails on one it fails on all, in the words of that one.
 

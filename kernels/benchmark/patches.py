@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from kernels.benchmark.runner import apart
-from kernels.patches.api import PatchSet, PatchSettings, patch_means
+from kernels.patches.api import PatchSettings, patch_means
+from kernels.patches.images import PatchSet
 
 TABLE = {
     "way": "{way}",

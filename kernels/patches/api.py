@@ -1,12 +1,14 @@
 """`patch_means`: the posterior mean of the centre of each patch of noisy images, over patches of a set of images."""
 
-import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from kernels.patches.box_sums import EXCLUDED, LANES, Boxes, Room, add_images
+from kernels.patches.images import Abreast, Images
+from kernels.patches.sums import PatchSums
 from kernels.posterior.cpu.threads import cores, on_every_core
 
 FLOAT32_FROM = 2**28
@@ -28,49 +30,8 @@ class PatchSettings(NamedTuple):
     """Only with patches that the borders clip alike; else patches are padded with zeros."""
 
 
-@dataclasses.dataclass(frozen=True)
-class PatchSet:
-    """Images, eight abreast, prepared for `patch_means`."""
-
-    images: Float[np.ndarray, "K C PL"]
-    """Chunk, channel, place and image of the chunk; float32. A chunk holds images of one class."""
-    filled: Int[np.ndarray, " K"]
-    """Images in each chunk."""
-    shape: tuple[int, int, int]
-    """H, W, C."""
-    classes: dict[int, slice]
-    """The chunks of each class; of -1: all."""
-    largest: float
-    """max |y|."""
-
-    @classmethod
-    def of(cls, rows: Float[np.ndarray, "N D"], shape: tuple[int, int, int], classes: dict[int, slice]) -> "PatchSet":
-        """The images of rows that are sorted by class.
-
-        Args:
-          shape: H, W, C of an image.
-          classes: the rows of each class; of -1: all.
-        """
-        height, width, channels = shape
-        parts = {label: part for label, part in classes.items() if label != -1} or {-1: classes[-1]}
-        counts = {label: -(-(part.stop - part.start) // LANES) for label, part in parts.items()}
-        images = np.zeros((sum(counts.values()), channels, height * width * LANES), np.float32)
-        filled = np.full(len(images), LANES, np.int64)
-        own, start = dict[int, slice](), 0
-        for label, part in parts.items():
-            stop = start + counts[label]
-            some = np.zeros((counts[label] * LANES, height * width, channels), np.float32)
-            some[: part.stop - part.start] = rows[part].reshape(-1, height * width, channels)
-            images[start:stop] = (
-                some.reshape(-1, LANES, height * width, channels).transpose(0, 3, 2, 1).reshape(counts[label], channels, -1)
-            )
-            filled[stop - 1] = part.stop - part.start - (counts[label] - 1) * LANES
-            own[label], start = slice(start, stop), stop
-        return cls(images, filled, shape, own | {-1: slice(0, len(images))}, float(np.abs(rows).max()))
-
-
 def patch_means(
-    patches: PatchSet,
+    images: Images,
     x: Float[np.ndarray, "B H W C"],
     alpha: Float[np.ndarray, " B"],
     sigma: Float[np.ndarray, " B"],
@@ -84,60 +45,73 @@ def patch_means(
     a core, and for `anywhere` there are (H W)² pairs for each image and query.
 
     Args:
+      images: in memory, or in a source.
       x: finite.
       alpha, sigma: x = α y + σ noise; σ > 0.
-      label: a class of `patches`, or -1: all images.
+      label: a class, or -1: all images. NaN for a class without images.
 
     Source: Kamb and Ganguli 2024, arXiv 2412.20292, equations of the local and the equivariant local score machine.
     """
-    height, width, channels = patches.shape
-    found = np.empty(x.shape)
+    return in_places(patch_sums(images, x, alpha, sigma, label, settings), images.shape)
+
+
+def in_places(sums: PatchSums, shape: tuple[int, int, int]) -> Float[np.ndarray, "B H W C"]:
+    """The means of sums, as images."""
+    return sums.means().transpose(0, 2, 1).reshape(-1, *shape)
+
+
+def patch_sums(
+    images: Images,
+    x: Float[np.ndarray, "B H W C"],
+    alpha: Float[np.ndarray, " B"],
+    sigma: Float[np.ndarray, " B"],
+    label: Int[np.ndarray, " B"],
+    settings: PatchSettings,
+) -> PatchSums:
+    """The sums whose ratio `patch_means` is, over these images: those of other images can be merged with them."""
+    height, width, channels = images.shape
+    sums = PatchSums.none(len(x), channels, height * width)
     rate, curvature = alpha / sigma**2, alpha**2 / (2 * sigma**2)
-    reach = rate * np.abs(x).max(axis=(1, 2, 3), initial=0) * patches.largest + curvature * patches.largest**2
+    reach = rate * np.abs(x).max(axis=(1, 2, 3), initial=0) * images.largest + curvature * images.largest**2
     taken = min(settings.size, 2 * height - 1) * min(settings.size, 2 * width - 1) * channels
-    few = len(patches.images) * LANES * len(x) * (height * width) ** (2 if settings.anywhere else 1) < FLOAT32_FROM
+    few = images.n * len(x) * (height * width) ** (2 if settings.anywhere else 1) < FLOAT32_FROM
     exact = (taken * reach > LARGEST_SCORE) | few | (not settings.anywhere)
-    for wide, own in {(bool(wide), int(own)) for wide, own in zip(exact, label, strict=True)}:
+    for wide, own in sorted({(bool(wide), int(own)) for wide, own in zip(exact, label, strict=True)}):
         (rows,) = np.nonzero((exact == wide) & (label == own))
         dtype = np.float64 if wide else np.float32
-        scaled = np.log2(np.e) * rate[rows, None, None, None] * x[rows]
-        queries = (
-            np.ascontiguousarray(scaled.reshape(len(rows), height * width, channels).transpose(0, 2, 1), dtype),
-            (np.log2(np.e) * curvature[rows]).astype(dtype),
-        )
-        means = _means(patches, np.arange(*patches.classes[own].indices(len(patches.images))), queries, settings)
-        found[rows] = means.transpose(0, 2, 1).reshape(len(rows), *x.shape[1:])
-    return found
+        for start in range(0, len(rows), images.queries):
+            some = rows[start : start + images.queries]
+            scaled = np.log2(np.e) * rate[some, None, None, None] * x[some]
+            queries = (
+                np.ascontiguousarray(scaled.reshape(len(some), height * width, channels).transpose(0, 2, 1), dtype),
+                (np.log2(np.e) * curvature[some]).astype(dtype),
+            )
+            sums.put(some, _sums(images, own, queries, settings))
+    return sums
 
 
-def _means(
-    patches: PatchSet, chunks: Int[np.ndarray, " K"], queries: tuple[Any, Any], settings: PatchSettings
-) -> Float[np.ndarray, "B C P"]:
-    """The means of queries of one class, by all cores."""
-    boxes = boxes_of(patches.shape, settings)
-    dtype = queries[0].dtype
-    bias = np.where(np.arange(LANES) < patches.filled[:, None], 0, EXCLUDED).astype(dtype)
-    pairs = len(queries[0]) * LANES * int(np.prod([(part[:, 2] - part[:, 1]).sum() for part in (boxes.rows, boxes.columns)]))
+def _sums(images: Images, label: int, queries: tuple[Any, Any], settings: PatchSettings) -> PatchSums:
+    """Of queries of one class, by all cores; a part of the images after the other."""
+    boxes = boxes_of(images.shape, settings)
+    dtype, (b, channels, places) = queries[0].dtype, queries[0].shape
+    pairs = b * LANES * int(np.prod([(part[:, 2] - part[:, 1]).sum() for part in (boxes.rows, boxes.columns)]))
     step = max(1, PAIRS_AT_ONCE // pairs)
+    rooms = [room_of(images.shape, settings, dtype) for _ in range(cores())]
+    each = [PatchSums.none(b, channels, places) for _ in range(cores())]
 
-    def work(core: int) -> tuple[Any, ...]:
-        own = chunks[core :: cores()]
-        room, totals = room_of(patches.shape, settings, dtype), _totals(queries[0])
-        for start in range(0, len(own), step):
-            add_images(patches.images, bias, own[start : start + step], queries, boxes, room, totals)
-        return totals
+    def add(part: Abreast) -> None:
+        bias = np.where(np.arange(LANES) < part.filled[:, None], 0, EXCLUDED).astype(dtype)
 
-    every = on_every_core(work)
-    highest = np.max([peaks for peaks, _, _ in every], axis=0)
-    shares = [np.exp2(peaks - highest) for peaks, _, _ in every]
-    weights = sum(share * one for share, (_, one, _) in zip(shares, every, strict=True))
-    means = sum(share[:, None] * one for share, (_, _, one) in zip(shares, every, strict=True))
-    return np.asarray(means / np.asarray(weights)[:, None])
+        def work(core: int) -> None:
+            own = np.arange(core, len(part.images), cores())
+            for start in range(0, len(own), step):
+                add_images(part.images, bias, own[start : start + step], queries, boxes, rooms[core], tuple(each[core]))
 
+        on_every_core(work)
 
-def _totals(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    b, channels, places = x.shape
-    return np.full((b, places), -np.inf), np.zeros((b, places)), np.zeros((b, channels, places))
+    for part in images.parts(label):
+        add(part)
+    return functools.reduce(PatchSums.merge, each)
 
 
 def boxes_of(shape: tuple[int, int, int], settings: PatchSettings) -> Boxes:

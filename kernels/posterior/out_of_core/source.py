@@ -168,8 +168,14 @@ class Chunks:
         return (chunk(*read) for read in read_ahead(self.source, index, self.sizes.chunk))
 
 
-def read_ahead(source: Source, index: Int[np.ndarray, " M"], size: int) -> Iterator[tuple[np.ndarray, Array]]:
-    """`size` rows at a time: their indices, and their values on the device, zeros where there are fewer.
+def _on_device(buffer: np.ndarray) -> Any:
+    return jax.device_put(buffer, may_alias=True)
+
+
+def read_ahead(
+    source: Source, index: Int[np.ndarray, " M"], size: int, place: Callable[[np.ndarray], Any] = _on_device
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """`size` rows at a time: their indices, and their values on the device (or where `place` puts them), zeros where there are fewer.
 
     There are two buffers: while the caller computes on one, a thread fills the other. On a CPU the device reads the buffer itself, so the
     caller must be done with a chunk before it takes the next.
@@ -177,11 +183,11 @@ def read_ahead(source: Source, index: Int[np.ndarray, " M"], size: int) -> Itera
     starts = range(0, len(index), size)
     buffers = [aligned((size, source.shape[1]), source.dtype) for _ in starts[:2]]
 
-    def fill(k: int) -> tuple[np.ndarray, Array]:
+    def fill(k: int) -> tuple[np.ndarray, Any]:
         part, buffer = index[starts[k] : starts[k] + size], buffers[k % 2]
         source.read(part, buffer[: len(part)])
         buffer[len(part) :] = 0
-        return part, jax.device_put(buffer, may_alias=True)
+        return part, place(buffer)
 
     with ThreadPoolExecutor(1, "read_ahead") as pool:
         ahead = [pool.submit(fill, k) for k in range(len(starts[:1]))]

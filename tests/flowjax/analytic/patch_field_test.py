@@ -70,11 +70,14 @@ def test_compiled_programs_call_it_and_it_is_a_field_like_others() -> None:
 
 def test_bad_input_is_refused_in_a_line() -> None:
     y = images((3, 4))
-    for size in (0, 2, -3, 2.5):
+    assert patch(y, size=3)(y[:0], 0.5).shape == (0, 3, 4)  # no queries are no error
+    for size in (0, 2, -3, 2.5, float("nan"), "3"):
         with pytest.raises(ValueError, match="expected an odd number of pixels"):
             patch(y, size=lambda t, size=size: size)(y[:1], 0.5)  # type: ignore[misc]
     with pytest.raises(ValueError, match="expected an odd number of pixels"):
         patch(y, size=4)
+    with pytest.raises(ValueError, match="expected an odd number of pixels"):
+        patch(y, size={0.0: 3, 0.5: 4})
     with pytest.raises(ValueError, match="borders = 'zeros'"):
         patch(y, size=3, borders="zeros")
     with pytest.raises(ValueError, match="expected images"):

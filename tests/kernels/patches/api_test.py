@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kernels.patches import api
-from kernels.patches.api import PatchSet, PatchSettings, patch_means
+from kernels.patches.api import PatchSettings, patch_means
+from kernels.patches.images import PatchSet
 from kernels.patches.reference import patch_means_ref
 
 TIMES = np.array([0.0, 0.1, 0.3, 0.7, 0.97, 0.999])
