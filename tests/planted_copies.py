@@ -47,6 +47,17 @@ def held(unseen: Nearest, copies: Nearest, planted: int, size: int, draws: int, 
     return {"planted": truth, "found": float(np.mean([one.value for one in found])), "intervals that hold": float(hold)}
 
 
+def of_copies(copies: Nearest, chosen: np.ndarray, limit: float) -> dict[str, float]:
+    """The share of copies above the threshold, how many of all are nearest to their original, and how far the second nearest is."""
+    lost = copies.ratio > limit
+    second = (
+        {f"second nearest of {name}": float(np.median(copies.second[part])) for name, part in (("missed", lost), ("found", ~lost))}
+        if (lost.any() and not lost.all())
+        else {}
+    )
+    return {"missed": float(np.mean(lost)), "nearest is the original": float(np.mean(copies.row == chosen))} | second
+
+
 def main() -> None:
     """Plants, looks up, and prints."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -66,15 +77,18 @@ def main() -> None:
     def look_up(samples: np.ndarray) -> Nearest:
         return copying.nearest(search, pooled(samples, sides), pooled(np.flip(samples, 2), sides))
 
-    others, rows = look_up(unseen), []
-    originals = training[np.random.default_rng(1).choice(len(training), max(PLANTED), replace=False)]
+    others, rows, missed = look_up(unseen), [], []
+    chosen = np.random.default_rng(1).choice(len(training), max(PLANTED), replace=False)
+    originals = training[chosen]
     for name, change in CHANGES.items():
         block = ConfigDict({"noise": 0.0, "mirror": False, "jpeg": 0} | change)
         copies = look_up(changed(originals, block, whole.value_range or (-1.0, 1.0), seed=2))
         rows += [{"change": name} | held(others, copies, k, asked.size, asked.draws, seed=k) for k in PLANTED]
+        missed.append({"change": name} | of_copies(copies, chosen, copying.threshold(others.ratio)))
     below, twins = np.mean(others.ratio < copying.COPY_RATIO), np.mean(others.twins > 0)
     print(f"{whole.name}: {len(training):,} training images {whole.shape}; {sides.words}")
     print(f"unseen images below a third: {below:.2%}; nearest to one with near-duplicates: {twins:.1%}\n{text_table(rows)}")
+    print(f"each change alone, by the threshold of all unseen images\n{text_table(missed)}")
 
 
 if __name__ == "__main__":

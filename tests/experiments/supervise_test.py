@@ -71,6 +71,7 @@ def test_a_command_that_would_begin_anew_is_refused() -> None:
     ("kind", "faults"),
     [
         pytest.param(Training(), ("sigterm", "corrupt_the_newest"), marks=pytest.mark.slow, id="train"),
+        pytest.param(Training(), ("fill_the_disk",), marks=pytest.mark.long, id="train on a full disk"),
         pytest.param(Sweeping(), ("corrupt_the_newest", "fill_the_disk"), marks=pytest.mark.long, id="oracle_sweep"),
     ],
 )

@@ -54,8 +54,9 @@ def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exa
     peak, total, square, score, norm = sums
     found = small_kernels.SmallSums(peak, total, square, score, norm, into.top1_index)
     count = small_kernels.small_weigh(products, (direction, alpha, sigma, rounding), of_samples, weights, found)
-    rounded = not exactly and count > TUNING.sparse_weights * weights.size
-    if count <= TUNING.sparse_weights * weights.size:
+    sparse = count <= TUNING.sparse_weights * weights.size
+    rounded = not (exactly or sparse)
+    if sparse:
         mean = np.empty((b, d))
         small_kernels.small_means(weights, rows, mean)
     else:

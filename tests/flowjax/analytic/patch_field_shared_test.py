@@ -1,11 +1,7 @@
 """Patch fields of images that stay on disk, and of images that processes share, against those of images in memory and loops."""
 
-import os
 import pathlib
 import re
-import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -15,9 +11,8 @@ from flowjax.analytic import patch, patch_from_source
 from kernels.patches.images import PatchSource
 from kernels.patches.reference import patch_means_ref
 from tests.flowjax.analytic.small_data import ASKED, LABELS, PATHS, error, images, queries
-from tests.xla_flags import xla_flags
+from tests.two_processes import run_two
 
-ROOT = pathlib.Path(__file__).parents[3]
 SMALL = 90_000
 """Bytes that hold 24 of the 30 images at a time, and some of the queries."""
 
@@ -126,25 +121,7 @@ np.save(f"{path}_{number}.npy", found)
 
 @pytest.mark.slow
 def test_two_processes_that_hold_a_part_of_the_images_each(tmp_path: pathlib.Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    files = [tmp_path / f"{i}.txt" for i in range(2)]
-
-    def start(i: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", WORKER, port, str(i), str(tmp_path / "out")]
-        with files[i].open("wb") as output:
-            return subprocess.Popen(
-                command, env=os.environ | {"XLA_FLAGS": xla_flags(1)}, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
-            )
-
-    workers = [start(0), start(1)]
-    try:
-        codes = [worker.wait(timeout=240) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    assert codes == [0, 0], [file.read_text()[-1500:] for file in files]
+    run_two(WORKER, tmp_path / "out", tmp_path, devices=1)
     first, second = (np.load(tmp_path / f"out_{i}.npy") for i in range(2))
     np.testing.assert_array_equal(first, second)
     wanted = np.asarray(patch(images(), LABELS, size=3, anywhere=True)(queries(images(), PATHS[0], 0.4), 0.4, ASKED))

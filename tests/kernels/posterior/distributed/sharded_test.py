@@ -2,10 +2,8 @@
 
 import functools
 import math
-import os
 import pathlib
 import re
-import socket
 import subprocess
 import sys
 
@@ -22,7 +20,8 @@ from kernels.posterior.api import plan, run
 from kernels.posterior.distributed.sharded import abstract_samples, rows_of_process, shard_samples
 from kernels.posterior.types import Queries
 from tests import float64_oracle as exact
-from tests.xla_flags import without_flags, xla_flags
+from tests.two_processes import run_two
+from tests.xla_flags import without_flags
 
 ROOT = pathlib.Path(__file__).parents[4]
 D, B = 64, 24
@@ -337,24 +336,7 @@ if number == "0":
 @pytest.mark.slow
 def test_two_processes_that_hold_half_each(tmp_path):
     """Neither has seen the other's rows; both give the answer of one process that has all."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = os.environ | {"XLA_FLAGS": xla_flags(2)}
-    files = [tmp_path / f"{i}.txt" for i in range(2)]
-
-    def start(i: int) -> subprocess.Popen:
-        command = [sys.executable, "-c", WORKER, port, str(i), str(tmp_path / "out.npz")]
-        with files[i].open("wb") as output:
-            return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-
-    workers = [start(0), start(1)]
-    try:
-        codes = [worker.wait(timeout=240) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    assert codes == [0, 0], [file.read_text()[-1500:] for file in files]
+    run_two(WORKER, tmp_path / "out.npz", tmp_path, devices=2)
     t = np.linspace(0.05, 0.999, 12).astype(np.float32)
     got = OracleOutput(**np.load(tmp_path / "out.npz"))
     same(got, Oracle(CLUSTERS, LABELS, counts=COUNTS)(on_path(CLUSTERS, t), t, np.arange(12) % 4 - 1))
