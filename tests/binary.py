@@ -1,6 +1,7 @@
 """A binary of `experiments`, or a command of `kernels`, as its user runs it: real processes, which can be killed."""
 
 import dataclasses
+import gc
 import importlib
 import itertools
 import multiprocessing
@@ -28,6 +29,7 @@ class Place:
 
 def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -> None:
     """In the child: what `python -m experiments.NAME ARGUMENTS` does, its output in a file."""
+    gc.freeze()  # else its first collection visits, and so copies, every page that it shares with the server
     os.chdir(place.folder)
     os.environ.update(place.environment)
     os.environ["XLA_FLAGS"] = xla_flags(place.devices) if place.devices else ""
@@ -51,7 +53,8 @@ def _command(name: str, arguments: tuple[str, ...], output: str, place: Place) -
 BINARIES = sorted(file.stem for file in pathlib.Path("experiments").glob("*.py") if "    app.main(" in file.read_text())
 """All of them: the server from which processes are forked is one for all tests, and imports once."""
 PRELOADED = (
-    *("sklearn.datasets", "matplotlib.figure", "scipy.stats", "orbax.checkpoint.v1", "grain", "diffrax", "tensorboardX"),
+    *("sklearn.datasets", "sklearn.neighbors", "matplotlib.figure", "scipy.stats", "numba"),
+    *("orbax.checkpoint.v1", "grain", "diffrax", "tensorboardX", "jaxlib.mlir.dialects.mhlo"),
     "experiments.common.training_run",
 )
 """What binaries import only where they use it."""

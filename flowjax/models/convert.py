@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from flowjax.data.formats.safetensors_file import read_safetensors
 from flowjax.data.formats.torch_file import read_torch
 from flowjax.models.lightningdit import Buffer, LightningDiT, Remat
+from flowjax.models.positions import rotary_tables
 from flowjax.models.sizes import SIZES, Architecture
 from flowjax.runtime import storage
 
@@ -83,15 +84,17 @@ def lightningdit_of(
     scan: bool | None = None,
 ) -> LightningDiT:
     """The same of tensors that have been read; `path`: where, for messages."""
-    model = LightningDiT(_architecture(tensors, path, image_shape), rngs=nnx.Rngs(0), dtype=dtype, remat=remat, scan=scan)
-    expected = _layout(model.shape)
+    shape = _architecture(tensors, path, image_shape)
+    expected = _layout(shape)
     _check_names(path, tensors, expected)
+    # Its shapes alone: no first weights are drawn, which would cost the memory of a second model and seconds of compiling.
+    model = nnx.eval_shape(lambda: LightningDiT(shape, rngs=nnx.Rngs(0), dtype=dtype, remat=remat, scan=scan))
     slots = _slots(model)
+    tables = dict(zip(_COMPUTED, rotary_tables(shape.head_dim, shape.grid), strict=True))
     for place, names in _grouped(expected).items():
-        values = [_own_layout(name, _checked(path, name, tensors[name], expected[name]), model.shape) for name in names if name in tensors]
-        if values:
-            value = np.stack(values) if place.startswith("blocks.") else values[0]
-            slots[place].set_value(jnp.asarray(value.astype(np.float32)))
+        found = [_checked(path, name, tensors[name], expected[name]) if name in tensors else tables[name] for name in names]
+        values = [_own_layout(name, value, shape) for name, value in zip(names, found, strict=True)]
+        slots[place].set_value(jnp.asarray((np.stack(values) if place.startswith("blocks.") else values[0]).astype(np.float32)))
     return model
 
 
