@@ -53,7 +53,7 @@ EXACT = (
     "tests/kernels/posterior/xla/streaming_test",
     "tests/flowjax/oracle/compiled_exact_",
 )
-"""Where the numbers of compiled programs are held to rounding: LLVM optimises there as it does for users."""
+"""Where numbers are held to rounding in programs that LLVM optimises, as it does for users."""
 
 
 @pytest.fixture(autouse=True, scope="module")

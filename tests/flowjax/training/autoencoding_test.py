@@ -29,8 +29,9 @@ def task(align: bool = False, **settings: float) -> AutoencoderTask:
     return AutoencoderTask((8, 8, 1), **known, align=FROZEN if align else None, normalization=digits.normalization)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("align", [False, True], ids=["plain", "aligned"])
+@pytest.mark.parametrize(
+    "align", [pytest.param(False, marks=pytest.mark.long, id="plain"), pytest.param(True, marks=pytest.mark.slow, id="aligned")]
+)
 def test_what_the_loop_trains_reconstructs_and_is_taken_by_encode_latents(tmp_path: pathlib.Path, align: bool) -> None:
     digits = data.open_records("digits")
     trainer = Trainer(task(align, align_weight=1.0), make_optimizer(1e-2, warmup=5), make_mesh(1, 1), ema_decay=0.9)

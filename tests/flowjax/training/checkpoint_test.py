@@ -128,7 +128,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
     return root, run(tmp_path_factory.mktemp("longer"), 12)
 
 
-@pytest.mark.parametrize("how", ["a bit", "missing"])
+@pytest.mark.parametrize("how", ["a bit", pytest.param("missing", marks=pytest.mark.long)])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_read(
     short: tuple[pathlib.Path, str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], how: str
 ) -> None:

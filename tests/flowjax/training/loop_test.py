@@ -12,7 +12,7 @@ from flowjax.training.tasks import ClassifierTask
 from tests.flowjax.training.tiny_training import batches, trainer
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_oracle_of_each_batch_is_a_target_too() -> None:
     found = train(trainer(target="minibatch"), batches(), Schedule(3), seed=1)
     assert np.isfinite(found.final_loss)
@@ -32,7 +32,7 @@ def test_a_classifier_learns_by_the_same_loop() -> None:
     assert seen == [120]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nan_stops_at_its_step_with_the_seed_of_its_batch() -> None:
     with pytest.raises(Diverged, match=r"at step 1 \(batch 0 of seed 0\); there is no checkpoint"):
         train(trainer(), Batches(_broken(), 16, seed=0), Schedule(3), seed=0)

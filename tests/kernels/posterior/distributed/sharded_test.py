@@ -135,7 +135,7 @@ def test_jit_and_vmap(clustered):
     np.testing.assert_allclose(found[:-1], clustered(x, t).velocity[:-1], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_samples_that_do_not_fill_all_shards():
     """Three samples on two shards: the last place of one is empty, and never counts."""
     data = np.array([[0, 3], [1, -1], [-2, 5]], np.float32)

@@ -186,7 +186,7 @@ def test_velocity_only():
     check(kernel(p, WIDE, full=False), p)
 
 
-@cases([], [{"dtype": "uint8"}], [])
+@cases([], [], [{"dtype": "uint8"}])
 def test_refined_moments_are_those_of_the_oracle(options):
     """With exact candidates, at a t between the stages: the independent float64 oracle."""
     p = problem(t=0.15, **options)
