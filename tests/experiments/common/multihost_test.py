@@ -33,6 +33,7 @@ FLOW = (
     "--config.evaluation.sampler_steps=2",
     "--config.evaluation.grid=10",
 )
+CLASSIFIER = ("--config.task=classifier", "--config.steps=3")
 FOREVER = "--config.steps=100000"
 
 pytestmark = pytest.mark.slow
@@ -89,13 +90,14 @@ def test_two_processes_train_as_one_stop_as_one_and_one_goes_on(binary: Binary, 
     np.testing.assert_allclose(losses(workdir), losses(alone), rtol=5e-6)
 
 
-def test_what_two_processes_leave_is_what_one_leaves(binary: Binary, place: Place, tmp_path: pathlib.Path) -> None:
-    with binary.job(2, *SMALL, *FLOW, f"--workdir={tmp_path / 'two'}", place=place) as job:
+@pytest.mark.parametrize("task", [CLASSIFIER, pytest.param(FLOW, marks=pytest.mark.long)], ids=["classifier", "flow"])
+def test_what_two_processes_leave_is_what_one_leaves(binary: Binary, place: Place, tmp_path: pathlib.Path, task: tuple[str, ...]) -> None:
+    with binary.job(2, *SMALL, *task, f"--workdir={tmp_path / 'two'}", place=place) as job:
         ended = job.wait()
     assert [finished.status for finished in ended] == [Exit.FINISHED] * 2, [finished.output for finished in ended]
     assert "Report" in ended[0].output
     assert "Report" not in ended[1].output
-    assert binary(*SMALL, *FLOW, f"--workdir={tmp_path / 'one'}", place=Place(devices=4)).status == 0
+    assert binary(*SMALL, *task, f"--workdir={tmp_path / 'one'}", place=Place(devices=4)).status == 0
     two, one = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("two", "one"))
     assert set(two) == set(one)
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=5e-6)
