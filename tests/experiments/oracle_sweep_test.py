@@ -147,6 +147,7 @@ def test_queries_may_come_from_held_out_samples_or_a_file(tmp_path: pathlib.Path
     assert summary["n"] == 180
 
 
+@pytest.mark.slow
 def test_a_turn_before_the_first_t_is_found_and_the_scale_is_named(tmp_path: pathlib.Path) -> None:
     """Data that were not scaled: the times that the grid lacks are kept with the others, and found there again, bit for bit."""
     rng = np.random.default_rng(0)

@@ -47,6 +47,7 @@ def test_the_minibatch_target_has_the_marginal_velocity_for_its_mean(path, size:
         np.testing.assert_allclose(total / weight, a * gamma @ whole + b * x, rtol=1e-9)  # path's α, σ are float32: the same on both sides
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_class", [False, True])
 def test_minibatch_velocity_is_that_posterior(by_class: bool) -> None:
     path, t = RectifiedFlow(), jnp.array([0.2, 0.6, 0.9], jnp.float32)

@@ -41,6 +41,7 @@ def test_wrong_settings_end_in_one_line(
     assert told in failed.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "told"),
     [

@@ -84,6 +84,7 @@ def test_multiplicities_weigh() -> None:
 NEAR_COPIES = {"all of them": 150, "most": 140, "half": 75, "none": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.02, 0.1, 0.3])
 @pytest.mark.parametrize("copied", NEAR_COPIES)
 def test_samples_in_pairs_of_near_copies_are_predicted_or_called_unsure(copied: str, spread: float) -> None:

@@ -14,6 +14,7 @@ from flowjax.sampling import HEUN, sample
 T = np.array([0.0, 0.5, 0.95])
 
 
+@pytest.mark.slow
 def test_a_field_that_memorised_ends_at_copies_of_its_own_samples_only_and_one_that_did_not_knows_no_difference() -> None:
     rows = np.random.default_rng(0).standard_normal((80, 5, 5, 1)).astype(np.float32)
     one, other = DataSet("training", rows[:40]), DataSet("unseen", rows[40:])

@@ -22,6 +22,7 @@ def inputs(shape: Architecture, batch: int = 3) -> tuple[np.ndarray, np.ndarray,
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"qk_norm": True, "patch": 1}, {"learn_sigma": True, "width": 48}], ids=str)
 def test_outputs_are_those_of_a_float64_derivation_from_the_published_tensors(changes: dict) -> None:
     shape = Architecture(**(SMALL | changes))

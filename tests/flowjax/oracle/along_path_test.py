@@ -56,6 +56,7 @@ def test_a_path_is_what_its_points_are(name: str, data: np.ndarray) -> None:
     np.testing.assert_allclose(alone.top1_weight, out.top1_weight, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scale", "t"), [(1e18, 3e-19), (1e18, 0.5), (1e-18, 0.5)])
 def test_data_of_any_size_are_taken_in_their_own_unit(scale: float, t: float) -> None:
     data, time = IMAGES * np.float32(scale), np.float32([t])

@@ -59,7 +59,7 @@ WORKS: dict[str, tuple[Callable[[Oracle], Any], tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS[:2], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[2:])])
 @pytest.mark.parametrize("method", WORKS)
 def test_every_method_works_or_names_what_does(oracles, kind, method):
     """No message of JAX's own, no AttributeError: the right result, or NotImplementedError in one line."""

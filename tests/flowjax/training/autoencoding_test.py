@@ -109,6 +109,7 @@ def test_wrong_settings_are_refused(make, named: str) -> None:
         make()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("align", [False, True], ids=["plain", "aligned"])
 def test_sides_that_halve_to_fractions_are_rounded_up(align: bool) -> None:
     frozen = ClassifierTask((28, 20, 1), 10, width=4)

@@ -3,12 +3,14 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from flowjax.oracle import Oracle
 from kernels.posterior.cpu.cost_model import Costs, choose, count_survivors
 from tests.kernels.posterior.cpu.adversaries import DATA, index_of
 
 
+@pytest.mark.slow
 def test_the_plan_says_why_in_words_and_figures():
     """Early dense, late by bounds; the shares are what was counted on the data."""
     rng = np.random.default_rng(0)

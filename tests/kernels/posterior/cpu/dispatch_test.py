@@ -66,6 +66,7 @@ def test_prepare_keeps_the_index_and_decides_as_before(tmp_path):
         Calibration.from_dict({"costs": {}})
 
 
+@pytest.mark.slow
 def test_a_query_of_a_class_without_samples_is_nan():
     """Also where the host computes; the others of its batch are answered."""
     data = DATA["gaussians"]

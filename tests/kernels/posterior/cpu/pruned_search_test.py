@@ -147,6 +147,7 @@ def test_a_query_that_float32_cannot_bound_is_left_unanswered():
         np.testing.assert_array_equal(found.answered, [True, False, True])
 
 
+@pytest.mark.slow
 def test_a_query_with_nan_gives_nan_and_leaves_the_others_alone():
     data = DATA["falling spectrum"]
     x = data[:4].copy()

@@ -46,9 +46,9 @@ def normal(n: int, d: int, dtype: str = "float32", far: float = 0.0) -> np.ndarr
     ("n", "d", "b", "dtype", "far", "full"),
     [
         (250, 70, 5, "float32", 0.0, True),
-        (130, 33, 70, "float32", 100.0, True),
+        pytest.param(130, 33, 70, "float32", 100.0, True, marks=pytest.mark.slow),
         (1, 1, 1, "bfloat16", 0.0, False),
-        (100, 48, 3, "uint8", 3.2, True),
+        pytest.param(100, 48, 3, "uint8", 3.2, True, marks=pytest.mark.slow),
     ],
 )
 def test_equals_streaming(n, d, b, dtype, far, full):
@@ -77,8 +77,18 @@ def test_float64_is_refused():
             pallas_gpu(queries, samples, full=True, dtype=jnp.float64, blocks=BlockSizes(), precision="highest")
 
 
-@pytest.mark.parametrize("precision", ["highest", "high", "default"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8"])
+DTYPES, PRECISIONS = ("float32", "bfloat16", "uint8"), ("highest", "high", "default")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dtype", "precision"),
+    [
+        pytest.param(dtype, precision, marks=[] if i == k else pytest.mark.long)
+        for i, dtype in enumerate(DTYPES)
+        for k, precision in enumerate(PRECISIONS)
+    ],
+)
 def test_lowers_for_cuda(precision, dtype):
     """Through Triton, without a GPU: two kernels, and neither has lost its name."""
 

@@ -50,6 +50,7 @@ def agrees(out: PathMoments, rows: np.ndarray, x_1: np.ndarray, mine: np.ndarray
         np.testing.assert_array_equal(out.top1_index[mine, k][clear], want.top1_index[clear])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DATA)
 def test_paths_are_exact_and_all_are_answered(kind: str) -> None:
     """By XLA in float32, and again in float64 where that could show."""
@@ -79,6 +80,7 @@ def test_classes_and_counts() -> None:
             np.testing.assert_allclose(out.log_weight[b, k], logs.max() + np.log(weight.sum()) - np.log(prior.sum()), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["images", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("bytes", "far from the origin"))])
 def test_the_kernel_for_tpus(kind: str) -> None:
     """Interpreted: what it answers is exact; late in time float32 no longer holds the log-density, and it leaves points to others."""
@@ -90,6 +92,7 @@ def test_the_kernel_for_tpus(kind: str) -> None:
     agrees(out, data, x_1, np.ones(B, bool))
 
 
+@pytest.mark.slow
 def test_the_kernel_knows_classes_and_counts() -> None:
     samples = by_class(jnp.asarray(IMAGES), jnp.asarray(LABELS), jnp.asarray(COUNTS, jnp.float32))
     once = functools.partial(path_pass_tpu, generation=GENERATIONS["v5e"], interpret=True)
