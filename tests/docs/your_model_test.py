@@ -1,5 +1,6 @@
 """docs/your-model.md: each block runs as it stands, one after the other, and what it says of schedulers is so."""
 
+import importlib.util
 import pathlib
 import re
 
@@ -10,8 +11,8 @@ import pytest
 from flowjax.models import ExternalFlow
 from flowjax.schedules import shift, uniform_timesteps
 
-pytest.importorskip("torch")
-pytest.importorskip("diffusers")
+# Found here and imported in the page's blocks: a worker that runs none of these tests is spared the seconds.
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="diffusers is not installed: pip install '.[torch]'")
 TEXT = pathlib.Path("docs/your-model.md").read_text(encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 """What advice tells users of diffusers, against diffusers' own code: the scheduler's steps, the pipeline's μ, the steps that are guided."""
 
 import ast
+import importlib.util
 import pathlib
 import types
 from collections.abc import Callable
@@ -11,21 +12,31 @@ import pytest
 from flowjax.analysis.rules_of_thumb import flux_mu
 from flowjax.conventions import CONVENTIONS, told
 
-diffusers = pytest.importorskip("diffusers")
-pytestmark = pytest.mark.slow  # the import alone
+# Found here and imported in a fixture: a worker that runs none of these tests is spared the seconds.
+FOUND = importlib.util.find_spec("diffusers")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(FOUND is None, reason="diffusers is not installed: pip install '.[torch]'")]
 
 SHIFTS = (0.1, 0.317, 1 / 3, 0.737, 1.0, 2.5)
 INTERVALS = ((0.1, 0.6), (0.29, 0.45), (0.29, 0.58), (0.0, 1.0))
 
 
-@pytest.fixture(scope="module", name="scheduler")
-def scheduler_class() -> type:
+@pytest.fixture(scope="module")
+def diffusers() -> types.ModuleType:
+    import diffusers
+
+    return diffusers
+
+
+@pytest.fixture(scope="module")
+def scheduler(diffusers: types.ModuleType) -> type:
     return diffusers.FlowMatchEulerDiscreteScheduler
 
 
 def calculate_shift() -> Callable[..., float]:
     """Of the Flux pipeline, whose module imports transformers: the function alone."""
-    file = pathlib.Path(diffusers.__file__).parent / "pipelines" / "flux" / "pipeline_flux.py"
+    assert FOUND is not None
+    assert FOUND.origin is not None
+    file = pathlib.Path(FOUND.origin).parent / "pipelines" / "flux" / "pipeline_flux.py"
     [code] = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef) and node.name == "calculate_shift"]
     names: dict[str, Callable[..., float]] = {}
     exec(compile(ast.Module([code], []), str(file), "exec"), names)
@@ -53,7 +64,7 @@ def test_a_shift_of_flux_gives_its_pipelines_own_steps(s: float, scheduler: type
         np.testing.assert_allclose(1 - CONVENTIONS["flux"].times(s, 28), theirs.sigmas.numpy(), atol=1e-6)
 
 
-def test_the_line_for_diffusers_can_be_run(scheduler: type) -> None:
+def test_the_line_for_diffusers_can_be_run(scheduler: type, diffusers: types.ModuleType) -> None:
     for name in ("diffusers", "sd3", "flux"):
         unit = told(name, 0.737, (0.3, 0.6), 50)
         pipe = types.SimpleNamespace(scheduler=scheduler(shift=3.0))
@@ -68,7 +79,7 @@ def test_the_line_for_diffusers_can_be_run(scheduler: type) -> None:
 
 @pytest.mark.parametrize("name", ["diffusers", "flux"])
 @pytest.mark.parametrize("n", [7, 28, 50, 100])
-def test_diffusers_guides_the_steps_inside_the_interval(name: str, n: int) -> None:
+def test_diffusers_guides_the_steps_inside_the_interval(name: str, n: int, diffusers: types.ModuleType) -> None:
     convention, s = CONVENTIONS[name], 0.6
     begins = convention.times(s, n)[:-1]
     for low, high in INTERVALS:
