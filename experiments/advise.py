@@ -54,7 +54,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         _print_unit(unit)
     rules = _rules(samples, found, settings)
 
-    takeaway = _takeaway(samples, found, predicted, settings)
+    takeaway = _takeaway(samples, labels is not None, found, predicted, settings)
     origin = app.provenance("advise", config, started)
     workdir.write_csv("advice.csv", rows)
     workdir.write_csv("frameworks.csv", [{"for": name, **unit} for name, unit in units.items()])
@@ -221,13 +221,14 @@ def _rows(
     ]
 
 
-def _takeaway(samples: data.DataSet, found: TurningPoint, predicted: Prediction, settings: Advice) -> str:
+def _takeaway(samples: data.DataSet, by_class: bool, found: TurningPoint, predicted: Prediction, settings: Advice) -> str:
+    subject = f"{samples.name}{', by class,' if by_class else ''}"
     if found.measured is None:
-        return f"{samples.name} has no turning point: {found.reason}."
+        return f"{subject} has no turning point: {found.reason}."
     interval = settings.guidance_interval.value
     guidance = "no guidance interval is advised" if interval is None else f"the guidance interval near {stages.interval_in_words(interval)}"
     return (
-        f"{samples.name} turns at t = {shown_time(found.measured)} (95 %: {shown_time(found.ci_low)} to {shown_time(found.ci_high)}; "
+        f"{subject} turns at t = {shown_time(found.measured)} (95 %: {shown_time(found.ci_low)} to {shown_time(found.ci_high)}; "
         f"predicted {shown_time(predicted.t)}{', which is unsure' if predicted.unsure else ''}). "
         + (f"But {found.remark}." if found.remark else f"Look for the timestep shift near s = {settings.shift.value:.3g}; {guidance}.")
         + (f" But {predicted.near_duplicates}." if predicted.near_duplicates else "")

@@ -39,7 +39,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     if config.num_queries < 2 or config.num_t < 4:
         raise ValueError(f"num_queries = {config.num_queries}, num_t = {config.num_t}: expected at least 2 and 4")
     flow = obtain(config.model, workdir)
-    training, unseen = _equal(*training_and_unseen(flow, config), config.seed)
+    given = training_and_unseen(flow, config)
+    training, unseen = _equal(*given, config.seed)
     turn, _ = turn_and_advice(flow, training, workdir, config.seed)
     times = (np.arange(config.num_t) + 0.5) / config.num_t * flow.path.t_max
     errors = {
@@ -87,8 +88,9 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     sections = [
         Section(
             "Error against t",
-            f"Means over {config.num_queries} queries of each, with 95 %. Left: against the oracle of {training.n:,} training samples and "
-            f"that of {unseen.n:,} unseen ones. Right: by how much the first is smaller; above 0 the model has memorised.",
+            f"Means over {config.num_queries} queries of each, with 95 %. Left: against the oracle of {training.n:,} of "
+            f"{given[0].n:,} training samples and that of as many of {given[1].n:,} unseen ones. Right: by how much the first is "
+            "smaller; above 0 the model has memorised.",
             workdir.save_figure("memorization", figure),
             alt="Errors against both oracles by t, and the advantage of the training samples",
         ),

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from experiments.common import app
 from experiments.common.sample_quality import Quality
-from experiments.common.trained_models import MODELS, guide_of, obtain
+from experiments.common.trained_models import MODELS, guide_of, obtain, own_data
 from flowjax.data.formats.pixels import to_bytes
 from flowjax.data.normalization import IDENTITY, Normalization
 from flowjax.fields import Field, autoguided, convert_interval, guided
@@ -60,6 +60,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     field, label = _field(config, flow), _labels(config, flow)
     decode = _decoder(config, flow)
     quality = Quality(config.quality, flow, config.data, config.seed) if config.quality.features else None
+    if quality is None and (config.data.source or config.data.path):
+        own_data(flow, config.data)  # sees whether the model fits the data, and whether it runs the right way round
     edges = edges * jnp.float32(flow.path.t_max)
     sampling = time.perf_counter()
     found = _sampled(config, flow, _program(config, field, edges, solver, flow.path), label)
@@ -73,7 +75,8 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
         file = "latents.npz"
         arrays["arr_0"] = shown
     np.savez(workdir.path(file), **arrays)  # type: ignore[arg-type]
-    columns = min(flow.num_classes, 10) or 10
+    classes = min(flow.num_classes or 10, 10)
+    columns = 10 // classes * classes  # a class has columns of its own
     picture = workdir.path("figures/samples.png")
     sample_grid(shown[: config.grid], value_range, columns).save(picture)
 

@@ -139,7 +139,7 @@ def _check_config(default: str, arguments: list[str]) -> None:
         if argument.startswith("--config.") and key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             meant = f" (did you mean config.{near[0]}?)" if near else ""
-            raise ValueError(f"unknown config key config.{key}{meant}; there are {', '.join(known)}")
+            raise ValueError(f"unknown config key config.{key}{meant}; there are {', '.join(key.removesuffix('_') for key in known)}")
 
 
 def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:

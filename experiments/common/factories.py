@@ -18,15 +18,24 @@ def named_function(key: str, name: str) -> Callable[..., Any]:
       key: of the configuration, for messages.
 
     Raises:
-      ValueError: no MODULE:FUNCTION, no such module, or no such function in it.
+      ValueError: no MODULE:FUNCTION, no such module, one that cannot be imported, or no such function in it.
     """
     module, _, function = name.partition(":")
     if os.getcwd() not in sys.path:  # as `python -m` has it, and `python FILE` has not
         sys.path.insert(0, os.getcwd())
+    if not function or "/" in module or module.endswith(".py"):
+        raise ValueError(f"config.{key}={name!r}: expected MODULE:FUNCTION, a module's name and no file's, like my_model:make")
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"config.{key}={name!r}: expected MODULE:FUNCTION ({error})") from error
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise ValueError(f"config.{key}={name!r}: {module} could not be imported: {error}") from error
+        where = f"no module {error.name} in {os.getcwd()} or on PYTHONPATH: begin in the folder of {module}.py, or set PYTHONPATH=FOLDER"
+        raise ValueError(f"config.{key}={name!r}: {where}") from error
+    except (ImportError, SyntaxError) as error:
+        raise ValueError(f"config.{key}={name!r}: {module} could not be imported: {error}") from error
+    except AttributeError as error:
+        raise ValueError(f"config.{key}={name!r}: {error}") from error
     if not callable(found):
         raise ValueError(f"config.{key}={name!r}: expected MODULE:FUNCTION ({function} is a {type(found).__name__})")
     return found
