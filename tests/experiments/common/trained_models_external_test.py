@@ -90,6 +90,15 @@ def test_a_wrong_direction_of_time_is_told_where_data_are_at_hand(capsys: pytest
         own_data(made(asked("untrained")), data_config("digits", noise_scale=2.0))
 
 
+@pytest.mark.slow
+def test_sample_is_told_it_too(binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
+    """Where it is given data; before it samples."""
+    wrong = ("--config.model.factory=" + MINE + "digits_by_heart", '--config.model.settings={"told": "thousand", "taken": "data_is_one"}')
+    done = binary_of("sample")(*wrong, "--config.data.source=digits", f"--workdir={tmp_path / 'run'}")
+    assert "it fits with time='thousand'" in done.error
+    assert not (tmp_path / "run" / "samples.npz").exists()
+
+
 @pytest.mark.long
 def test_samples_of_a_torch_model_are_written(binary_of: Callable[[str], Binary], tmp_path: pathlib.Path) -> None:
     small = (
