@@ -14,7 +14,7 @@ from tests.flowjax.growth import Growth
 MODEL = Growth(jnp.float32(0.2))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_hybrids_follow_the_oracle_first_and_end_in_the_training_set_without_a_model(digits: tuple[np.ndarray, np.ndarray]) -> None:
     oracle, x_0, t = OracleField(Oracle(digits[0][:60], precision="high")), noise(5, (8, 8, 1), 0), uniform_timesteps(10)
     found = hybrid_samples(oracle, MODEL, x_0, Steps(t, np.array([0.0, 0.5])))

@@ -92,7 +92,7 @@ def test_the_kernel_for_tpus(kind: str) -> None:
     agrees(out, data, x_1, np.ones(B, bool))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_kernel_knows_classes_and_counts() -> None:
     samples = by_class(jnp.asarray(IMAGES), jnp.asarray(LABELS), jnp.asarray(COUNTS, jnp.float32))
     once = functools.partial(path_pass_tpu, generation=GENERATIONS["v5e"], interpret=True)
