@@ -233,6 +233,24 @@ def draw_labels(n: int, num_classes: int, how: str = "equal", seed: int = 0) -> 
     return np.random.default_rng([seed, 1]).integers(num_classes, size=n).astype(np.int32)
 
 
+def labels_in_proportion(labels: Int[np.ndarray, " N"], n: int) -> Int[np.ndarray, " n"]:
+    """Labels to sample by where samples are compared with real ones: each class as often as among `labels`, to one sample.
+
+    Classes come as evenly in turn as that allows; of equal sizes as `draw_labels` has them, 0, 1, 2, ...
+
+    Raises:
+      ValueError: fewer than one sample, or no labels.
+    """
+    if n < 1 or not len(labels):
+        raise ValueError(f"n = {n}, {len(labels)} labels: expected at least 1 of both")
+    classes, counts = np.unique(labels, return_counts=True)
+    share = counts / len(labels)
+    own = [np.arange(np.ceil(n * part) + 1) for part in share]
+    due = np.concatenate([(turns + 0.5) / part for turns, part in zip(own, share, strict=True)])
+    whose = np.repeat(classes, [len(turns) for turns in own])
+    return whose[np.lexsort((whose, due))][:n].astype(np.int32)
+
+
 def noise(n: int, shape: tuple[int, ...], seed: int) -> Float[np.ndarray, "n ..."]:
     """The first n draws of x_0 ~ N(0, I) of a seed, float32."""
     return np.random.default_rng([seed, 0]).standard_normal((n, *shape), np.float32)

@@ -26,7 +26,7 @@ from flowjax.reporting.page import Section
 from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime import storage
 from flowjax.runtime.strict_json import plain
-from flowjax.sampling import HEUN, draw_labels, in_batches, noise, sample
+from flowjax.sampling import HEUN, draw_labels, in_batches, labels_in_proportion, noise, sample
 from flowjax.schedules import uniform_timesteps
 from flowjax.training.loop import Schedule, train
 from flowjax.training.sharding import own_mesh
@@ -71,6 +71,11 @@ def features_of(frozen: Frozen, x: np.ndarray) -> np.ndarray:
     """The features of a classifier for some images."""
     program = jax.jit(lambda parameters, part: frozen.trainer.model(parameters).features(part))
     return np.concatenate([np.asarray(program(frozen.parameters, part)) for part in np.array_split(x, -(-len(x) // 1024))])
+
+
+def _some(n: int, most: int, seed: int) -> np.ndarray:
+    """At most so many rows of n, in order, drawn at random: data may lie sorted by class."""
+    return np.sort(np.random.default_rng([seed, 4]).permutation(n)[:most])
 
 
 def _keep(picture: Image.Image, workdir: WorkDir, step: int) -> None:
@@ -169,10 +174,10 @@ class FlowEvaluation(NoEvaluation):
     def _followed(self, parameters: Any, x: jax.Array, t: jax.Array, label: jax.Array | None) -> jax.Array:
         return sample(model_field(self._trainer.model(parameters), self._records.num_classes or 0), x, t, label, solver=HEUN)
 
-    def _samples(self, state: State, count: int) -> np.ndarray:
-        """Samples of the averaged model, every class in turn."""
+    def _samples(self, state: State, count: int, label: np.ndarray | None = None) -> np.ndarray:
+        """Samples of the averaged model; without labels every class in turn."""
         classes = self._records.num_classes
-        label = None if classes is None else draw_labels(count, classes)
+        label = draw_labels(count, classes) if label is None and classes is not None else label
         program = functools.partial(self._sampler, state.ema)
         return np.concatenate(list(in_batches(program, noise(count, self._records.shape, self._config.seed), label, min(count, 100))))
 
@@ -206,8 +211,9 @@ class FlowEvaluation(NoEvaluation):
         frozen = train_classifier(self._config, self._records.load(), own_mesh(self._trainer.mesh))  # it has seen both halves alike
         features = functools.partial(features_of, frozen)
         count = wanted.frechet_samples
-        samples = features(self._samples(state, count))
-        real, seen = features(heldout.data[:count]), features(train_set.data[:count])
+        assert heldout.labels is not None
+        samples = features(self._samples(state, count, labels_in_proportion(heldout.labels, count)))
+        real, seen = (features(part.data[_some(part.n, count, self._config.seed)]) for part in (heldout, train_set))
         found = {"samples": frechet_distance(samples, real), "train": frechet_distance(seen, real)}
         return found | {"ratio": found["samples"] / found["train"], "n": count}
 
@@ -267,7 +273,7 @@ class AutoencoderEvaluation(NoEvaluation):
         return model.decode(model.moments(x)[0])
 
     def __call__(self, step: int, state: State) -> dict[str, float]:
-        x = self._shown.data[:1000].astype(np.float32)
+        x = self._shown.data[_some(self._shown.n, 1000, 0)].astype(np.float32)
         again = np.asarray(self._program(state.ema, jnp.asarray(x)))
         assert self._shown.value_range is not None
         low, high = self._shown.value_range

@@ -16,7 +16,7 @@ from flowjax.fields import Field
 from flowjax.models.flow import Flow
 from flowjax.reporting.workdir import WorkDir
 from flowjax.runtime.result_store import ResultStore
-from flowjax.sampling import Solver, draw_labels, in_batches, noise, sample
+from flowjax.sampling import Solver, draw_labels, in_batches, labels_in_proportion, noise, sample
 from flowjax.stages import Advice, TurningPoint
 
 NEAR = 0.05
@@ -38,7 +38,12 @@ class Scores:
         self._solver = Solver(config.solver)
         self._quality = Quality(config.quality, flow, config.data, config.seed)
         self._cells = ResultStore(workdir.live(CELLS))
-        self._label = draw_labels(config.num_samples, flow.num_classes, seed=config.seed) if flow.num_classes else None
+        real = self._quality.labels
+        self._label = None
+        if flow.num_classes:
+            self._label = (
+                draw_labels(config.num_samples, flow.num_classes) if real is None else labels_in_proportion(real, config.num_samples)
+            )
         shared = ("quality", "data", "num_samples", "solver", "seed")
         self._shared = {key: config.to_dict()[key] for key in shared} | {"reference": flow.digest}
 

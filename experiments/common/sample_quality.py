@@ -34,6 +34,7 @@ class Quality:
     def __init__(self, block: ConfigDict, flow: Flow, data_block: ConfigDict, seed: int):
         self._moments: Moments | None = read_moments(block.reference) if block.reference else None
         self._real: np.ndarray | None = None
+        self.labels: np.ndarray | None = None
         self.kind = "classifier" if block.features == "classifier" else "inception"
         if self.kind == "classifier" and self._moments is not None:
             raise ValueError("quality.reference: published statistics are of Inception's features; give its weights as quality.features")
@@ -44,6 +45,7 @@ class Quality:
             self._range = real.value_range or (-1.0, 1.0)
             self._features = functools.partial(self._seen_by, inception) if inception else self._classifier(block, training, seed)
             self._real = self._features(real.data)
+            self.labels = real.labels
         else:
             assert inception is not None
             self._range = tuple(flow.about.get("value_range") or (-1.0, 1.0))
@@ -76,5 +78,6 @@ class Quality:
             result["frechet_extrapolated"] = {"value": further.value, "low": further.low, "high": further.high}
         if self._real is not None and min(len(found), len(self._real)) > 3:
             count = min(len(found), len(self._real), 10_000)  # both depend on the sizes: take the same
-            result |= {name: part._asdict() for name, part in precision_recall(found[:count], self._real[:count])._asdict().items()}
+            some = self._real[np.random.default_rng([seed, 4]).permutation(len(self._real))[:count]]  # data may lie sorted by class
+            result |= {name: part._asdict() for name, part in precision_recall(found[:count], some)._asdict().items()}
         return result

@@ -14,7 +14,7 @@ from flowjax.analysis.hybrid import Steps, hybrid_samples
 from flowjax.fields import OracleField, convert_interval, guided, model_field, staged
 from flowjax.oracle import Oracle
 from flowjax.path import RectifiedFlow
-from flowjax.sampling import Solver, draw_labels, in_batches, log_likelihood, noise, sample, states, trajectory
+from flowjax.sampling import Solver, draw_labels, in_batches, labels_in_proportion, log_likelihood, noise, sample, states, trajectory
 from flowjax.schedules import shift, uniform_timesteps
 from kernels.benchmark.runner import load
 from tests import float64_oracle
@@ -150,6 +150,18 @@ def test_the_likelihood_of_an_oracles_flow_is_its_own_density(digits: tuple[np.n
     x = oracle.path.interpolate(jnp.asarray(noise(8, (8, 8, 1), 0)), jnp.asarray(digits[0][:8]), jnp.float32(0.5))
     found = log_likelihood(OracleField(oracle), x, edges)
     np.testing.assert_allclose(found, oracle(x, 0.5).log_density, rtol=2e-3)
+
+
+def test_labels_in_proportion_are_as_the_data_has_them_to_one_sample_and_in_turn() -> None:
+    uneven = np.repeat([0, 2, 3], [85, 700, 15])  # sorted, and no class 1
+    for n in (1, 10, 99, 800, 2000):
+        found = labels_in_proportion(uneven, n)
+        assert len(found) == n
+        counts = np.bincount(found, minlength=4)
+        assert (np.abs(counts - n * np.bincount(uneven) / 800) <= 1).all()
+    np.testing.assert_array_equal(labels_in_proportion(np.repeat(np.arange(5), 40), 12), draw_labels(12, 5))
+    with pytest.raises(ValueError, match="at least 1 of both"):
+        labels_in_proportion(uneven, 0)
 
 
 @pytest.mark.slow
