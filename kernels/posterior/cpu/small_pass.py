@@ -11,6 +11,7 @@ from kernels.posterior.cpu import numba_kernels, small_kernels
 from kernels.posterior.cpu.full_pass import error_of_scores
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.results import HostMoments, tiles_of
+from kernels.posterior.cpu.threads import on_every_core, share
 from kernels.posterior.cpu.tuning import TUNING, UNIT, UNIT64
 from kernels.posterior.types import Queries
 
@@ -38,6 +39,8 @@ def small_posterior(samples: HostSamples, queries: Queries) -> HostMoments:
 def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exactly: bool = False) -> None:
     """Queries that see the same samples: by float32 products where their errors are small, else, and where they show, by float64 ones.
 
+    Each core takes queries of its own, where they are enough to wake it for.
+
     Scores are large, and their errors too; weights are not, so that means are float32 products first of all.
     """
     x, alpha, sigma, label, kappa, rate = queries
@@ -49,23 +52,38 @@ def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exa
     if not short:
         rounding *= UNIT64 / UNIT
     rows, norms, rows32 = samples.centred[part], samples.square_norms[part], samples.centred32[part]
-    products, weights = direction.astype(np.float32) @ rows32.T if short else direction @ rows.T, np.empty((b, len(rows)), np.float32)
-    of_samples = rows, norms, samples.log_prior[part], samples.original[part]
-    peak, total, square, score, norm = sums
-    found = small_kernels.SmallSums(peak, total, square, score, norm, into.top1_index)
-    count = small_kernels.small_weigh(products, (direction, alpha, sigma, rounding), of_samples, weights, found)
-    sparse = count <= TUNING.sparse_weights * weights.size
-    rounded = not (exactly or sparse)
-    if sparse:
-        mean = np.empty((b, d))
-        small_kernels.small_means(weights, rows, mean)
-    else:
-        mean = weights @ (rows if exactly else rows32)
-    errors = (TUNING.score_error if short else TUNING.small_error), TUNING.velocity_error, 4 * UNIT * samples.radius * rounded
-    limits = (-samples.log_mass(part), *errors, TUNING.least_spread * rounded)
+    of_samples, factors = (
+        (rows, norms, samples.log_prior[part], samples.original[part]),
+        direction.astype(np.float32 if short else np.float64, copy=False),
+    )
+    error, constant = TUNING.score_error if short else TUNING.small_error, -samples.log_mass(part)
     result = into.denoised, into.velocity, into.log_density, into.top1_weight, into.entropy, into.effective_samples, into.variance
-    of_queries = x, sigma, kappa, rate, squares, rounding
-    small_kernels.small_finish(of_queries, center, mean, found, limits, (*result, into.answered))
+    several = rows.size * b > TUNING.one_core
+
+    def some(core: int) -> None:
+        """The queries of one core, or all of them."""
+        mine = slice(*share(b, core)) if several else slice(None)
+        weights, found = (
+            np.empty((len(factors[mine]), len(rows)), np.float32),
+            small_kernels.SmallSums(*(v[mine] for v in (*sums, into.top1_index))),
+        )
+        of_scores = direction[mine], alpha[mine], sigma[mine], rounding[mine]
+        count = small_kernels.small_weigh(factors[mine] @ (rows32 if short else rows).T, of_scores, of_samples, weights, found)
+        sparse = count <= TUNING.sparse_weights * weights.size
+        rounded = not (exactly or sparse)
+        if sparse:
+            mean = np.empty((len(weights), d))
+            small_kernels.small_means(weights, rows, mean)
+        else:
+            mean = weights @ (rows if exactly else rows32)
+        limits = constant, error, TUNING.velocity_error, 4 * UNIT * samples.radius * rounded, TUNING.least_spread * rounded
+        of_queries = tuple(np.asarray(v)[mine] for v in (x, sigma, kappa, rate, squares, rounding))
+        small_kernels.small_finish(of_queries, center, mean, found, limits, tuple(v[mine] for v in (*result, into.answered)))
+
+    if several:
+        on_every_core(some)
+    else:
+        some(0)
     into.error_bound[:] = 0
     into.survivors[:] = len(rows)
     left = np.flatnonzero(~into.answered)
