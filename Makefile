@@ -73,8 +73,8 @@ $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.12"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1), and Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "make: $(PYTHON) cannot make a virtual environment; install its venv module (Debian: apt install python3-venv)"; exit 1; }
-	@# The pip that comes with an older Python takes nearly twice as long to choose versions.
-	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@# The pip that comes with an older Python takes nearly twice as long to choose versions. Where none is to be had, it stays.
+	@$(BIN)/python -m pip install --quiet --upgrade pip || true
 
 # Bytecode is left to be written where a module is imported: most modules of what is installed never are.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --editable

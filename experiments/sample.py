@@ -60,7 +60,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     field, label = _field(config, flow), _labels(config, flow)
     decode = _decoder(config, flow)
     quality = Quality(config.quality, flow, config.data, config.seed) if config.quality.features else None
-    if quality is None and (config.data.source or config.data.path):
+    if (quality is None or config.quality.reference) and (config.data.source or config.data.path):
         own_data(flow, config.data)  # sees whether the model fits the data, and whether it runs the right way round
     edges = edges * jnp.float32(flow.path.t_max)
     sampling = time.perf_counter()

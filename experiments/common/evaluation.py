@@ -73,7 +73,7 @@ def features_of(frozen: Frozen, x: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(program(frozen.parameters, part)) for part in np.array_split(x, -(-len(x) // 1024))])
 
 
-def _some(n: int, most: int, seed: int) -> np.ndarray:
+def random_rows(n: int, most: int, seed: int) -> np.ndarray:
     """At most so many rows of n, in order, drawn at random: data may lie sorted by class."""
     return np.sort(np.random.default_rng([seed, 4]).permutation(n)[:most])
 
@@ -213,7 +213,7 @@ class FlowEvaluation(NoEvaluation):
         count = wanted.frechet_samples
         assert heldout.labels is not None
         samples = features(self._samples(state, count, labels_in_proportion(heldout.labels, count)))
-        real, seen = (features(part.data[_some(part.n, count, self._config.seed)]) for part in (heldout, train_set))
+        real, seen = (features(part.data[random_rows(part.n, count, self._config.seed)]) for part in (heldout, train_set))
         found = {"samples": frechet_distance(samples, real), "train": frechet_distance(seen, real)}
         return found | {"ratio": found["samples"] / found["train"], "n": count}
 
@@ -273,7 +273,7 @@ class AutoencoderEvaluation(NoEvaluation):
         return model.decode(model.moments(x)[0])
 
     def __call__(self, step: int, state: State) -> dict[str, float]:
-        x = self._shown.data[_some(self._shown.n, 1000, 0)].astype(np.float32)
+        x = self._shown.data[random_rows(self._shown.n, 1000, 0)].astype(np.float32)
         again = np.asarray(self._program(state.ema, jnp.asarray(x)))
         assert self._shown.value_range is not None
         low, high = self._shown.value_range

@@ -23,7 +23,7 @@ def named_function(key: str, name: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
     if os.getcwd() not in sys.path:  # as `python -m` has it, and `python FILE` has not
         sys.path.insert(0, os.getcwd())
-    if not function or "/" in module or module.endswith(".py"):
+    if not function or not all(part.isidentifier() for part in module.split(".")) or module.endswith(".py"):
         raise ValueError(f"config.{key}={name!r}: expected MODULE:FUNCTION, a module's name and no file's, like my_model:make")
     try:
         found = getattr(importlib.import_module(module), function)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.common.evaluation import features_of, train_classifier
+from experiments.common.evaluation import features_of, random_rows, train_classifier
 from experiments.common.trained_models import own_data
 from experiments.configs import train as presets
 from flowjax.data import DataSet
@@ -78,6 +78,6 @@ class Quality:
             result["frechet_extrapolated"] = {"value": further.value, "low": further.low, "high": further.high}
         if self._real is not None and min(len(found), len(self._real)) > 3:
             count = min(len(found), len(self._real), 10_000)  # both depend on the sizes: take the same
-            some = self._real[np.random.default_rng([seed, 4]).permutation(len(self._real))[:count]]  # data may lie sorted by class
-            result |= {name: part._asdict() for name, part in precision_recall(found[:count], some)._asdict().items()}
+            real = self._real[random_rows(len(self._real), count, seed)]
+            result |= {name: part._asdict() for name, part in precision_recall(found[:count], real)._asdict().items()}
         return result

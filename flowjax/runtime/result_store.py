@@ -16,7 +16,8 @@ from flowjax.runtime import processes, storage
 from flowjax.runtime.strict_json import plain
 
 _ABOUT = "store.json"
-_FORMAT = 1
+_FORMAT = 2
+"""Raised where the same settings give other results than before; last: classes are sampled in the data's proportions."""
 _DEPENDS_ON = "depends_on"
 
 

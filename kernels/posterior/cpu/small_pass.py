@@ -39,9 +39,8 @@ def small_posterior(samples: HostSamples, queries: Queries) -> HostMoments:
 def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exactly: bool = False) -> None:
     """Queries that see the same samples: by float32 products where their errors are small, else, and where they show, by float64 ones.
 
-    Each core takes queries of its own, where they are enough to wake it for.
-
-    Scores are large, and their errors too; weights are not, so that means are float32 products first of all.
+    Scores are large, and their errors too; weights are not, so that means are float32 products first of all. Each core takes queries of
+    its own where there are enough of them to be worth waking it.
     """
     x, alpha, sigma, label, kappa, rate = queries
     (b, d), center, part = x.shape, samples.center, samples.part(int(label[0]))
@@ -52,10 +51,8 @@ def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exa
     if not short:
         rounding *= UNIT64 / UNIT
     rows, norms, rows32 = samples.centred[part], samples.square_norms[part], samples.centred32[part]
-    of_samples, factors = (
-        (rows, norms, samples.log_prior[part], samples.original[part]),
-        direction.astype(np.float32 if short else np.float64, copy=False),
-    )
+    of_samples = rows, norms, samples.log_prior[part], samples.original[part]
+    factors = direction.astype(np.float32 if short else np.float64, copy=False)
     error, constant = TUNING.score_error if short else TUNING.small_error, -samples.log_mass(part)
     result = into.denoised, into.velocity, into.log_density, into.top1_weight, into.entropy, into.effective_samples, into.variance
     several = rows.size * b > TUNING.one_core
@@ -63,10 +60,8 @@ def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exa
     def some(core: int) -> None:
         """The queries of one core, or all of them."""
         mine = slice(*share(b, core)) if several else slice(None)
-        weights, found = (
-            np.empty((len(factors[mine]), len(rows)), np.float32),
-            small_kernels.SmallSums(*(v[mine] for v in (*sums, into.top1_index))),
-        )
+        weights = np.empty((len(factors[mine]), len(rows)), np.float32)
+        found = small_kernels.SmallSums(*(v[mine] for v in (*sums, into.top1_index)))
         of_scores = direction[mine], alpha[mine], sigma[mine], rounding[mine]
         count = small_kernels.small_weigh(factors[mine] @ (rows32 if short else rows).T, of_scores, of_samples, weights, found)
         sparse = count <= TUNING.sparse_weights * weights.size

@@ -33,7 +33,7 @@ FLOW = (
     "--config.evaluation.sampler_steps=2",
     "--config.evaluation.grid=10",
 )
-CLASSIFIER = ("--config.task=classifier", "--config.steps=3")
+CLASSIFIER = ("--config.steps=3",)
 FOREVER = "--config.steps=100000"
 
 pytestmark = pytest.mark.slow

@@ -58,6 +58,8 @@ def test_a_factory_makes_the_weaker_model_that_guides_and_another_kind_of_model_
         ({"factory": "nowhere:make"}, "model.factory='nowhere:make': no module nowhere in .* begin in the folder of nowhere.py"),
         ({"factory": "/tmp/my_model.py:make"}, "a module's name and no file's, like my_model:make"),
         ({"factory": "my_model"}, "expected MODULE:FUNCTION"),
+        ({"factory": ".my_model:make"}, "expected MODULE:FUNCTION"),
+        ({"factory": ":make"}, "expected MODULE:FUNCTION"),
         ({"factory": MINE + "nothing"}, "has no attribute 'nothing'"),
         ({"factory": MINE + "torch"}, "torch is a module"),
         ({"factory": MINE + "no_flow"}, "made a str; expected a flowjax.models.ExternalFlow"),

@@ -56,8 +56,8 @@ SETS = {
     "equal samples": np.full((N, D), 0.37, np.float32),
 }
 
-HARDEST = {key: pytest.mark.slow for key in ("near-duplicates 1e-7 apart", "sparse bytes")}
-"""Sets, one of each dtype, that CI gives to compiled programs too; these answer the others by hand."""
+HARDEST = ("near-duplicates 1e-7 apart", "sparse bytes")
+"""Sets, one of each dtype, that CI gives to compiled programs too. The other sets are given to them by hand: `make test-long`."""
 
 
 def queries(data: np.ndarray, name: str = exact.RECTIFIED, unit: float = 1.0) -> np.ndarray:
@@ -78,7 +78,11 @@ def check(found: OracleOutput, data: np.ndarray, x: np.ndarray, name: str = exac
 
 @pytest.mark.parametrize(
     ("key", "kind"),
-    [pytest.param(key, kind, marks=[HARDEST.get(key, pytest.mark.long)] * (kind in COMPILED)) for key in SETS for kind in KINDS],
+    [
+        pytest.param(key, kind, marks=[pytest.mark.slow if key in HARDEST else pytest.mark.long] * (kind in COMPILED))
+        for key in SETS
+        for kind in KINDS
+    ],
 )
 def test_near_copies_ties_and_far_queries(key, kind):
     """Near-copies of few numbers; the lowest index of equals, more of them than candidates; all equal scores, however large."""
