@@ -130,8 +130,7 @@ _PLACES = (
 
 
 def _check(config: ConfigDict) -> list[str]:
-    if config.num_queries < 2 or config.num_t < 4 or config.show < 1:
-        raise ValueError(f"num_queries = {config.num_queries}, num_t = {config.num_t}, show = {config.show}: expected at least 2, 4 and 1")
+    app.check_at_least(config, num_queries=2, num_t=4, show=1)
     if not 0 < config.margin < 1:
         raise ValueError(f"margin = {config.margin}: expected a share of the variance, in (0, 1)")
     if not config.seeds:

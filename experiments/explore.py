@@ -138,15 +138,13 @@ def _times(config: ConfigDict, path: Path) -> np.ndarray:
     """The stops of the slider."""
     if config.num_t < 2 or not 0 < config.t_max < 1:
         raise ValueError(f"t_max = {config.t_max}, num_t = {config.num_t}: expected t_max in (0, 1) and at least 2 times")
-    if config.num_heaviest < 1:
-        raise ValueError(f"num_heaviest = {config.num_heaviest}: expected at least 1")
+    app.check_at_least(config, num_heaviest=1)
     return np.asarray(jnp.linspace(0.0, min(config.t_max, path.t_max), config.num_t, dtype=jnp.float32), np.float64)
 
 
 def _names(config: ConfigDict, path: Path) -> Sequence[str]:
     """Whose units are told: t itself first, or alone where the path is not that of the frameworks."""
-    if config.num_steps < 2:
-        raise ValueError(f"num_steps = {config.num_steps}: expected at least 2")
+    app.check_at_least(config, num_steps=2)
     if config.for_ == "all":
         return [steps_table.PLAIN, *CONVENTIONS] if path == RectifiedFlow() else [steps_table.PLAIN]
     told(config.for_, None, None, config.num_steps)

@@ -142,8 +142,7 @@ def _switches(config: ConfigDict) -> np.ndarray:
         raise ValueError(f"start = {config.start!r}: expected one of {', '.join(STARTS)}")
     if config.heldout and config.start != HELDOUT:
         raise ValueError(f"heldout = {config.heldout!r} is read only with --config.start={HELDOUT}")
-    if config.num_samples < 2 or config.show < 1:
-        raise ValueError(f"num_samples = {config.num_samples}, show = {config.show}: expected at least 2 and 1")
+    app.check_at_least(config, num_samples=2, show=1)
     if len(config.t_switch):
         return checked_switches(config.t_switch)
     if config.num_switches < 2:

@@ -166,8 +166,7 @@ def _spaces(config: ConfigDict) -> list[Space]:
         raise ValueError(f"spaces = {tuple(config.spaces)}: expected at least two, of different names")
     if not {config.smooth, config.wavy} <= set(names):
         raise ValueError(f"smooth = {config.smooth!r}, wavy = {config.wavy!r}: expected two of the spaces, {', '.join(names)}")
-    if config.num_queries < 2 or config.num_t < 8:
-        raise ValueError(f"num_queries = {config.num_queries}, num_t = {config.num_t}: expected at least 2 and 8")
+    app.check_at_least(config, num_queries=2, num_t=8)
     return found
 
 

@@ -41,7 +41,7 @@ from flowjax.analysis.verdict import Verdict, judge
 from flowjax.metrics.loss_by_t import ErrorsByTime, Reduction, reduction
 from flowjax.models import parameter_count
 from flowjax.models.flow import Flow
-from flowjax.models.trained import load_trained
+from flowjax.models.trained import TrainedFlow, load_trained
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
@@ -162,8 +162,9 @@ _PAPER = (
 
 
 def _check(config: ConfigDict) -> None:
-    if config.num_queries < 2 or config.num_t < 4:
-        raise ValueError(f"num_queries = {config.num_queries}, num_t = {config.num_t}: expected at least 2 and 4")
+    app.check_at_least(config, num_queries=2, num_t=4)
+    if config.model.path and (config.checkpoints or config.model.factory):
+        raise ValueError(f"model.path = {config.model.path!r} is the strongest of models that are trained here: give it alone")
     if config.model.factory:
         if config.checkpoints:
             raise ValueError(f"checkpoints = {tuple(config.checkpoints)} and model.factory = {config.model.factory!r}: give one of them")
@@ -188,13 +189,34 @@ def _models(config: ConfigDict, workdir: WorkDir) -> list[Model]:
         for steps in sorted(config.steps):
             for size in config.sizes:
                 strongest = (size, steps) == (config.sizes[-1], max(config.steps))
-                changes = {"model.size": size, "steps": steps, "optimizer.decay_steps": steps, "evaluate_every": 0}
-                asked = training_config(config.model, **changes)
-                if not strongest:
-                    asked.evaluation.update(NOT_MEASURED)
-                flow = load_trained(train_within(asked, workdir, f"{size.replace('/', '-')}-{steps}"))
+                if strongest and config.model.path:
+                    flow = _strongest(config.model.path, size, steps)
+                else:
+                    changes = {"model.size": size, "steps": steps, "optimizer.decay_steps": steps, "evaluate_every": 0}
+                    asked = training_config(config.model, **changes)
+                    if not strongest:
+                        asked.evaluation.update(NOT_MEASURED)
+                    flow = load_trained(train_within(asked, workdir, trained_name(size, steps)))
                 found.append(Model(f"{size}, {steps:,} steps", parameter_count(flow.model), steps, flow))
     return sorted(found, key=lambda model: (model.steps, model.parameters))
+
+
+def trained_name(size: str, steps: int) -> str:
+    """The folder in models/ of what is trained here."""
+    return f"{size.replace('/', '-')}-{steps}"
+
+
+def _strongest(path: str, size: str, steps: int) -> TrainedFlow:
+    """A model that is there already, of this size and training."""
+    flow = load_trained(path)
+    own = flow.about.get("config", {})
+    told = own.get("model", {}).get("size"), own.get("steps")
+    if told != (size, steps):
+        raise ValueError(
+            f"config.model.path={path!r}: a model of size {told[0]} and {told[1]} steps; expected the last of sizes and the most of steps, "
+            f"{size} and {steps}"
+        )
+    return flow
 
 
 def _checkpoint(told: str) -> Model:

@@ -36,8 +36,7 @@ FREE = app.ANY
 def run(config: ConfigDict, workdir: WorkDir) -> str:
     """The whole experiment; returns the sentence to take away."""
     started = time.perf_counter()
-    if config.num_queries < 2 or config.num_t < 4:
-        raise ValueError(f"num_queries = {config.num_queries}, num_t = {config.num_t}: expected at least 2 and 4")
+    app.check_at_least(config, num_queries=2, num_t=4)
     flow = obtain(config.model, workdir)
     given = training_and_unseen(flow, config)
     training, unseen = _equal(*given, config.seed)

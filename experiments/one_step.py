@@ -101,8 +101,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 
 
 def _check(config: ConfigDict) -> None:
-    if config.num_samples < 2 or config.show < 1:
-        raise ValueError(f"num_samples = {config.num_samples}, show = {config.show}: expected at least 2 and 1")
+    app.check_at_least(config, num_samples=2, show=1)
     if not 0 < config.level < 1:
         raise ValueError(f"level = {config.level}: expected a share in (0, 1)")
 

@@ -90,6 +90,9 @@ def _command(experiment: Experiment, config: ConfigDict, folder: pathlib.Path, c
     words = ["-m", f"experiments.{experiment.binary}", f"--config={configs}/{experiment.binary}.py:{preset}", *experiment.settings]
     if experiment.model:
         words.append(f"--config.{experiment.model}={config.model or folder / MODEL}")
+    if config.preset in experiment.takes:
+        key, pattern = experiment.takes[config.preset]
+        words += [f"--config.{key}={file.parent}" for file in sorted(folder.glob(f"{pattern}/model.safetensors"))[:1]]
     if config.data and experiment.takes_data:
         words.append(f"--config.data.path={config.data}")
     return [*words, f"--workdir={folder / experiment.name}", "--resume"]

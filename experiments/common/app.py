@@ -232,6 +232,13 @@ def _guarded(name: str, work: Callable[[], None], stands: str = "") -> None:
         multihost.leave(exit_codes.of_error(error) if expected else Exit.FAILED)
 
 
+def check_at_least(config: ConfigDict, **least: int) -> None:
+    """Raise a ValueError for the first of these keys that has less."""
+    for key, smallest in least.items():
+        if config[key] < smallest:
+            raise ValueError(f"{key} = {config[key]}: expected at least {smallest}")
+
+
 def _check_seed(config: ConfigDict) -> None:
     if not 0 <= config.get("seed", 0) < 2**31:
         raise ValueError(f"config.seed={config.seed}: a seed is an integer from 0 to {2**31 - 1}; give another")

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
+from experiments.common import app
 from experiments.common.sample_quality import Quality
 from experiments.common.trained_models import CELLS, own_oracle, own_turning_point, told_classes
 from flowjax import data, stages
@@ -75,8 +76,7 @@ class Scores:
 def check(config: ConfigDict) -> None:
     """What can be seen before a model is trained."""
     Solver(config.solver)
-    if config.num_seeds < 3 or config.num_samples < 32:
-        raise ValueError(f"num_seeds = {config.num_seeds}, num_samples = {config.num_samples}: expected at least 3 and 32, for intervals")
+    app.check_at_least(config, num_seeds=3, num_samples=32)  # for intervals
 
 
 def turn_and_advice(flow: Flow, training: data.DataSet, workdir: WorkDir, seed: int) -> tuple[TurningPoint, Advice]:

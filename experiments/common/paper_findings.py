@@ -14,6 +14,8 @@ class Experiment:
       presets: preset of `reproduce` to that of the binary; what is not named is called alike. "" leaves the experiment out.
       settings: what else is typed.
       model: the key that takes the trained model; "": none does.
+      takes: preset of `reproduce` to the key that takes a model of an experiment before this one, if that has trained it, and a pattern for
+        the model's folder.
       table: a `.csv` of the run to show; "": none.
       takes_data: whether it takes data of the user's.
     """
@@ -24,6 +26,7 @@ class Experiment:
     presets: dict[str, str] = dataclasses.field(default_factory=dict)
     settings: tuple[str, ...] = ()
     model: str = ""
+    takes: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     table: str = ""
     takes_data: bool = True
 
@@ -158,6 +161,7 @@ FINDINGS = (
                 "loss_by_timestep",
                 {"loss_by_timestep": "Errors of models against t", "gains": "What capacity and time buy in each stage"},
                 presets={"imagenet_vavae": ""},
+                takes={"digits": ("model.path", MODEL), "fashion_mnist": ("model.path", MODEL)},
                 table="gains.csv",
             ),
         ),
@@ -176,6 +180,10 @@ FINDINGS = (
                 },
                 presets={"imagenet_vavae": ""},
                 model="large.path",
+                takes={
+                    "digits": ("small.path", "loss_by_timestep/models/Na-2-1200-*"),
+                    "fashion_mnist": ("small.path", "loss_by_timestep/models/Na-4-14000-*"),
+                },
                 table="swap.csv",
             ),
         ),

@@ -71,7 +71,7 @@ def train_and_evaluate(config: ConfigDict, workdir: WorkDir, free: Sequence[str]
         checkpointer=checkpointer,
         observers=Observers(
             writer=lambda done: _writer(workdir, done + 1) if first else NoMetricWriter(),
-            progress=lambda done: ProgressLine(config.steps, done) if first else NoProgressLine(),
+            progress=lambda: ProgressLine(config.steps) if first else NoProgressLine(),
             evaluate=evaluation,
             watchdog=Watchdog(multihost.step_timeout()),
         ),

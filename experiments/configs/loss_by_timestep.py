@@ -15,6 +15,7 @@ from experiments.configs.model import flow_config
 def get_config(preset: str = "digits") -> ConfigDict:
     """The configuration of a preset; every key can be set with `--config.KEY=VALUE`."""
     config = flow_config(preset)
+    # model.path: the strongest of the models, where it is there already.
     # model.factory: models of your own; model.settings is then an object for one model, or a list of objects for several to compare.
     config.checkpoints = ()  # models that are there, each PATH or PATH@STEPS; (): trained here, as `model` and the next two keys say
     config.sizes = {"fashion_mnist": ("Pi/4", "Na/4", "Mi/4"), "imagenet_vavae": ("S/1", "B/1", "XL/1")}.get(

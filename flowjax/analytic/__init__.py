@@ -13,12 +13,14 @@ each pixel. docs/analytic-fields.md says what each is, when it is exact, and wha
 from flowjax.analytic.analytic_field import AnalyticField
 from flowjax.analytic.gaussian_field import GaussianField, gaussian
 from flowjax.analytic.patch_field import PatchField, patch, patch_from_source
+from flowjax.analytic.patch_field_mesh import MeshPatchField
 from flowjax.analytic.pca_local_field import PcaLocalField, pca_local
 from flowjax.analytic.smoothed_field import SmoothedField, smoothed
 
 __all__ = [
     "AnalyticField",
     "GaussianField",
+    "MeshPatchField",
     "PatchField",
     "PcaLocalField",
     "SmoothedField",

@@ -2,25 +2,28 @@
 
 import functools
 import json
-import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from flowjax.analytic.analytic_field import HostField, HostQueries, labelled_rows
-from flowjax.oracle.arguments import source_given
+from flowjax.analytic.patch_field_mesh import MeshPatchField
+from flowjax.analytic.patch_size import PatchSize, Size
+from flowjax.oracle.arguments import sharded_given, source_given
 from flowjax.oracle.backends import all_seen
 from flowjax.path import Path
 from flowjax.runtime.processes import check_same, gather, gather_array, several, together
 from kernels.patches.api import PatchSettings, in_places, patch_sums
 from kernels.patches.images import Images, PatchSet, PatchSource
+from kernels.patches.on_devices import PatchProgram
 from kernels.patches.sums import PatchSums
 from kernels.posterior.cpu.threads import cores
+from kernels.posterior.distributed.sharded import Sharded
 
-Size = int | Callable[[float], int] | Mapping[float, int]
 BORDERS = ("padding", "position")
 
 
@@ -43,17 +46,11 @@ class PatchField(HostField):
 
     def __init__(self, images: Images, shape: tuple[int, ...], classes: Iterable[int], path: Path | None, how: Patches):
         super().__init__(shape, classes, path)
-        self._images, self._how, self._size = images, how, _function_of_t(how.size)
-        if not callable(how.size):
-            for time in how.size if isinstance(how.size, Mapping) else (0.0,):
-                self.size(time)
+        self._images, self._how, self._size = images, how, PatchSize(how.size, image_shape(shape))
 
     def size(self, t: float) -> int:
         """The side of a patch at t, in pixels, no larger than what sees the whole image from everywhere."""
-        p, most = self._size(float(t)), 2 * max(image_shape(self.shape)[:2]) - 1
-        if isinstance(p, bool) or not isinstance(p, numbers.Real) or p % 2 != 1 or p < 1:
-            raise ValueError(f"size at t = {t:.4g} is {p!r}: expected an odd number of pixels, so that a patch has a centre")
-        return min(int(p), most)
+        return self._size.at(t)
 
     def _asked(self, x_t: ArrayLike, t: ArrayLike, label: ArrayLike | None, which: int) -> Float[Array, "B *shape"]:
         if self._how.shared and several() and not all_seen(*(part for part in (x_t, t, label) if part is not None)):
@@ -63,7 +60,7 @@ class PatchField(HostField):
     def _predict(self, queries: HostQueries) -> Float[np.ndarray, "B *shape"]:
         height, width, channels = self._images.shape
         x = queries.x.reshape(-1, height, width, channels)
-        sizes = np.array([self.size(float(time)) for time in queries.t], int)
+        sizes = self._size.all_at(queries.t)
         sums = PatchSums.none(len(x), channels, height * width)
 
         def add() -> None:
@@ -91,7 +88,7 @@ def _of_all_processes(sums: PatchSums) -> PatchSums:
 
 
 def patch(
-    data: ArrayLike,
+    data: ArrayLike | Sharded,
     labels: ArrayLike | None = None,
     path: Path | None = None,
     *,
@@ -99,7 +96,8 @@ def patch(
     anywhere: bool = False,
     borders: str = "position",
     shared: bool = False,
-) -> PatchField:
+    mesh: Mesh | None = None,
+) -> PatchField | MeshPatchField:
     """A local score machine: the prediction of each pixel is the posterior mean over patches of the training images, of their centres.
 
     With P_u x the patch of p x p pixels (all channels) around place u,
@@ -111,8 +109,10 @@ def patch(
     Exact: every patch of every image is weighed. A patch that sees the whole image from everywhere, size >= 2 max(H, W) - 1, gives the
     oracle, but for `anywhere=True` with padding.
 
+    The host computes it; with a mesh, its devices do.
+
     Args:
-      data: `[N, H, W]` or `[N, H, W, C]`, real; or `[N, D]`, a line of D numbers.
+      data: `[N, H, W]` or `[N, H, W, C]`, real; or `[N, D]`, a line of D numbers. Or the result of `shard_samples`.
       labels: `[N]` integers >= 0, or None.
       path: the probability path; None: rectified flow.
       size: p, odd; a function of t that returns it; or a table {t: p}: p of the largest t in it that is not above the query's, and of the
@@ -123,15 +123,19 @@ def patch(
         compared with patches of all places. With `anywhere=False` the two are the same.
       shared: each process of a job gives images of its own, and calls are made by all alike, outside of jit; the answer is that of all
         images, the same on every process.
+      mesh: of devices, as of `Oracle`: the images are distributed over its axis "samples", the queries over "queries". Scores are then
+        summed in float32; predictions are within 1e-5 of the definition.
 
     Raises:
-      ValueError: data or labels that do not fit; a size that is not odd, or below 1; unknown borders; at t = 1.
+      ValueError: data or labels that do not fit; a size that is not odd, or below 1; unknown borders; both `shared` and a mesh; at t = 1.
 
     References:
       Kamb and Ganguli 2024, An analytic theory of creativity in convolutional diffusion models, arXiv 2412.20292 (LS and ELS machines);
       Niedoba et al. 2024, Towards a mechanistic explanation of diffusion model generalization, arXiv 2411.19339.
     """
     how = Patches(size, anywhere, borders, shared)
+    if mesh is not None or isinstance(data, Sharded):
+        return _over_devices(data, labels, path, how, mesh)
 
     def made() -> PatchField:
         how.check()
@@ -192,6 +196,18 @@ def _made(made: Callable[[], PatchField], how: Patches) -> PatchField:
     return field
 
 
+def _over_devices(
+    data: ArrayLike | Sharded, labels: ArrayLike | None, path: Path | None, how: Patches, mesh: Mesh | None
+) -> MeshPatchField:
+    how.check()
+    if how.shared:
+        raise ValueError("shared=True and images over a mesh: the devices of a mesh may belong to several processes; leave `shared` out")
+    images = sharded_given(data, labels, None, mesh)
+    shape = image_shape(images.shape)
+    size = PatchSize(how.size, shape)
+    return MeshPatchField(images, size, path, PatchProgram(shape, size.largest(), how.anywhere, how.borders == "position"))
+
+
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """H, W and C of samples of this shape."""
     if len(shape) == 1:
@@ -199,14 +215,3 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) in (2, 3):
         return shape[0], shape[1], shape[2] if len(shape) == 3 else 1
     raise ValueError(f"data has samples of shape {shape}: expected images [N, H, W] or [N, H, W, C]")
-
-
-def _function_of_t(size: Size) -> Callable[[float], int]:
-    if callable(size):
-        return size
-    if not isinstance(size, Mapping):
-        return lambda t: size
-    if not size:
-        raise ValueError("size = {}: expected a table {t: p} with at least one row")
-    times = sorted(size)
-    return lambda t: size[times[max(0, int(np.searchsorted(times, t, side="right")) - 1)]]

@@ -168,7 +168,7 @@ def memorization_figure(t: Float[np.ndarray, " T"], errors: Mapping[str, Curve],
     left.legend()
     draw_curve(right, t, advantage, style.MEASURED, "1 - training / unseen")
     right.axhline(0, color=style.GREY, linewidth=1)
-    right.set_ylabel("nearer to the training samples' oracle by")
+    right.set_ylabel("advantage of training samples")
     return figure
 
 

@@ -57,13 +57,14 @@ class Observers:
     """Observers of a training run: metrics, progress, evaluations and the watchdog. They do not change its result.
 
     Attributes:
-      writer, progress: made when the first step is known.
+      writer: made when the first step is known.
+      progress: made when the first step begins.
       evaluate: called with the state at times of the `Schedule`, and at the end.
       watchdog: notified of every step; an evaluation counts with the step that follows, and so does what comes before the first one.
     """
 
     writer: Callable[[int], MetricWriter] = lambda first_step: NoMetricWriter()
-    progress: Callable[[int], ProgressLine] = lambda first_step: NoProgressLine()
+    progress: Callable[[], ProgressLine] = NoProgressLine
     evaluate: Evaluate = lambda step, state: {}
     watchdog: Watchdog | None = None
 
@@ -110,7 +111,7 @@ def train(
         first = int(state.step)
         stream = stack.enter_context(contextlib.closing(batches.iterate(first)))
         metrics = stack.enter_context(contextlib.closing(observers.writer(first)))
-        line = observers.progress(first)
+        line = observers.progress()
         if last_loss is not None:
             line.say(f"goes on from the checkpoint at step {first}")
 

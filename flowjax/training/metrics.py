@@ -85,9 +85,10 @@ def _lines(jsonl: storage.Folder) -> list[dict[str, Any]]:
 class ProgressLine:
     """`step 400/2000  loss 0.4132  12.1 steps/s  2 min 12 s left`: rewritten on a terminal, a new line every 30 s elsewhere."""
 
-    def __init__(self, steps: int, first_step: int = 0, stream: Any = None):
-        self._steps, self._first, self._stream = steps, first_step, sys.stderr if stream is None else stream
-        self._started = time.perf_counter()
+    def __init__(self, steps: int, stream: Any = None):
+        self._steps, self._stream = steps, sys.stderr if stream is None else stream
+        self._since: tuple[int, float] | None = None
+        """Of the first line: the steps before it compiled programs, and tell nothing of those to come."""
         self._shown = 0.0
         self._terminal = self._stream.isatty()
 
@@ -98,9 +99,12 @@ class ProgressLine:
         if now - self._shown < (0.5 if self._terminal else 30) and not last:
             return
         self._shown = now
-        rate = (step - self._first) / max(now - self._started, 1e-9)
-        left = "" if last or rate == 0 else f"  {_duration((self._steps - step) / rate)} left"
-        line = f"step {step:,}/{self._steps:,}  loss {loss:.4g}  {rate:.3g} steps/s{left}"
+        line = f"step {step:,}/{self._steps:,}  loss {loss:.4g}"
+        if self._since is None:
+            self._since = step, now
+        elif step > self._since[0]:
+            rate = (step - self._since[0]) / max(now - self._since[1], 1e-9)
+            line += f"  {rate:.3g} steps/s" + ("" if last else f"  {_duration((self._steps - step) / rate)} left")
         self._stream.write(f"\r\x1b[K{line}{chr(10) * last}" if self._terminal else f"{line}\n")
         self._stream.flush()
 

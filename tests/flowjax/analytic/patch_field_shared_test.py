@@ -95,6 +95,7 @@ port, number, path = sys.argv[1:]
 jax.distributed.initialize(coordinator_address=f"127.0.0.1:{port}", num_processes=2, process_id=int(number))
 import numpy as np
 from flowjax.analytic import patch, patch_from_source
+from kernels.posterior.distributed.sharded import rows_of_process, shard_samples
 from tests.flowjax.analytic.small_data import ASKED, LABELS, PATHS, images, queries
 own = slice(0, 18) if number == "0" else slice(18, 30)  # classes 0 and part of 1; the rest of 1 and 2
 x = queries(images(), PATHS[0], 0.4)
@@ -102,6 +103,11 @@ field = patch(images()[own], LABELS[own], size=3, anywhere=True, shared=True)
 found = np.asarray(field(x, 0.4, ASKED))
 other = patch_from_source(images()[own], LABELS[own], size=3, anywhere=True, shared=True)
 assert (np.asarray(other(x, 0.4, ASKED)) == found).all()
+mesh = jax.make_mesh((2, 1), ("samples", "queries"))
+rows = rows_of_process(30, mesh)
+devices = patch(shard_samples(images()[rows], mesh, labels=LABELS[rows], n=30), size=3, anywhere=True)
+assert devices.classes == field.classes
+assert abs(np.asarray(devices(x, 0.4, ASKED)) - found).max() < 1e-5
 def refused(kind, told, call):
     try:
         call()

@@ -3,6 +3,10 @@
 import io
 import json
 import pathlib
+import re
+import time
+
+import pytest
 
 from flowjax.training.metrics import MetricWriter, ProgressLine, read_metrics
 
@@ -26,13 +30,16 @@ def test_metrics_of_a_run_that_was_cut_off_are_replaced_from_where_it_goes_on(tm
     )
 
 
-def test_the_progress_line_tells_step_loss_rate_and_time_left() -> None:
+def test_the_progress_line_tells_step_loss_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
-    line = ProgressLine(1000, 0, stream)
-    line.show(10, 0.5)
+    line = ProgressLine(1000, stream)
+    line.show(10, 0.5)  # compiling was part of these steps
+    later = time.perf_counter() + 100
+    monkeypatch.setattr("time.perf_counter", lambda: later)
+    line.show(210, 0.375)
     line.show(1000, 0.25)
-    first, last = stream.getvalue().splitlines()
-    assert first.startswith("step 10/1,000  loss 0.5")
-    assert first.endswith("left")
+    first, second, last = stream.getvalue().splitlines()
+    assert first == "step 10/1,000  loss 0.5"
+    assert re.fullmatch(r"step 210/1,000  loss 0.375  (2|1.99|2.01) steps/s  6 min 3[4-6] s left", second)
     assert last.startswith("step 1,000/1,000  loss 0.25")
     assert "left" not in last
