@@ -88,6 +88,7 @@ def _command(experiment: Experiment, config: ConfigDict, folder: pathlib.Path, c
     """The command line after `python`."""
     preset = experiment.presets.get(config.preset, config.preset)
     words = ["-m", f"experiments.{experiment.binary}", f"--config={configs}/{experiment.binary}.py:{preset}", *experiment.settings]
+    words += experiment.shorter if config.preset == "digits" else ()
     if experiment.model:
         words.append(f"--config.{experiment.model}={config.model or folder / MODEL}")
     if config.preset in experiment.takes:

@@ -13,6 +13,7 @@ class Experiment:
       figures: those to show, in their order, with what they show: names of figures, or of what a pattern finds the last.
       presets: preset of `reproduce` to that of the binary; what is not named is called alike. "" leaves the experiment out.
       settings: what else is typed.
+      shorter: what else is typed for digits: less than the binary does by default, so that all experiments take 25 minutes.
       model: the key that takes the trained model; "": none does.
       takes: preset of `reproduce` to the key that takes a model of an experiment before this one, if that has trained it, and a pattern for
         the model's folder.
@@ -25,6 +26,7 @@ class Experiment:
     figures: dict[str, str]
     presets: dict[str, str] = dataclasses.field(default_factory=dict)
     settings: tuple[str, ...] = ()
+    shorter: tuple[str, ...] = ()
     model: str = ""
     takes: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     table: str = ""
@@ -112,6 +114,7 @@ FINDINGS = (
                 "train",
                 {"samples/*.png": "Samples of the model", "loss_by_t": "Its error against both targets, by t"},
                 presets={"imagenet_vavae": "imagenet_vavae_b1"},
+                shorter=("--config.evaluate_every=0",),
             ),
         ),
     ),
@@ -124,6 +127,7 @@ FINDINGS = (
                 "hybrid_sampling",
                 "hybrid_sampling",
                 {"copies": "Share of copies against t_switch", "samples": "Samples for each t_switch beside their nearest training sample"},
+                shorter=("--config.num_samples=300",),
                 model="model.path",
             ),
             Experiment(
@@ -132,6 +136,7 @@ FINDINGS = (
                 {"faithfulness": "Share of samples nearest to their held-out original", "samples": "Held-out originals, and samples below"},
                 presets={"imagenet_vavae": ""},
                 settings=("--config.start=heldout",),
+                shorter=("--config.num_samples=300",),
                 model="model.path",
             ),
         ),
@@ -179,6 +184,7 @@ FINDINGS = (
                     "cost": "Fréchet distance against parameters times steps",
                 },
                 presets={"imagenet_vavae": ""},
+                shorter=("--config.specialists=False", "--config.num_steps=(25,)"),
                 model="large.path",
                 takes={
                     "digits": ("small.path", "loss_by_timestep/models/Na-2-1200-*"),
@@ -196,6 +202,7 @@ FINDINGS = (
                 "timestep_shift",
                 "timestep_shift",
                 {"shift": "Fréchet distance against the timestep shift, the advised one marked"},
+                shorter=("--config.num_samples=300",),
                 model="model.path",
                 table="shift.csv",
             ),
@@ -209,6 +216,7 @@ FINDINGS = (
                 "guidance_interval",
                 "guidance_interval",
                 {"map": "Fréchet distance over where guidance begins and ends", "intervals": "Fréchet distance of each interval"},
+                shorter=("--config.num_samples=300",),
                 model="model.path",
                 table="guidance.csv",
             ),
@@ -223,6 +231,7 @@ FINDINGS = (
                 "latent_comparison",
                 "latent_comparison",
                 {"loss": "Error of a model against t in each space", "waviness": "Waviness in each space, with its interval"},
+                shorter=("--config.spaces=('plain', 'aligned')",),
                 presets={"imagenet_vavae": ""},
                 table="spaces.csv",
             ),

@@ -63,7 +63,7 @@ def test_what_cannot_be_asked_for_ends_in_one_line(binary: Binary, tmp_path: pat
     assert "expected one of digits" in binary("--config.preset=mnist", f"--workdir={tmp_path / 'b'}").error
 
 
-def test_a_model_is_trained_once_and_only_where_one_is_needed() -> None:
+def test_a_model_is_trained_once_and_only_where_one_is_needed(tmp_path: pathlib.Path) -> None:
     def names(preset: str = "digits", **settings: object) -> list[str]:
         config = presets.get_config(preset)
         config.update(settings)
@@ -81,6 +81,13 @@ def test_a_model_is_trained_once_and_only_where_one_is_needed() -> None:
     config.update(model="XL.pt", data="latents")
     typed = {each.name: _command(each, config, pathlib.Path("runs")) for each in _asked(config)}
     assert [name for name, words in typed.items() if "--config.data.path=latents" not in words] == ["gaussians"]
+    digits = presets.get_config()
+    swap = next(each for each in _asked(digits) if each.name == "capacity_swap")
+    assert not [word for word in _command(swap, digits, tmp_path) if word.startswith("--config.small.path=")]
+    trained = tmp_path / "loss_by_timestep" / "models" / "Na-2-1200-0a46b2b1"
+    trained.mkdir(parents=True)
+    (trained / "model.safetensors").touch()
+    assert f"--config.small.path={trained}" in _command(swap, digits, tmp_path)
 
 
 @pytest.fixture(scope="module")
