@@ -9,7 +9,7 @@ import sys
 import pytest
 
 TUTORIALS = sorted(pathlib.Path("docs/tutorials").glob("*.py"))
-IN_CI = ("turning_point", "copying")
+IN_CI = ("turning_point",)
 """The others when the site is built, and by hand: `make docs`, `make test-long`."""
 
 

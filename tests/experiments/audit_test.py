@@ -33,6 +33,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.slow
 def test_planted_copies_are_found_told_and_ranked(images: pathlib.Path, tmp_path: pathlib.Path) -> None:
     paths = {"data.path": str(images / "training.npz"), "heldout": str(images / "heldout.npy"), "num_baseline": 300}
     told = (f"{images}/samples.npy@200", f"{images}/early.npy@100")

@@ -24,6 +24,7 @@ def test_labels_far_apart_are_inspected_and_arrays_that_are_not_read_are_printed
     assert "x: not read: x_test float32 [2, 3] (--config.data.array=NAME" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_was_guessed_is_said_with_the_setting_that_sets_the_other(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = np.random.default_rng(0).random((12, 3, 5, 5)).astype(np.float32)
     np.save(tmp_path / "first.npy", first)

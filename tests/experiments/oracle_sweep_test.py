@@ -113,7 +113,7 @@ def test_two_processes_find_what_one_finds(binary: Binary, tmp_path: pathlib.Pat
     """Each holds its own shards alone: of mirror images too, of samples that are there twice, of those that are not held out; by class."""
     images, labels = (np.concatenate([part[:400], part[:30]]) for part in digits)
     np.savez(tmp_path / "mine.npz", images=np.round((images + 1) * 127.5).astype(np.uint8), labels=labels)
-    settings = {"data.path": str(tmp_path / "mine.npz"), "data.flips": True, "query": "heldout", "num_t": 5, "num_queries": 24}
+    settings = {"data.path": str(tmp_path / "mine.npz"), "data.flips": True, "query": "heldout", "num_t": 3, "num_queries": 24}
     alone = swept(tmp_path / "one", "arrays", **settings)
     assert (alone["num_classes"], alone["by_class"], alone["provenance"]["scaling"]) == (10, True, "x / 127.5 - 1")
     assert len((tmp_path / "one" / "classes.csv").read_text().splitlines()) == 11
@@ -121,11 +121,6 @@ def test_two_processes_find_what_one_finds(binary: Binary, tmp_path: pathlib.Pat
     with binary.job(2, *arguments, f"--workdir={tmp_path / 'two'}", place=Place(devices=2)) as job:
         ended = job.wait()
     assert [finished.status for finished in ended] == [0, 0], [finished.output for finished in ended]
-    (tmp_path / "two" / "summary.json").unlink()  # as if it had been cut off: one process finds the one t that is missing
-    sorted((tmp_path / "two" / "partial").glob("*.npz"))[3].unlink()
-    finished = binary(*arguments, f"--workdir={tmp_path / 'two'}", "--resume")
-    assert "goes on: 4 of 5 times are done" in finished.output
-    assert finished.status == 0, finished.output
     ours, theirs = (np.genfromtxt(tmp_path / name / "sweep.csv", delimiter=",", names=True) for name in ("two", "one"))
     for name in ours.dtype.names:
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
@@ -147,7 +142,7 @@ def test_queries_may_come_from_held_out_samples_or_a_file(tmp_path: pathlib.Path
     assert summary["n"] == 180
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_turn_before_the_first_t_is_found_and_the_scale_is_named(tmp_path: pathlib.Path) -> None:
     """Data that were not scaled: the times that the grid lacks are kept with the others, and found there again, bit for bit."""
     rng = np.random.default_rng(0)

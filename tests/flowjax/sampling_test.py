@@ -34,6 +34,7 @@ def test_the_adaptive_solver_keeps_its_tolerance_and_the_grid_its_ends() -> None
     assert float(found[0, 0]) == pytest.approx(np.exp(np.sin(2.7) / 3), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_n_edges_are_n_minus_one_evaluations_of_euler_and_the_last_edge_is_never_seen() -> None:
     @jax.tree_util.register_dataclass
     @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ def test_n_edges_are_n_minus_one_evaluations_of_euler_and_the_last_edge_is_never
             np.testing.assert_allclose(sorted(seen), [0, 0.2, 0.4, 0.6, 0.8], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trajectory_passes_where_sampling_does() -> None:
     x_0, label = jnp.ones((3, 2)), jnp.arange(3, dtype=jnp.int32)
     edges = np.float32(shift(uniform_timesteps(8), 0.5))

@@ -41,7 +41,7 @@ def text(name: str) -> str:
     return found[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_that_is_killed_goes_on_from_the_bucket_and_ends_as_on_a_disk(place: Place, tmp_path: pathlib.Path) -> None:
     """Killed while its third checkpoint is being saved. Then the newest that is whole is damaged: the one before it is read."""
     train = Binary("train", tmp_path)

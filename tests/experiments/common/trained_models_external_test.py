@@ -77,6 +77,7 @@ def test_what_cannot_be_made_is_told_in_one_line(changes: dict[str, str], messag
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_wrong_direction_of_time_is_told_where_data_are_at_hand(capsys: pytest.CaptureFixture[str]) -> None:
     digits = data_config("digits")
     own_data(made(asked("digits_by_heart")), digits)

@@ -17,6 +17,7 @@ from flowjax.reporting.workdir import open_workdir
 from tests.experiments.trained_models import leave, untrained
 
 
+@pytest.mark.slow
 def test_a_trained_flow_comes_back_with_what_is_known_of_it(run_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     flow = load_trained(run_folder)
     assert (flow.num_classes, flow.image_shape, flow.frechet_ratio) == (10, (8, 8, 1), 2.5)

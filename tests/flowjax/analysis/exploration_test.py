@@ -40,6 +40,7 @@ def test_equal_weights_go_by_number_and_a_small_class_leaves_places_empty() -> N
     np.testing.assert_allclose(found.weight[0], [[0.5, 0.5, 0, 0], [1 / 6] * 4], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_model_is_stepped_along_too() -> None:
     data = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
     pairs, _ = shown_pairs(data, 2, 0)

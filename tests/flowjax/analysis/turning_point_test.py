@@ -187,6 +187,7 @@ def test_spectral_prediction_is_within_8_percent_on_the_grid(d: int) -> None:
         assert predict_turning_point(np.ones(d), n) == pytest.approx(measured, rel=0.08), n
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(d=st.integers(1, 300), n=st.integers(3, 10**6), decay=st.floats(0, 2))
 def test_more_samples_turn_later_and_the_plain_criterion_later_still(d: int, n: int, decay: float) -> None:

@@ -62,6 +62,7 @@ def test_of_many_gaussian_samples_it_is_the_closed_form() -> None:
     assert error(gaussian(y[:4000]).denoised(x, t), exact) > error(gaussian(y).denoised(x, t), exact)
 
 
+@pytest.mark.slow
 def test_it_is_differentiable_compiled_and_finite_at_both_ends() -> None:
     y = images((6,))
     field, x = gaussian(y), jnp.asarray(y[:2])

@@ -41,6 +41,7 @@ def test_without_noise_it_is_the_oracle() -> None:
         np.testing.assert_array_equal(smoothed(y, LABELS, path, noise=0.0).denoised(x, 0.4, ASKED), out.denoised)
 
 
+@pytest.mark.slow
 def test_it_is_sampled_to_noisy_data_and_finite_at_the_end() -> None:
     y = images((3,))
     field = smoothed(y, noise=0.5)

@@ -12,6 +12,7 @@ from flowjax.models import Architecture, LightningDiT, convert_lightningdit, exp
 from tests.flowjax.models.small_model import SMALL, noisy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_a_checkpoint_that_is_written_is_read_back_the_same(tmp_path: pathlib.Path, qk_norm: bool) -> None:
     model = noisy(LightningDiT(Architecture(**SMALL, qk_norm=qk_norm), rngs=nnx.Rngs(0)))

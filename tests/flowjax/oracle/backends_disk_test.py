@@ -95,6 +95,7 @@ def test_the_velocity_is_exact(oracles, samples):
     exactly(oracles[1], samples[0])
 
 
+@pytest.mark.slow
 def test_queries_that_do_not_fit_the_budget_take_several_passes(oracles, samples):
     """In the caller's order, and the last pass not full."""
     disk = oracles[1]

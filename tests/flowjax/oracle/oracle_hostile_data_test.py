@@ -145,6 +145,7 @@ def test_the_posterior_is_the_same_in_any_unit(scale):
     np.testing.assert_array_equal(scaled.top1_index, plain.top1_index)
 
 
+@pytest.mark.slow
 def test_jvp_of_near_copies_is_exact():
     """The covariance of more near-copies than candidates, a thousandth of the noise apart, late in time."""
     data = clusters(3, 40, 4, 1e-3)

@@ -76,6 +76,7 @@ def test_exact_on_digits(digits):
     check(out, exact.oracle(data, x, T))
 
 
+@pytest.mark.slow
 def test_exact_in_twenty_thousand_dimensions():
     """200 unit Gaussians, 40 of them a heavy cluster: scores of float32 are wrong by hundreds of nats there."""
     data = np.random.default_rng(2).standard_normal((200, 20_000)).astype(np.float32)

@@ -69,6 +69,7 @@ def test_a_public_name_that_needs_an_extra_says_so() -> None:
     assert done.stderr.splitlines()[-1] == "ImportError: flowjax.LightningDiT needs flax: pip install 'flowjax-oracle[train]'"
 
 
+@pytest.mark.slow
 def test_the_audit_needs_no_extra(tmp_path) -> None:
     """On samples and data in arrays, by their values; docs/installing.md says so."""
     rows = np.random.default_rng(0).standard_normal((60, 4, 4, 1)).astype(np.float32)

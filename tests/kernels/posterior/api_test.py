@@ -40,6 +40,7 @@ def check(out: Moments, data: np.ndarray, x: np.ndarray, alpha: np.ndarray, sigm
         assert out.top1_index[i] == keep[wanted["top1_index"]]
 
 
+@pytest.mark.slow
 def test_every_moment_is_exact_for_any_alpha_and_sigma():
     """Uneven last blocks and query tiles, classes mixed in one batch."""
     label = np.resize([-1, 0, 1, 2], B).astype(np.int32)

@@ -102,6 +102,7 @@ seeds = st.integers(0, 5)
 owners = st.lists(st.integers(0, 3), min_size=N, max_size=N).map(np.array)
 
 
+@pytest.mark.slow
 @given(seeds, owners, st.permutations(range(4)), st.booleans())
 def test_parts_in_any_order_merge_to_the_whole(seed, owner, order, full):
     """Any split into four parts, empty ones too, merged from the left in any order, is the definition over all samples."""

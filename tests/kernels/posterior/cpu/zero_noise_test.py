@@ -1,6 +1,7 @@
 """At σ = 0 the host gives the nearest sample, as the compiled program does."""
 
 import numpy as np
+import pytest
 
 from kernels.posterior import posterior
 
@@ -9,6 +10,7 @@ DATA[20:25] = DATA[20]
 COUNTS = np.where(np.arange(60) == 5, 3.0, 1.0).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_the_nearest_sample_and_its_equals_share_the_weight():
     """Samples, copies, points between, a class, a class without samples, and α = 0, where all are equally near."""
     x = np.concatenate([DATA[[5, 20, 7]], 0.5 * (DATA[1:2] + DATA[2:3]), DATA[:1], DATA[:1]])

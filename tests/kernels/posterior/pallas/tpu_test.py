@@ -208,7 +208,7 @@ def share_left_out(found: Partial) -> np.ndarray:
     return np.asarray(found.skipped) / np.asarray(found.weight)
 
 
-@slow
+@long
 def test_blocks_that_cannot_matter_are_skipped_and_change_nothing():
     """Late in time all but one sample's block weigh nothing: the mean is the same, and what was left out is accounted for."""
     p = problem(t=0.9, n=1500)
@@ -264,7 +264,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> str:
     return "pallas_tpu"
 
 
-@slow
+@long
 def test_an_oracle_of_the_fused_kernel_is_the_portable_one(interpreted):
     """Every output of `Oracle` by class, and the Jacobian: those of the portable implementation, which are checked against float64."""
     rng = np.random.default_rng(3)
