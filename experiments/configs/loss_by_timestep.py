@@ -1,7 +1,7 @@
 """Presets of `python -m experiments.loss_by_timestep`.
 
 preset          command                                                                              two CPU cores
-digits          python -m experiments.loss_by_timestep                                               4 min, training included
+digits          python -m experiments.loss_by_timestep                                               8 min, training included
 fashion_mnist   ... --config=experiments/configs/loss_by_timestep.py:fashion_mnist                   hours, training included
 imagenet_vavae  ... :imagenet_vavae --config.checkpoints="('S.pt@80000', 'B.pt@80000', 'XL.pt@80000')" \\
                     --config.data.path=FOLDER_OF_SHARDS                                              (accelerators)

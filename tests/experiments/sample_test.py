@@ -26,7 +26,7 @@ def test_samples_are_written_as_evaluation_suites_read_them(
         "--config.labels=2,7",
         "--config.solver=heun",
         "--config.quality.features=classifier",
-        "--config.quality.classifier_steps=20",
+        "--config.quality.classifier_steps=80",
         f"--workdir={tmp_path / 'run'}",
     )
     assert done.status == 0, done.output

@@ -89,7 +89,7 @@ def test_a_run_leaves_all_that_is_promised(undisturbed: pathlib.Path) -> None:
     "how",
     [
         pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, marks=pytest.mark.long),  # in CI: two processes, multihost_test.py
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),  # in CI: several processes, supervise_test.py
         pytest.param(signal.SIGINT, marks=pytest.mark.long),
     ],
 )

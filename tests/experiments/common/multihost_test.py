@@ -68,6 +68,7 @@ def refused(job: Job) -> str:
     return lines[0]
 
 
+@pytest.mark.long
 def test_two_processes_train_as_one_stop_as_one_and_one_goes_on(binary: Binary, place: Place, tmp_path: pathlib.Path) -> None:
     """SIGTERM to one: both save the same step, and end with the status for it. One process, of as many devices, finishes what they began:
     the losses are those that it has by itself."""

@@ -45,6 +45,7 @@ def test_the_size_may_follow_t() -> None:
     table, function = patch(y, size={0.0: 9, 0.4: 3, 0.8: 1}), patch(y, size=lambda t: 9 if t < 0.4 else 3)
     assert [table.size(t) for t in (0.1, 0.4, 0.79, 1.0)] == [9, 3, 3, 1]
     assert patch(y, size={0.5: 5, 0.7: 3}).size(0.1) == 5
+    assert patch(y, size={0.5: 5, 0.7: 3}).size(float(np.float32(0.7))) == 3  # as t comes, a little below 0.7
     for t, size in ((0.2, 9), (0.5, 3)):
         np.testing.assert_array_equal(table(x, t), patch(y, size=size)(x, t))
         np.testing.assert_array_equal(function(x, t), table(x, t))

@@ -101,7 +101,7 @@ def test_ties_on_other_paths(name):
         check(on_kind(kind, SETS["copies"], None, PATHS[name])(x, TIMES), SETS["copies"], x, name)
 
 
-@each_kind
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.long] * (kind in COMPILED)) for kind in KINDS])
 def test_equal_samples_of_several_classes(kind):
     """Copies lie in all classes: with and without a label, at t = 0 too, the lowest index of those that count is named."""
     data, labels = SETS["copies"], (np.arange(N) * 7 % 5).astype(np.int32)
