@@ -1,7 +1,7 @@
 """Presets of `python -m experiments.reproduce`.
 
 preset          command                                                                              two CPU cores
-digits          python -m experiments.reproduce                                                      24 min (estimated)
+digits          python -m experiments.reproduce                                                      24 min
 fashion_mnist   ... --config=experiments/configs/reproduce.py:fashion_mnist                          hours; model included
                 ... :fashion_mnist --config.model=runs/train                                         with a model that is there
 imagenet_vavae  ... :imagenet_vavae --config.model=CHECKPOINT --config.data=FOLDER_OF_SHARDS         (accelerators)
