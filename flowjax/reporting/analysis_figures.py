@@ -84,7 +84,9 @@ def interval_map(
         for j in range(len(ends)):
             if np.isfinite(values[i, j + 1]):
                 dark = abs(shown[i, j + 1]) > 0.6 * most
-                axes.text(i, j, f"{values[i, j + 1]:.3g}", ha="center", va="center", fontsize=12, color="white" if dark else "black")
+                behind = {"facecolor": picture.to_rgba(shown[i, j + 1]), "edgecolor": "none", "pad": 2}  # no line runs through a number
+                number = f"{values[i, j + 1]:.3g}"
+                axes.text(i, j, number, ha="center", va="center", fontsize=12, color="white" if dark else "black", bbox=behind)
     best = np.unravel_index(np.nanargmin(values), values.shape)
     axes.add_patch(Rectangle((best[0] - 0.5, best[1] - 1.5), 1, 1, fill=False, edgecolor=style.GREEN, linewidth=3, label="best of these"))
     place = lambda t, kept: float(np.interp(t, kept, np.arange(len(kept))))  # noqa: E731

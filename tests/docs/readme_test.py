@@ -16,6 +16,7 @@ DOCUMENTS = sorted((ROOT / "docs").glob("*.md")) + [ROOT / name for name in ("WO
 CONFIGURED_AS = {"plan_training": "train", "supervise": "train"}
 
 
+@pytest.mark.slow
 def test_python_runs_as_it_stands(capsys) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert blocks

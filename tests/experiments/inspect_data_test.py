@@ -46,6 +46,7 @@ def test_what_was_guessed_is_said_with_the_setting_that_sets_the_other(tmp_path:
     assert "models are trained on [-1, 1]; use 2 x - 1 (normalize=0-1)" in printed
 
 
+@pytest.mark.slow
 def test_groups_of_near_duplicates_are_listed_and_shown(tmp_path: pathlib.Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.standard_normal((40, 6, 6)).astype(np.float32)

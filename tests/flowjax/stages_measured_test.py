@@ -89,6 +89,7 @@ def test_data_too_small_to_be_seen_have_no_turning_point_and_the_scale_is_the_re
     assert "scale the data to about 1" in found.reason
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_at_its_rate() -> None:
     """Steps at uniform times: the true crossing is 0.5. 95 % intervals of 100 experiments miss it 5 times, and hardly ever 14 times."""
     t = np.linspace(0, 1, 101)

@@ -44,6 +44,7 @@ def test_large_patches_are_as_exact() -> None:
         assert error(devices.denoised(x, t), np.asarray(host.denoised(x, t), np.float64)) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_size_may_follow_t_and_differ_within_a_batch() -> None:
     y, mesh = images((5, 5)), mesh_of(2, 1)
     x, t = queries(y, PATHS[0], 0.5), np.array([0.2, 0.5, 0.7, 0.9], np.float32)
@@ -68,6 +69,7 @@ def test_compiled_programs_take_it() -> None:
     assert np.isfinite(spoilt[3]).all()
 
 
+@pytest.mark.slow
 def test_data_of_any_size_and_bytes() -> None:
     mesh = mesh_of(2, 1)
     y = images()

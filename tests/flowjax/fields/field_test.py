@@ -18,6 +18,7 @@ def test_staged_fields_take_turns_at_the_edge(edge: float) -> None:
     assert float(found[0, 0]) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_divergence_of_a_model_is_the_trace_of_its_jacobian_and_hutchinson_estimates_it() -> None:
     field = model_field(small_model(), 3)
     x, t = jnp.asarray(noise(2, (4, 4, 1), 3)), jnp.float32(0.4)

@@ -15,6 +15,7 @@ def errors(scale: np.ndarray) -> np.ndarray:
     return scale[:, None] * RNG.chisquare(4, (len(scale), 400)) / 4
 
 
+@pytest.mark.slow
 def test_what_never_saw_the_samples_has_none() -> None:
     """However wrong it is: of 40 draws few intervals miss 0, overall and at each t."""
     missed = []

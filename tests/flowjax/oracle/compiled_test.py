@@ -99,6 +99,7 @@ def test_time_and_data_refuse_a_gradient():
         jax.make_jaxpr(jax.grad(lambda data: Oracle(data)(X, T).velocity.sum()))(DATA)
 
 
+@pytest.mark.slow
 def test_jit_with_the_oracle_as_argument_is_the_plain_call(plain):
     """And the data are an argument of the program: no constant of its size."""
     same(PROGRAM(ORACLE, X, T, LABEL), plain)
@@ -108,6 +109,7 @@ def test_jit_with_the_oracle_as_argument_is_the_plain_call(plain):
     assert PROGRAM._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_vmap_folds_into_the_batch(plain):
     """vmap over x, t and label, alone or together, is a loop of plain calls."""
     over = jax.vmap(lambda x, t, label: HIGH(x[None], t, label[None]))(X, T, LABEL)
