@@ -45,6 +45,8 @@ from flowjax.models.trained import TrainedFlow, load_trained
 from flowjax.reporting import analysis_figures
 from flowjax.reporting.page import Section, beside_the_paper
 from flowjax.reporting.workdir import WorkDir
+from flowjax.runtime.processes import differences
+from flowjax.runtime.strict_json import plain
 from flowjax.stages import TurningPoint
 
 LIVE = (MODELS, CELLS)
@@ -185,37 +187,38 @@ def _models(config: ConfigDict, workdir: WorkDir) -> list[Model]:
     elif config.checkpoints:
         found = [_checkpoint(told) for told in config.checkpoints]
     else:
+        last = (config.sizes[-1], max(config.steps))
+        given = _strongest(config.model.path, _asked(config, *last)) if config.model.path else None  # before any is trained
         found = []
         for steps in sorted(config.steps):
             for size in config.sizes:
-                strongest = (size, steps) == (config.sizes[-1], max(config.steps))
-                if strongest and config.model.path:
-                    flow = _strongest(config.model.path, size, steps)
+                strongest, asked = (size, steps) == last, _asked(config, size, steps)
+                if strongest and given is not None:
+                    flow = given
                 else:
-                    changes = {"model.size": size, "steps": steps, "optimizer.decay_steps": steps, "evaluate_every": 0}
-                    asked = training_config(config.model, **changes)
                     if not strongest:
                         asked.evaluation.update(NOT_MEASURED)
-                    flow = load_trained(train_within(asked, workdir, trained_name(size, steps)))
+                    flow = load_trained(train_within(asked, workdir, f"{size.replace('/', '-')}-{steps}"))
                 found.append(Model(f"{size}, {steps:,} steps", parameter_count(flow.model), steps, flow))
     return sorted(found, key=lambda model: (model.steps, model.parameters))
 
 
-def trained_name(size: str, steps: int) -> str:
-    """The folder in models/ of what is trained here."""
-    return f"{size.replace('/', '-')}-{steps}"
+def _asked(config: ConfigDict, size: str, steps: int) -> ConfigDict:
+    """How a model of this size is trained for so many steps."""
+    return training_config(config.model, **{"model.size": size, "steps": steps, "optimizer.decay_steps": steps, "evaluate_every": 0})
 
 
-def _strongest(path: str, size: str, steps: int) -> TrainedFlow:
-    """A model that is there already, of this size and training."""
+def _strongest(path: str, asked: ConfigDict) -> TrainedFlow:
+    """A model that is there already, trained as is asked; on the same samples, so that all models are asked about the same unseen ones."""
     flow = load_trained(path)
-    own = flow.about.get("config", {})
-    told = own.get("model", {}).get("size"), own.get("steps")
-    if told != (size, steps):
-        raise ValueError(
-            f"config.model.path={path!r}: a model of size {told[0]} and {told[1]} steps; expected the last of sizes and the most of steps, "
-            f"{size} and {steps}"
-        )
+    own, wanted = flow.about.get("config"), plain(asked.to_dict())
+    if own is None:
+        raise ValueError(f"config.model.path={path!r} does not say how it was trained: give it, and the others, as config.checkpoints")
+    for key in ("model", "steps", "data", "heldout_fraction", "seed", "objective", "optimizer", "batch_size", "ema_decay"):
+        for place, here, there in differences(wanted[key], own.get(key), key):
+            raise ValueError(
+                f"config.model.path={path!r}: was trained with {place} = {there}; expected the strongest of these models, {here}"
+            )
     return flow
 
 

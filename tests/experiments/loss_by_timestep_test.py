@@ -34,3 +34,13 @@ def test_errors_of_models_are_compared_on_each_side_of_the_turning_point(
     ]
     for row in gains:
         assert float(row["low"]) <= float(row["reduction"]) <= float(row["high"])
+
+
+def test_a_model_that_is_not_the_strongest_is_refused_before_any_is_trained(
+    runs: pathlib.Path, binary_of: Callable[[str], Binary], tmp_path: pathlib.Path
+) -> None:
+    given = (f"--config.model.path={runs / 'large'}", f"--workdir={tmp_path / 'run'}")
+    told = binary_of("loss_by_timestep")(*given, "--config.sizes=('Pi/2', 'Na/2')").error
+    assert "was trained with model.size = Mi/2; expected the strongest of these models, Na/2" in told
+    assert "give it alone" in binary_of("loss_by_timestep")(*given, "--config.checkpoints=('a', 'b')").error
+    assert not (tmp_path / "run" / "models").exists()

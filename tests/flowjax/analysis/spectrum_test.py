@@ -30,3 +30,15 @@ def test_a_spectrum_from_some_of_the_samples_predicts_as_the_whole_does() -> Non
     assert some.sum() == pytest.approx(np.sum(scales**2), rel=0.1)
     whole = predict_turning_point(covariance_spectrum(data), 2000)
     assert predict_turning_point(some, 2000) == pytest.approx(whole, rel=0.05)
+
+
+@pytest.mark.parametrize("rank", [150, 20])
+def test_float32_products_move_eigenvalues_by_less_than_is_said(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    data = ((rng.standard_normal((400, rank)) / np.arange(1, rank + 1)) @ rng.standard_normal((rank, 150)) + 0.3).astype(np.float32)
+    wanted = covariance_spectrum(data)
+    monkeypatch.setattr("flowjax.analysis.spectrum.FLOAT32_FROM", 100)
+    found = covariance_spectrum(data)
+    assert 0 < np.abs(found - wanted).max() < 1e-5 * wanted.mean()
+    rho = np.sqrt(np.expm1(2 * np.log(400) / 3) / wanted[2])  # three directions hold log N nats or more
+    assert abs(np.log1p(rho**2 * found).sum() - np.log1p(rho**2 * wanted).sum()) / 2 < 1e-3
