@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.float64 import to32
+from kernels.patches.sums import PatchSums
 from kernels.posterior.distributed.collectives import ONE_DEVICE, Shards
 from kernels.posterior.distributed.sharded import Sharded, spread
 from kernels.posterior.types import Samples
@@ -54,21 +56,6 @@ class PatchQueries(NamedTuple):
     """Odd."""
 
 
-class _Sums(NamedTuple):
-    """Weights exp(score - peak) of the patches that were compared so far with those around each place; float32."""
-
-    peak: Float[Array, "B H W"]
-    weight: Float[Array, "B H W"]
-    center: Float[Array, "B H W C"]
-    """Weights times the pixels at the centres."""
-
-    def merge(self, other: "_Sums") -> "_Sums":
-        peak = jnp.maximum(self.peak, other.peak)
-        here, there = (jnp.exp(part.peak - jnp.where(peak == -jnp.inf, 0, peak)) for part in (self, other))
-        center = here[..., None] * self.center + there[..., None] * other.center
-        return _Sums(peak, here * self.weight + there * other.weight, center)
-
-
 def patch_means_on_devices(queries: PatchQueries, images: Sharded, program: PatchProgram) -> Float[Array, "B H W C"]:
     """`patch_means` of images over a mesh, under jit: each device compares all queries of its part with its own images.
 
@@ -89,7 +76,7 @@ def _means(queries: PatchQueries, samples: Samples, program: PatchProgram) -> Fl
     padded = jnp.pad(queries.x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     moves = jnp.asarray(_displacements(program))
 
-    def block_sums(sums: _Sums, start: Array) -> tuple[_Sums, None]:
+    def block_sums(sums: PatchSums, start: Array) -> tuple[PatchSums, None]:
         first = jnp.minimum(start, samples.n - block)
         at = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=first, slice_size=block)
         y = at(samples.values).astype(jnp.float32).reshape(block, height, width, channels)
@@ -102,17 +89,17 @@ def _means(queries: PatchQueries, samples: Samples, program: PatchProgram) -> Fl
         far = (height - 1 + margin, width - 1 + margin) if program.anywhere else (0, 0)
         wide = jnp.pad(y, ((0, 0), (far[0], far[0]), (far[1], far[1]), (0, 0)))
 
-        def one(sums: _Sums, move: Array) -> tuple[_Sums, None]:
+        def one(sums: PatchSums, move: Array) -> tuple[PatchSums, None]:
             return sums.merge(_of_displacement(queries, padded, wide, taken, move, far, program)), None
 
         own, _ = jax.lax.scan(one, none, moves)
         return sums.merge(own), None
 
-    places = (b, height, width)
-    none = _Sums(jnp.full(places, -jnp.inf), jnp.zeros(places), jnp.zeros((*places, channels)))
+    none = PatchSums.none(b, channels, height * width, jnp)
     starts = jnp.arange(0, samples.n, block, dtype=jnp.int32)
     sums, _ = jax.lax.scan(block_sums, none, starts)
-    return _merged(sums, program.shards) * unit
+    means = _over(program.shards, sums).means() * unit
+    return means.transpose(0, 2, 1).reshape(b, height, width, channels)
 
 
 def _of_displacement(
@@ -123,7 +110,7 @@ def _of_displacement(
     move: Int[Array, " 2"],
     far: tuple[int, int],
     program: PatchProgram,
-) -> _Sums:
+) -> PatchSums:
     """Of the patches around u + `move` in a block of images, for those around each u.
 
     Args:
@@ -138,13 +125,14 @@ def _of_displacement(
     terms = jnp.where(near, (own - scaled) ** 2, scaled * (scaled - 2 * own)).sum(axis=-1)
     rows, columns = (_boxes(n, margin, queries.size) for n in (height, width))
     sums = jnp.einsum("bur,bnrs,bvs->bnuv", rows, terms, columns, precision="highest")
-    half = 1 / (2 * queries.sigma**2)
+    half = math.log2(math.e) / (2 * queries.sigma**2)
     compared = _compared(queries.size, height, move[0], program)[:, :, None] & _compared(queries.size, width, move[1], program)[:, None]
     scores = jnp.where(taken[:, :, None, None] & compared[:, None], -half[:, None, None, None] * sums, -jnp.inf)
+    scores = scores.reshape(*taken.shape, height * width)
     peak = scores.max(axis=1)
-    weights = jnp.exp(scores - jnp.where(peak == -jnp.inf, 0, peak)[:, None])
-    centers = y[:, margin : margin + height, margin : margin + width]
-    return _Sums(peak, weights.sum(axis=1), jnp.einsum("bnuv,nuvc->buvc", weights, centers, precision="highest"))
+    weights = jnp.exp2(scores - jnp.where(jnp.isneginf(peak), 0, peak)[:, None])
+    centers = y[:, margin : margin + height, margin : margin + width].reshape(len(y), height * width, channels)
+    return PatchSums(peak, weights.sum(axis=1), jnp.einsum("bnp,npc->bcp", weights, centers, precision="highest"))
 
 
 def _boxes(n: int, margin: int, size: Int[Array, " B"]) -> Float[Array, "B n_inside n_padded"]:
@@ -173,11 +161,11 @@ def _displacements(program: PatchProgram) -> Int[np.ndarray, "M 2"]:
     return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def _merged(sums: _Sums, shards: Shards) -> Float[Array, "B H W C"]:
-    """Σ w y / Σ w over the images of all devices; NaN where there are none."""
+def _over(shards: Shards, sums: PatchSums) -> PatchSums:
+    """The sums of the images of all devices."""
     if shards.axis_name is None:
-        return sums.center / sums.weight[..., None]
+        return sums
     peak = shards.max(sums.peak)
-    scale = jnp.exp(sums.peak - jnp.where(peak == -jnp.inf, 0, peak))
-    weight, center = jax.lax.psum((scale * sums.weight, scale[..., None] * sums.center), shards.axis_name)
-    return center / weight[..., None]
+    scale = jnp.exp2(sums.peak - jnp.where(jnp.isneginf(peak), 0, peak))
+    weight, center = jax.lax.psum((scale * sums.weight, scale[:, None] * sums.center), shards.axis_name)
+    return PatchSums(peak, weight, center)

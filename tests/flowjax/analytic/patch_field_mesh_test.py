@@ -32,7 +32,7 @@ def test_it_is_the_definition_at_every_t(path: Path, kinds: tuple[tuple[int, boo
             each = zip(x, ASKED, strict=True)
             wanted = np.stack([patch_means_ref(y if c < 0 else y[c == LABELS], one, alpha, sigma, **settings) for one, c in each])
             assert error(field.denoised(x, t, ASKED), wanted) < 1e-5
-            assert error(field(x, t, ASKED), velocity(path, t, x, wanted)) < 1e-4
+            assert error(field(x, t, ASKED), velocity(path, t, x, wanted)) < 1e-5
 
 
 def test_large_patches_are_as_exact() -> None:
