@@ -200,9 +200,15 @@ class Queries(NamedTuple):
 
     def at(self, rows: np.ndarray) -> "Queries":
         """The queries `rows`, in this order, in NumPy arrays; writable, because numba compiles anew for arrays that are not."""
-        if len(rows) == len(self.x) and (np.diff(rows) > 0).all():
-            return jax.tree.map(lambda v: np.require(v, requirements=["C", "W"]), self)
-        return jax.tree.map(lambda v: np.ascontiguousarray(v[rows]), self)
+        where = as_slice(rows)
+        return jax.tree.map(lambda v: np.require(v[where], requirements=["C", "W"]), self)
+
+
+def as_slice(rows: np.ndarray) -> np.ndarray | slice:
+    """Rows that follow each other, as a slice: what it selects is not copied. Other rows as they are."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) > 0).all():
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
 
 
 @jax.tree_util.register_dataclass

@@ -51,10 +51,6 @@ class Pivots(NamedTuple):
     """`-‖x - α y‖² / 2σ² + log prior`, exact."""
     score: Float[np.ndarray, " B"]
     """The score of `CentredQueries`: `log_weight + ‖x - α c‖² / 2σ²`, without the query's own norm."""
-    position: Float[np.ndarray, "B D"]
-    """The pivot y, float64."""
-    reflected: Float[np.ndarray, "B D"]
-    """2x - α y."""
     square: Float[np.ndarray, " B"]
     """‖x - α y‖²."""
     moving: Float[np.ndarray, " B"]
@@ -63,11 +59,10 @@ class Pivots(NamedTuple):
     @classmethod
     def at(cls, samples: HostSamples, queries: Queries, rows: Int[np.ndarray, " B"]) -> "Pivots":
         """The sample `rows[q]` for query q."""
-        position, reflected = (np.empty(queries.x.shape) for _ in range(2))
         square, moving, score = found = np.empty((3, len(queries.x)))
-        numba_kernels.around(queries, samples.center, samples.rows, rows, position, reflected, found)
+        numba_kernels.around(queries, samples.center, samples.rows, rows, found)
         prior = samples.log_prior[rows]
-        return cls(rows, prior - square / (2 * queries.sigma**2), prior + score, position, reflected, square, moving)
+        return cls(rows, prior - square / (2 * queries.sigma**2), prior + score, square, moving)
 
 
 class ApproximateSums(NamedTuple):
@@ -104,9 +99,8 @@ class Task(NamedTuple):
 
 
 class Weighed(NamedTuple):
-    """Moments of a tile, and the sizes that their errors are compared with."""
+    """The sizes that the errors of a tile's moments are compared with."""
 
-    moments: HostMoments
     total: Float[np.ndarray, " B"]
     """Σ of all weights, relative to the pivot's."""
     moving: Float[np.ndarray, " B"]
@@ -122,9 +116,10 @@ def moments(
     pairs: Pairs,
     logs: Float[np.ndarray, " P"],
     sure: Bool[np.ndarray, " P"],
+    into: HostMoments,
     others: ApproximateSums | None = None,
 ) -> Weighed:
-    """Moments of the queries over these pairs and the other samples.
+    """Moments of the queries over these pairs and the other samples, put into all of `into`; whether they are `answered` is not.
 
     Args:
       cut: nats below the pivot beyond which a pair is left out of the mean. `error_bound` is set to the weight of all such pairs, as a
@@ -139,27 +134,26 @@ def moments(
     pairs, logs, sure = pairs.where(order), logs[order], sure[order]
     pivots, heaviest, mean, weighted, sums = _weighed(task, pivots, cut, pairs, logs, sure, others)
     samples, queries = task.samples, task.queries
-    out = HostMoments.none(len(queries.x), samples.d)
     seconds, shift = np.empty((len(queries.x), 5)), samples.shift if others is not None else np.zeros(samples.d, np.float32)
     total, square, score, away, approximate, approximate_square, below = sums.T
 
-    frame = pivots.position, samples.center, shift
+    frame = samples.rows, pivots.row, samples.center, shift
     of_means = mean, weighted, np.ascontiguousarray(approximate), np.ascontiguousarray(total)
-    result = out.denoised, out.velocity, seconds
+    result = into.denoised, into.velocity, seconds
     with np.errstate(invalid="ignore", divide="ignore"):  # queries without pairs
         task.on_cores(len(queries.x), lambda a, b: numba_kernels.finish(a, b, queries, frame, of_means, result), least=8)
         cross, from_center, apart, moving, size = seconds.T
         # Σ w ‖y - p‖² of the others = Σ w ‖y - c‖² - 2 Σ w (y - p)·(p - c) - Σ w ‖p - c‖², p the pivot
         away = away + np.maximum(approximate_square - 2 * cross - approximate * from_center, 0)
         top1 = np.exp(heaviest.rise) / total
-        out.log_density[:] = log_density_of(samples, task.part, pivots.log_weight + np.log(total), queries.sigma)
-        out.top1_weight[:] = top1
-        out.entropy[:] = np.maximum(np.log(total) - score / total, 0)
-        out.effective_samples[:] = total**2 / square
-        out.variance[:] = np.maximum(away / total - apart, 0)
-        out.error_bound[:] = below / total / top1
-    out.top1_index[:] = samples.original[heaviest.row]
-    return Weighed(out, total, np.sqrt(moving), np.sqrt(size))
+        into.log_density[:] = log_density_of(samples, task.part, pivots.log_weight + np.log(total), queries.sigma)
+        into.top1_weight[:] = top1
+        into.entropy[:] = np.maximum(np.log(total) - score / total, 0)
+        into.effective_samples[:] = total**2 / square
+        into.variance[:] = np.maximum(away / total - apart, 0)
+        into.error_bound[:] = below / total / top1
+    into.top1_index[:] = samples.original[heaviest.row]
+    return Weighed(total, np.sqrt(moving), np.sqrt(size))
 
 
 class _Heaviest(NamedTuple):
@@ -177,7 +171,6 @@ def _weighed(
     samples = task.samples
     x = task.queries.x
     of_samples = samples.rows, samples.square_norms, samples.log_prior, samples.original
-    of_pivots = pivots.position, pivots.reflected, samples.log_prior[pivots.row], cut
     of_pairs = pairs.rows, pairs.queries, logs, sure
 
     def work(first: int, last: int) -> tuple[np.ndarray, ...]:
@@ -186,7 +179,7 @@ def _weighed(
         # The pivot's own log weight is computed as the others are, so that ties stay ties.
         highest, whose = np.full(len(x), -np.inf), pivots.row.copy()
         result = numba_kernels.PairSums(mean, weighted, sums, highest, whose)
-        numba_kernels.add_pairs((task.queries.alpha, task.queries.sigma), of_samples, of_pivots, of_pairs, first, last, result)
+        numba_kernels.add_pairs((x, task.queries.alpha, task.queries.sigma), of_samples, (pivots.row, cut), of_pairs, first, last, result)
         return result
 
     every = task.on_cores(len(pairs.rows), work, least=TUNING.pairs_alone * len(x))  # separate sums cost a core more than a few pairs do

@@ -18,6 +18,7 @@ from kernels.posterior.cpu.bounds import LEAF
 from kernels.posterior.cpu.full_pass import dense_tile
 from kernels.posterior.cpu.index import Index
 from kernels.posterior.cpu.pruned_search import PrunedSearch
+from kernels.posterior.cpu.results import HostMoments
 from kernels.posterior.cpu.tuning import TUNING
 from kernels.posterior.types import Queries
 
@@ -156,9 +157,9 @@ def measure_costs(index: Index, survivors: SurvivorFractions) -> Costs:
     weighed = _seconds(lambda: more.answer(False, every)) - before
     weighed_pairs = len(more.survivors(False, every)[2].rows)
     product = _seconds(lambda: search(RATIOS[0]).survivors(True, every)) / pairs
-    dense = _seconds(lambda: dense_tile(Task(index, slice(0, few), noisy(index, rows, TUNING.tile_queries, RATIOS[-1]), alone=False))) / (
-        TUNING.tile_queries * few
-    )
+    whole = Task(index, slice(0, few), noisy(index, rows, TUNING.tile_queries, RATIOS[-1]), alone=False)
+    room = HostMoments.none(*whole.queries.x.shape)
+    dense = _seconds(lambda: dense_tile(whole, room)) / (TUNING.tile_queries * few)
     # On a busy machine a difference of two times can be anything, so that each cost is kept within limits. A bound takes at least one of
     # a dense pair's D operations. A score by bytes takes as many operations as one of a dense pass's two products. A weight takes as many
     # too, at a lower rate.

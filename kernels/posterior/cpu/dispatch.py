@@ -152,8 +152,10 @@ class CpuEngine:
                 out = small_posterior(host, queries)
                 if out.answered.all():
                     return out if unit == 1 else out.times(unit)
-            sound = np.isfinite(queries.x).all(axis=1) & host.has_class(queries.label)
-            inside = sound & (queries.sigma > 0) & fit_float32(host, queries)
+            squares = np.einsum("qi,qi->q", queries.x, queries.x)  # finite only where x is
+            sound = np.isfinite(squares) if np.isfinite(squares).all() else np.isfinite(queries.x).all(axis=1)
+            sound &= host.has_class(queries.label)
+            inside = sound & (queries.sigma > 0) & fit_float32(host, queries, squares)
             out = HostMoments.none(*queries.x.shape)
             nearest_posterior(host, queries, np.flatnonzero(sound & (queries.sigma == 0)), out)
             due = samples.values.size >= TUNING.least_indexed and self._prunable >= TUNING.index_cost
@@ -283,11 +285,15 @@ def _apart(forms: tuple[tuple[tuple[int, ...], bool, bool], ...], small: Array, 
     return arrays
 
 
-def fit_float32(samples: HostSamples, queries: Queries) -> Bool[np.ndarray, " B"]:
-    """Whether float32 holds the scores, and the products on the way to them; not for data that are 10¹² times larger than the noise."""
+def fit_float32(samples: HostSamples, queries: Queries, squares: Float[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
+    """Whether float32 holds the scores, and the products on the way to them; not for data that are 10¹² times larger than the noise.
+
+    Args:
+      squares: ‖x‖² of each query, infinite where its dtype does not hold it.
+    """
     rate = queries.alpha / np.where(queries.sigma > 0, queries.sigma, 1) ** 2
     reach = max(samples.radius, 1)
-    away = np.sqrt(np.einsum("qi,qi->q", queries.x, queries.x, dtype=np.float64)) + queries.alpha * float(np.linalg.norm(samples.center))
+    away = np.sqrt(squares.astype(np.float64)) + queries.alpha * float(np.linalg.norm(samples.center))
     return rate * (away * reach + queries.alpha * reach**2) < LARGEST_SCORE
 
 

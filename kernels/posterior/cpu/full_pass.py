@@ -39,7 +39,8 @@ def _passes(samples: HostSamples, queries: Queries, rows: np.ndarray, into: Host
 
     def answer(k: int) -> None:
         part, tile = tiles[k]
-        into.put(tile, dense_tile(Task(samples, part, queries.at(tile), alone=alone), all_candidates=all_candidates))
+        with into.at(tile) as own:
+            dense_tile(Task(samples, part, queries.at(tile), alone=alone), own, all_candidates=all_candidates)
 
     if alone and work > TUNING.one_core:
         in_turn(len(tiles), answer)
@@ -101,8 +102,8 @@ def error_of_scores(d: int, size: Float[np.ndarray, "*B"]) -> Float[np.ndarray, 
     return UNIT / 3 * d**0.5 * size
 
 
-def dense_tile(task: Task, *, all_candidates: bool = False) -> HostMoments:
-    """`dense_posterior` for one tile of queries, over the samples that count for them."""
+def dense_tile(task: Task, into: HostMoments, *, all_candidates: bool = False) -> None:
+    """`dense_posterior` for one tile of queries, over the samples that count for them; `into` has their rows alone."""
     samples, queries, most = task.samples, task.queries, TUNING.most_candidates_of_all if all_candidates else TUNING.most_candidates
     expected = ExpectedScores.of(samples, queries, all_candidates=all_candidates)
     sums = _all_of(task, expected, most)
@@ -115,24 +116,22 @@ def dense_tile(task: Task, *, all_candidates: bool = False) -> HostMoments:
     others = ApproximateSums(sums.sums[:4], sums.weighted_sum).scaled(sums.peak - expected.offset - pivots.score)
     pairs = Pairs.together(sums.pairs)
     unknown = np.zeros(len(pairs.rows))
-    weighed = moments(task, pivots, np.full(len(top), np.inf), pairs, unknown, unknown > 0, others)
-    out, approximate = weighed.moments, others.sums
+    weighed, approximate = moments(task, pivots, np.full(len(top), np.inf), pairs, unknown, unknown > 0, into, others), others.sums
     with np.errstate(over="ignore", invalid="ignore"):
         left_out = sums.sums[5] * np.exp(np.minimum(sums.peak - expected.offset - pivots.score, 600)) / weighed.total
         left_out = np.where(
             expected.margin > TUNING.left_out_rounding, samples.n * np.exp(-expected.cut), left_out * np.exp(TUNING.left_out_rounding)
         )
         left_out = left_out * 2 * samples.radius
-        out.error_bound[:] = np.where(left_out <= UNIT * weighed.size, 0, left_out)  # no more than the mean's own rounding
+        into.error_bound[:] = np.where(left_out <= UNIT * weighed.size, 0, left_out)  # no more than the mean's own rounding
         size = np.abs(pivots.score) + expected.curvature * samples.square_norms[top]
         as_expected = error_of_scores(samples.d, size) <= TUNING.unexpected_error * np.maximum(expected.error, TUNING.score_error)
         approximate_share = approximate[0] / weighed.total
         slip = left_out + 4 * UNIT * approximate_share * samples.radius
-        out.answered[:] = as_expected & (sums.counts <= most) & (slip <= TUNING.velocity_error * weighed.moving)
-        out.answered[:] &= out.variance >= TUNING.least_spread * approximate[3] / weighed.total
-        out.answered[:] &= _steady(samples, expected, out.variance, weighed.moving) | (approximate_share == 0)
-    out.survivors[:] = sums.counts
-    return out
+        into.answered[:] = as_expected & (sums.counts <= most) & (slip <= TUNING.velocity_error * weighed.moving)
+        into.answered[:] &= into.variance >= TUNING.least_spread * approximate[3] / weighed.total
+        into.answered[:] &= _steady(samples, expected, into.variance, weighed.moving) | (approximate_share == 0)
+    into.survivors[:] = sums.counts
 
 
 def _steady(
@@ -221,10 +220,7 @@ class RunningSums:
         total = self.sums[4]
         averaged = (self._expected.share > 0) & (self._expected.share < 1)
         if averaged.any() and not total.any():  # no weight is summed yet, so that a sample's share is unknown
-            first = np.zeros_like(self.sums)
-            nothing = np.full(len(total), -np.inf), np.full(len(total), np.inf)
-            self._weigh(scores.copy(), start, *nothing, first)
-            total = first[4]
+            total = np.exp(scores - self._own).sum(axis=0)
         whole = np.log(np.maximum(total, 1))  # until then the highest score of this block stands for all weight
         negligible = whole - self._expected.cut - self._expected.margin
         with np.errstate(divide="ignore"):

@@ -114,16 +114,14 @@ def directions(x, alpha, sigma, center, away, g, squares, offset):  # type: igno
 
 
 @compiled
-def around(queries, center, samples, rows, base, reflected, found):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """For one sample y of each query: y and 2x - α y, float64; as `found` `[3, B]` ‖x - α y‖², ‖y - κ x‖², and the score without the
-    prior, (α/σ²)(x - α c)·(y - c) - (α²/2σ²) ‖y - c‖²."""
+def around(queries, center, samples, rows, found):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """For one sample y of each query, as `found` `[3, B]`: ‖x - α y‖², ‖y - κ x‖², and the score without the prior,
+    (α/σ²)(x - α c)·(y - c) - (α²/2σ²) ‖y - c‖²."""
     x, alpha, sigma, velocity_center = queries.x, queries.alpha, queries.sigma, queries.velocity_center
     for q in range(x.shape[0]):
-        y, own, into, mirror, away, along, norm, near = samples[rows[q]], x[q], base[q], reflected[q], 0.0, 0.0, 0.0, 0.0
+        y, own, away, along, norm, near = samples[rows[q]], x[q], 0.0, 0.0, 0.0, 0.0
         for i in range(center.shape[0]):
             value, point = np.float64(y[i]), np.float64(own[i])
-            into[i] = value
-            mirror[i] = 2 * point - alpha[q] * value
             gap = value - center[i]
             along += (point - alpha[q] * center[i]) * gap
             norm += gap * gap
@@ -154,23 +152,21 @@ def add_pairs(queries, samples, pivots, pairs, first, last, result):  # type: ig
     """Weigh pairs `first` to `last`, and add them to the moments of their queries.
 
     Args:
-      queries: their α and σ.
+      queries: x, α and σ.
       samples: the rows, their ‖y - c‖², log prior and the caller's index.
-      pivots: to whose log weights all are relative: `[B, D]` position and 2x - α position, their log prior, and how far below them a sample
-        is left out.
+      pivots: to whose log weights all are relative: their rows, and how far below them a sample is left out.
       pairs: row and query of each, its log weight relative to the pivot's, and whether that is sure: if not, it is computed from
         differences.
       result: `PairSums`, added to.
     """
-    (alpha, sigma), (rows_of, norms, prior, index) = queries, samples
-    base, reflected, own_prior, cut = pivots
-    rows, asked, logs, sure = pairs
+    (x, alpha, sigma), (rows_of, norms, prior, index) = queries, samples
+    (pivot, cut), (rows, asked, logs, sure) = pivots, pairs
     mean, approximate, sums, highest, whose = result
     for pair in range(first, last):
         q, j = asked[pair], rows[pair]
-        y, z = rows_of[j], logs[pair]
+        y, z, middle = rows_of[j], logs[pair], rows_of[pivot[q]]
         if not sure[pair]:
-            z = prior[j] - own_prior[q] + alpha[q] * _nearer(reflected[q], alpha[q], base[q], y) / (2 * sigma[q] ** 2)
+            z = prior[j] - prior[pivot[q]] + alpha[q] * _nearer(x[q], alpha[q], middle, y) / (2 * sigma[q] ** 2)
             if z > highest[q] or (z == highest[q] and index[j] < index[whose[q]]):
                 highest[q], whose[q] = z, j
         w = np.exp(min(z, 600.0))
@@ -186,21 +182,21 @@ def add_pairs(queries, samples, pivots, pairs, first, last, result):  # type: ig
             sums[q, 4] += w
             sums[q, 5] += w * norms[j]
         else:
-            middle, total, away = base[q], mean[q], 0.0
+            total, away = mean[q], 0.0
             for i in range(y.shape[0]):
-                gap = np.float64(y[i]) - middle[i]
+                gap = np.float64(y[i]) - np.float64(middle[i])
                 total[i] += w * gap
                 away += gap * gap
             sums[q, 3] += w * away
 
 
 @compiled
-def _nearer(reflected, alpha, base, y):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """(‖x - α base‖² - ‖x - α y‖²) / α, as (y - base)·(2x - α base - α y): exact however far x lies, and 0 for equal samples."""
+def _nearer(x, alpha, pivot, y):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """(‖x - α pivot‖² - ‖x - α y‖²) / α, as (y - pivot)·((x - α pivot) + (x - α y)): exact however far x lies, 0 for equal samples."""
     total = alpha - alpha
     for i in range(y.shape[0]):
-        value = np.float64(y[i])
-        total += (value - base[i]) * (reflected[i] - alpha * value)
+        value, base = np.float64(y[i]), np.float64(pivot[i])
+        total += (value - base) * (2 * np.float64(x[i]) - alpha * (base + value))
     return total
 
 
@@ -339,23 +335,24 @@ def finish(first, last, queries, frame, sums, result):  # type: ignore[no-untype
     """The means of queries `first` to `last`, their velocities, and what their second moments need.
 
     Args:
-      frame: `[B, D]` positions p of the pivots, the centre c and the shift.
+      frame: the samples, the rows of the pivots p among them, the centre c and the shift.
       sums: `[B, D]` Σ w (y - p) of the samples weighed from differences and Σ w (y - shift) of the others; Σ w of those others, and of all.
       result: `[B, D]` float32 means, and velocities; `[B, 5]` Σ w (y - p)·(p - c) of those others, ‖p - c‖², ‖mean - p‖², ‖mean - κ x‖²,
         ‖mean‖².
     """
     x, velocity_center, rate = queries.x, queries.velocity_center, queries.velocity_rate
-    base, center, shift = frame
+    rows, pivot, center, shift = frame
     mean, weighted, of_approximate, total = sums
     denoised, velocity, found = result
     for q in range(first, last):
-        middle, own, moved, others, point, to_mean, to_velocity = base[q], mean[q], 0.0, weighted[q], x[q], denoised[q], velocity[q]
+        base, own, moved, others, point, to_mean, to_velocity = rows[pivot[q]], mean[q], 0.0, weighted[q], x[q], denoised[q], velocity[q]
         cross, away, apart, moving, size, inverse = 0.0, 0.0, 0.0, 0.0, 0.0, 1 / total[q]
         for i in range(center.shape[0]):
-            moved = np.float64(others[i]) - of_approximate[q] * (middle[i] - shift[i])
-            gap = middle[i] - center[i]
+            middle = np.float64(base[i])
+            moved = np.float64(others[i]) - of_approximate[q] * (middle - shift[i])
+            gap = middle - center[i]
             step = (own[i] + moved) * inverse
-            value = middle[i] + step
+            value = middle + step
             toward = value - velocity_center[q] * np.float64(point[i])
             cross += moved * gap
             away += gap * gap

@@ -83,7 +83,8 @@ class PrunedSearch:
         narrow = np.maximum(1, self._width(np.minimum(pivots.moving, pivots.square)) / TUNING.narrow)[pairs.queries]
         highest = logs + pairs.widths
         sure = (highest < -TUNING.by_bytes - np.log(narrow)) & (pairs.widths * np.exp(np.minimum(highest, 0)) < TUNING.bytes_error / narrow)
-        out = moments(Task(self.index, self.part, self.queries, alone=False), pivots, cut, pairs, logs, sure).moments
+        out = HostMoments.none(*self.queries.x.shape)
+        moments(Task(self.index, self.part, self.queries, alone=False), pivots, cut, pairs, logs, sure, out)
         out.survivors[:] = np.bincount(pairs.queries, minlength=len(cut))
         out.error_bound[:] = (out.error_bound + self._n * np.exp(-cut)) * out.top1_weight * 2 * self.index.radius
         out.answered[:] = (self.scored <= most * self._n) & (self._query_tables.slack < TUNING.largest_slack)

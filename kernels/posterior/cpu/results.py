@@ -1,14 +1,15 @@
 """Result containers of the CPU engine, and how it cuts queries into tiles."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.tuning import TUNING
-from kernels.posterior.types import Moments, Queries
+from kernels.posterior.types import Moments, Queries, as_slice
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -44,6 +45,17 @@ class HostMoments(Moments):
         """Replace these rows by those of another, in place."""
         for field in dataclasses.fields(self):
             getattr(self, field.name)[rows] = getattr(other, field.name)
+
+    @contextlib.contextmanager
+    def at(self, rows: Int[np.ndarray, " m"]) -> Iterator["HostMoments"]:
+        """These rows, to be filled: in place where they follow each other, elsewhere put back at the end."""
+        where = as_slice(rows)
+        if isinstance(where, slice):
+            yield HostMoments(**{field.name: getattr(self, field.name)[where] for field in dataclasses.fields(self)})
+        else:
+            own = HostMoments.none(len(rows), self.denoised.shape[1])
+            yield own
+            self.put(rows, own)
 
     def times(self, unit: float | Array) -> "HostMoments":
         """The moments of data that are `unit` times as large; beyond float32 infinite, or 0."""
