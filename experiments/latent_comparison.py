@@ -122,7 +122,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
 
 def _drawn(num_queries: int, workdir: WorkDir, found: dict[str, Found]) -> list[Section]:
     """The figures."""
-    curves = {name: (one.errors.mean(), _refinement(one), None if one.waves is None else one.waves.fit) for name, one in found.items()}
+    curves = {name: (one.errors.mean(), one.turn.measured, None if one.waves is None else one.waves.fit) for name, one in found.items()}
     waves = {name: one.waves.value for name, one in found.items() if one.waves is not None}
     return [
         Section(

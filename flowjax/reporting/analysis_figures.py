@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -262,18 +262,19 @@ def cost_figure(points: Sequence[tuple[str, float, Interval]]) -> Figure:
 
 
 @style.context()
-def spaces_figure(curves: Mapping[str, tuple[LossByTime, Bool[np.ndarray, " T"], Float[np.ndarray, " R"] | None]]) -> Figure:
+def spaces_figure(curves: Mapping[str, tuple[LossByTime, float | None, Float[np.ndarray, " R"] | None]]) -> Figure:
     """The loss against t in each space, over its mean in refinement; a panel each, on one scale.
 
     Args:
-      curves: space → its errors, which times are refinement, and the smooth curve fitted there.
+      curves: space → its errors, its turning point (None: it does not turn), and the smooth curve fitted from there on.
     """
     columns = min(2, len(curves))
     rows = -(-len(curves) // columns)
     figure, panels = style.new_figure(12.0, 1.0 + 4.0 * rows, rows=rows, columns=columns, sharex=True, sharey=True)
-    for axes, (name, (errors, late, fit)), color in zip(panels, curves.items(), itertools.cycle(style.CYCLE), strict=False):
+    for axes, (name, (errors, turn, fit)), color in zip(panels, curves.items(), itertools.cycle(style.CYCLE), strict=False):
+        late = errors.t >= (np.inf if turn is None else turn)
         unit = errors.oracle[late].mean() if late.any() else errors.oracle.mean()
-        shade_stages(axes, float(errors.t[late][0]) if late.any() else None)
+        shade_stages(axes, turn)
         axes.plot(errors.t, errors.oracle / unit, color=color)
         if fit is not None:
             axes.plot(errors.t[late], fit / unit, color="black", linestyle=":", linewidth=1.8)
