@@ -35,7 +35,9 @@ def _passes(samples: HostSamples, queries: Queries, rows: np.ndarray, into: Host
     work = sum((part.stop - part.start) * samples.d * len(tile) for part, tile in tiles)
     alone = all((part.stop - part.start) * samples.d <= TUNING.small_class for part, _ in tiles)
     if alone and work > TUNING.one_core and len(tiles) < 2 * cores():
-        tiles = tiles_of(samples, queries, rows, min(size, -(-len(rows) // cores())))
+        own = -(-len(rows) // cores())
+        alone = own >= TUNING.least_own or len(tiles) > 1
+        tiles = tiles_of(samples, queries, rows, min(size, own)) if alone else tiles
 
     def answer(k: int) -> None:
         part, tile = tiles[k]
@@ -154,9 +156,14 @@ def _all_of(task: Task, expected: ExpectedScores, most: int) -> "RunningSums":
     part = task.part
     if task.alone:
         return RunningSums(task.samples, expected, most).over(part.start, part.stop, part.stop - part.start)
-    count = min(TUNING.shares_per_core * cores(), part.stop - part.start)
+    small = (part.stop - part.start) * task.samples.d <= TUNING.small_class
+    count = min(cores() * (1 if small else TUNING.shares_per_core), part.stop - part.start)
     cuts = [part.start + (part.stop - part.start) * k // count for k in range(count + 1)]
-    every = in_turn(count, lambda k: RunningSums(task.samples, expected, most).over(cuts[k], cuts[k + 1]))
+
+    def share(k: int) -> RunningSums:
+        return RunningSums(task.samples, expected, most).over(cuts[k], cuts[k + 1], cuts[k + 1] - cuts[k] if small else None)
+
+    every = in_turn(count, share)
     for one in every[1:]:
         every[0].merge(one)
     return every[0]

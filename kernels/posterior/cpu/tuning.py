@@ -17,9 +17,11 @@ class CpuTuning:
     block_numbers: int = 2**21
     """Numbers of the samples that a core takes together at most: long enough for a matrix product to run at its rate."""
     shares_per_core: int = 4
-    """Parts of a pass for each core: a core that is done takes the next part, because other threads may hold a core up."""
+    """Parts of a pass over a large class for each core: a core that is done takes the next, because other threads may hold a core up."""
     small_class: int = 2**23
     """Numbers in the samples of a class up to which each core takes queries of its own and all their samples: nothing is merged."""
+    least_own: int = 24
+    """Queries for each core from which on it takes queries of its own; with fewer, which make slow matrix products, samples of its own."""
     small_numbers: int = 2**18
     """Numbers in a data set up to which float64 products compute all: they cost less than to find the scores that float32 rounds badly."""
     small_products: int = 2**24
