@@ -10,7 +10,6 @@ import numpy as np
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.numba_kernels import compiled
 
-
 LANES = 32
 """Numbers of a row that `largest` compares side by side."""
 
