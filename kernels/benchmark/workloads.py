@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -111,7 +112,7 @@ Call = Callable[[np.ndarray, float, np.ndarray | None], np.ndarray]
 
 
 def _ours(data: np.ndarray, labels: np.ndarray | None) -> Call:
-    """The path of an `Oracle` that is called many times: where data may have an index, it is made beforehand."""
+    """What an `Oracle` that is called many times calls: all moments, as JAX arrays. Where data may have an index, it is made beforehand."""
     values = jnp.asarray(data)
     samples = prepare(values) if labels is None else by_class(values, jnp.asarray(labels))
     engine, how = CpuEngine(always=False), plan("all", None, None, "highest")
@@ -122,7 +123,8 @@ def _ours(data: np.ndarray, labels: np.ndarray | None) -> Call:
         ones, time = np.ones(len(x)), float(np.float32(t))
         of_all = np.full(len(x), -1, np.int32) if label is None else label
         queries = Queries(x, time * ones, (1 - time) * ones, of_all, ones, ones / (1 - time))
-        return np.asarray(by_host(engine, samples, queries, how, lambda moments: moments.velocity, _nothing_left))
+        found = by_host(engine, samples, queries, how, lambda moments: (moments.velocity, moments.alone()), _nothing_left)
+        return np.asarray(jax.block_until_ready(found)[0])
 
     return call
 
