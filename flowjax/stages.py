@@ -372,7 +372,7 @@ def _guidance(turning_point: float, eigenvalues: Float[np.ndarray, " K"], path: 
 
 
 _SHARE_BY_TURN = (
-    "the share is t*^0.8, by the 14 % to 18 % of the one published study (ImageNet latents, turning point 0.1). It landed within 1.1 % of "
+    "the share is t*^0.8, by the 14 % to 18 % of the one published study (ImageNet latents, turning point 0.1). It landed within 1.2 % of "
     "the best shift on digits (turning point 0.49) and 1.0 % on Fashion-MNIST (0.29), at 10 and 25 steps: docs/results.md."
 )
 _SHARE_ALONE = (
