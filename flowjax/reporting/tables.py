@@ -32,7 +32,7 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table as it is shown. `fits` tells the page's style how much room it takes: `narrow`, `medium` or `wide`."""
+    """A table as it is shown. `fits` tells the page's style which window has room for it: `narrow`, `medium`, `wide`; `cards`: none."""
 
     heads: list[Cell]
     rows: list[list[Cell]]
@@ -46,10 +46,12 @@ def laid_out(rows: Rows) -> Table:
     """
     columns = columns_of(rows)
     firsts = [next((row[column] for row in rows if row.get(column) is not None), None) for column in columns]
-    heads = [Cell(column, column, _class(first)) for column, first in zip(columns, firsts, strict=True)]
-    cells = [[Cell(column, _shown(row.get(column)), _class(row.get(column))) for column in columns] for row in rows]
+    kinds = [_class(first) for first in firsts]
+    heads = [Cell(column, column, kind) for column, kind in zip(columns, kinds, strict=True)]
+    cells = [[_cell(column, row.get(column), kind) for column, kind in zip(columns, kinds, strict=True)] for row in rows]
     room = sum(_room(column, [row.get(column) for row in rows]) for column in columns)
-    return Table(heads, cells, "narrow" if room <= _NARROW else "medium" if room <= _MEDIUM else "wide")
+    fits = next((name for name, most in _FITS.items() if room <= most), "cards")
+    return Table(heads, cells, fits)
 
 
 def text_table(rows: Rows) -> str:
@@ -63,7 +65,13 @@ def text_table(rows: Rows) -> str:
 
 _SHORT, _LONG = 16, 60  # letters of a cell that is never broken into lines, and of one that takes a line of its own on a card
 _LETTER, _PADDING, _TEXT = 10, 20, 130  # pixels, at most: of a letter; about a cell; of a cell that is broken into lines
-_NARROW, _MEDIUM = 280, 760  # pixels of the column of text on a telephone, and in a window of 800
+_FITS = {"narrow": 280, "medium": 760, "wide": 1290}
+# pixels: of the column of text on a telephone and in a window of 800, and, in smaller letters, of a window of 1200
+
+
+def _cell(column: str, value: Any, kind: str) -> Cell:
+    """A cell in a column of this kind: where it is missing from numbers it stands as they do."""
+    return Cell(column, _shown(value), kind if value is None and kind == "number" else _class(value))
 
 
 def _class(value: Any) -> str:
