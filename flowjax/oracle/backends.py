@@ -182,9 +182,12 @@ class InMemory(Backend):
     def unknown_label(self, label: Int[np.ndarray, " B"]) -> str | None:
         """As in `Backend`, with the classes that have samples."""
         labels = self.samples.labels
-        if labels is None or isinstance(labels, jax.core.Tracer):
-            return None
-        return first_unknown(label, np.asarray(labels))
+        return None if labels is None or isinstance(labels, jax.core.Tracer) else first_unknown(label, self._classes)
+
+    @functools.cached_property
+    def _classes(self) -> Int[np.ndarray, " C"]:
+        """The classes that have samples. To find them takes as long as a search of few queries."""
+        return np.unique(np.asarray(self.samples.labels))
 
     def place(self, rows: Rows) -> Rows:
         """As they are."""
@@ -339,9 +342,14 @@ def spec_of_call(spec: Spec, t: Rows, *, host: bool) -> Spec:
     Args:
       host: the host sees all values, and drives pruned search itself.
     """
-    limit = not all_seen(t) or bool((t == 1).any())
     name = "streaming" if host and spec.how.implementation == "pruned" else spec.how.implementation
-    return dataclasses.replace(spec, how=dataclasses.replace(spec.how, limit=limit, implementation=name))
+    return with_settings(spec, limit=not all_seen(t) or bool((t == 1).any()), implementation=name)
+
+
+@functools.lru_cache(maxsize=256)
+def with_settings(spec: Spec, **changed: Any) -> Spec:
+    """The same with other settings of a call. Kept, because every call of an oracle asks for the same few."""
+    return dataclasses.replace(spec, how=dataclasses.replace(spec.how, **changed))
 
 
 def evaluated(spec: Spec, samples: Samples | Sharded, x: Rows, t: Rows, label: Rows) -> OracleOutput:
@@ -380,9 +388,8 @@ def _tiled_by_class(spec: Spec, label: np.ndarray) -> Spec:
     return dataclasses.replace(spec, how=dataclasses.replace(spec.how, blocks=dataclasses.replace(blocks, queries=tile)))
 
 
-def first_unknown(label: np.ndarray, labels: np.ndarray) -> str | None:
-    """In words, the first label (not -1) that none of the labels is; None if all are."""
-    known = np.unique(labels)
+def first_unknown(label: np.ndarray, known: np.ndarray) -> str | None:
+    """In words, the first label (not -1) that is none of the known classes, which rise; None if all are."""
     unknown = np.setdiff1d(label, [*known, -1])
     if not unknown.size:
         return None

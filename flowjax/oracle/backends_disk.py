@@ -1,5 +1,6 @@
 """Samples that stay in their source, as a backend of the oracle."""
 
+import functools
 from typing import Any, NoReturn
 
 import jax
@@ -69,7 +70,12 @@ class Disk(Backend):
 
     def unknown_label(self, label: Int[np.ndarray, " B"]) -> str | None:
         """As in `Backend`, with the classes that have samples."""
-        return None if self.chunks.labels is None else first_unknown(label, self.chunks.labels)
+        return None if self.chunks.labels is None else first_unknown(label, self._classes)
+
+    @functools.cached_property
+    def _classes(self) -> Int[np.ndarray, " C"]:
+        """The classes that have samples."""
+        return np.unique(np.asarray(self.chunks.labels))
 
     def place(self, rows: Rows) -> Rows:
         """As they are; not under tracing."""

@@ -14,12 +14,12 @@ from jaxtyping import Array, Float, Int
 
 from flowjax.oracle.along_path import PathOutput, no_paths
 from flowjax.oracle.arguments import counts_given, finite, labels_given, sharded_given, source_given
-from flowjax.oracle.backends import Backend, InMemory, Mesh, Rows, addressable, all_seen
+from flowjax.oracle.backends import Backend, InMemory, Mesh, Rows, addressable, all_seen, with_settings
 from flowjax.oracle.backends_disk import Disk
 from flowjax.oracle.compiled import OracleOutput, Spec, empty_output
 from flowjax.oracle.deduplicate import distinct
 from flowjax.path import Path, RectifiedFlow
-from kernels.posterior.api import Which, as_samples, plan
+from kernels.posterior.api import Which, all_moments, as_samples, plan
 from kernels.posterior.cpu.dispatch import Calibration, CpuEngine
 from kernels.posterior.distributed.sharded import Sharded
 from kernels.posterior.out_of_core.source import prepare_chunks
@@ -211,11 +211,10 @@ class Oracle:
             be seen, such a row gives NaN.
         """
         x, t, label = self._arguments(x_t, t, label)
-        full = plan(moments, None, None, self._spec.how.precision).full
+        full = all_moments(moments)
         if not x.shape[0]:
             return empty_output(self._spec.shape, full=full)
-        spec = dataclasses.replace(self._spec, how=dataclasses.replace(self._spec.how, full=full))
-        out = self._backend.evaluate(spec, x, t, label)
+        out = self._backend.evaluate(with_settings(self._spec, full=full), x, t, label)
         shape = (x.shape[0], *self._spec.shape)
         if out.velocity.shape == shape:
             return out

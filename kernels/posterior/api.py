@@ -116,8 +116,7 @@ def plan(
       ValueError: an unknown value.
       NotImplementedError: an implementation that this version does not have.
     """
-    if moments not in ("all", "velocity"):
-        raise ValueError(f"moments must be 'all' or 'velocity', got {moments!r}")
+    full = all_moments(moments)
     if block_sizes is not None and not isinstance(block_sizes, BlockSizes | TpuBlocks):
         raise ValueError(f"block_sizes must be a BlockSizes, a TpuBlocks or None, got {block_sizes!r}")
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < 1:
@@ -127,9 +126,18 @@ def plan(
     if fused and name != "pallas_tpu":
         raise ValueError(f"block_sizes: TpuBlocks are those of pallas_tpu, and {name} takes BlockSizes; got {block_sizes!r}")
     blocks = block_sizes if isinstance(block_sizes, BlockSizes) else default_block_sizes(name)
-    return PosteriorSettings(
-        moments == "all", blocks, check_precision(precision), name, limit=limit, tolerance=float(tolerance), fused=fused
-    )
+    return PosteriorSettings(full, blocks, check_precision(precision), name, limit=limit, tolerance=float(tolerance), fused=fused)
+
+
+def all_moments(moments: str) -> bool:
+    """Whether all moments are asked for, or the velocity alone.
+
+    Raises:
+      ValueError: neither.
+    """
+    if moments not in ("all", "velocity"):
+        raise ValueError(f"moments must be 'all' or 'velocity', got {moments!r}")
+    return moments == "all"
 
 
 def choose(implementation: str | None) -> str:
