@@ -106,7 +106,7 @@ def run(config: ConfigDict, workdir: WorkDir) -> str:
     if special and split is not None:
         _save(special, split, large, workdir)
 
-    takeaway = _takeaway(training.name, comparisons, verdict)
+    takeaway = _takeaway(training.name, paired, settings, config.num_steps[0], verdict)
     origin = app.provenance("capacity_swap", config, started)
     table = [_table_row(t, paired, settings, config.num_steps[0], specialists) for t, specialists in _rows(settings, config.num_steps[0])]
     rows = [_cost_row(setting, paired.score(i), costs[i]) for i, setting in enumerate(settings)]
@@ -271,9 +271,14 @@ def _save(special: dict[tuple[str, int], TrainedFlow], split: float, large: Flow
     save_staged([flow.model for flow in stages], [split], workdir.path(FILE), plain({**about, "stages": told}))
 
 
-def _takeaway(name: str, comparisons: dict[str, Interval], verdict: Verdict) -> str:
-    told = [text if change.high < 0 else f"not so: {text}" for text, change in comparisons.items()]
-    return f"On {name}: {'; '.join(told)}. {verdict.outcome.capitalize()}."
+def _takeaway(name: str, paired: PairedScores, settings: list[Setting], n: int, verdict: Verdict) -> str:
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for t in dict.fromkeys(setting.split for setting in settings):
+        change = paired.change(*(settings.index(Setting(t, *pair, n)) for pair in (("small", "large"), ("large", "small"))))
+        told[change.high < 0].append(f"{t:g} ({percent(change)})")
+    where = [f"{'' if better else 'not '}at t = {' and '.join(times)}" for better, times in told.items() if times]
+    claim = "a small model for navigation with a large one for refinement is better than the reverse, at equal cost, split"
+    return f"On {name} {claim} {', '.join(where)}. {verdict.outcome.capitalize()}."
 
 
 def _rows(settings: list[Setting], n: int) -> list[tuple[float, bool]]:
