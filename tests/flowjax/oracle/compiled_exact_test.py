@@ -7,8 +7,9 @@ import pytest
 from flowjax.oracle import Oracle
 from tests import float64_oracle as exact
 from tests.flowjax.oracle.hard_data import LABELS, PATHS, SETS, B, T, check, off_path, on_path
+from tests.xla_flags import OLDER_EMITTERS
 
-AS_USERS_HAVE_IT = {"xla_cpu_use_fusion_emitters": True}
+AS_USERS_HAVE_IT = {"xla_cpu_use_fusion_emitters": True} if OLDER_EMITTERS else {}
 """What `tests/xla_flags.py` turns off."""
 PROGRAM = jax.jit(lambda oracle, x, t, label: oracle(x, t, label), compiler_options=AS_USERS_HAVE_IT)
 LABEL = np.resize([-1, 0, 1, 2, 3], B).astype(np.int32)
