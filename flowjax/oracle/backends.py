@@ -390,7 +390,7 @@ def _tiled_by_class(spec: Spec, label: np.ndarray) -> Spec:
 
 def first_unknown(label: np.ndarray, known: np.ndarray) -> str | None:
     """In words, the first label (not -1) that is none of the known classes, which rise; None if all are."""
-    unknown = np.setdiff1d(label, [*known, -1])
+    unknown = np.setdiff1d(label[label != -1], known)
     if not unknown.size:
         return None
     listed = ", ".join(map(str, known[:10])) + (f", ... ({len(known)} in all)" if len(known) > 10 else "")
