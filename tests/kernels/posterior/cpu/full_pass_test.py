@@ -25,12 +25,14 @@ KINDS = {
 }
 
 
-def answered(data: np.ndarray, x: np.ndarray, t: np.ndarray, label: np.ndarray | None = None, **more: np.ndarray) -> HostMoments:
+def answered(
+    data: np.ndarray, x: np.ndarray, t: np.ndarray, label: np.ndarray | None = None, rows: np.ndarray | None = None, **more: np.ndarray
+) -> HostMoments:
     t64 = t.astype(np.float64)
     queries = Queries(x, t64, 1 - t64, np.full(len(x), -1) if label is None else label, np.ones(len(x)), 1 / (1 - t64))
     found = HostMoments.none(*x.shape)
     samples = by_class(jnp.asarray(data), **more) if "labels" in more else prepare(jnp.asarray(data))
-    dense_posterior(HostSamples.of(samples), queries, np.arange(len(x)), found)
+    dense_posterior(HostSamples.of(samples), queries, np.arange(len(x)) if rows is None else rows, found)
     return found
 
 
@@ -69,6 +71,21 @@ def test_answers_of_the_dense_pass_are_exact(kind, seed):
     radius = np.linalg.norm(data - data.mean(axis=0, dtype=np.float64), axis=1).max()
     assert (found.error_bound[yes] <= 2e-7 * radius * 1.01).all()
     assert (found.error_bound[t == 0] == 0).all()
+
+
+@pytest.mark.parametrize("b", [9, 60])
+def test_however_cores_share_the_work(b):
+    """Of few queries each core has samples of its own, of many queries of its own; answers have the places that were asked for."""
+    data, t = RNG.standard_normal((900, 600)).astype(np.float32), np.resize([0.001, 0.02, 0.05], b).astype(np.float32)
+    x = (t[:, None] * data[:b] + (1 - t)[:, None] * RNG.standard_normal((b, 600))).astype(np.float32)
+    found, wanted = answered(data, x, t), exact.oracle(data, x, t)
+    assert found.answered.all()
+    is_exact(found, wanted, t)
+    some = np.arange(1, b, 2)
+    apart = answered(data, x, t, rows=some)
+    np.testing.assert_array_equal(np.flatnonzero(apart.answered), some)
+    np.testing.assert_allclose(apart.velocity[some], found.velocity[some], rtol=1e-4, atol=1e-5)
+    assert np.isnan(apart.velocity[::2]).all()
 
 
 def test_a_copy_that_comes_first_is_named():
