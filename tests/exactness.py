@@ -81,9 +81,9 @@ def main() -> None:
     arguments.add_argument("files", nargs="*", type=pathlib.Path, help=".npy files of samples [N, *shape]")
     arguments.add_argument("--json", type=pathlib.Path, help="where to write the figures")
     given = arguments.parse_args()
-    rows = {}
+    rows, sets = {}, data_sets()
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
-    for name, data in (data_sets() | {file.stem: np.load(file) for file in given.files}).items():
+    for name, data in (sets | {file.stem: np.load(file) for file in given.files}).items():
         found = {key: float(value) for key, value in errors(data.astype(np.float32)).items()}
         rows[name] = {"data": name} | found
         print("| " + " | ".join(form.format_map(rows[name]) for form in COLUMNS.values()) + " |", flush=True)
