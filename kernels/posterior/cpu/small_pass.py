@@ -30,9 +30,8 @@ def small_posterior(samples: HostSamples, queries: Queries) -> HostMoments:
             _one_class(samples, Queries(*(np.require(v, requirements=["C", "W"]) for v in queries)), into)
         return into
     for _, rows in tiles_of(samples, queries, np.flatnonzero(samples.has_class(label)), len(label)):
-        own = HostMoments.none(len(rows), samples.d)
-        _one_class(samples, queries.at(rows), own)
-        into.put(rows, own)
+        with into.at(rows) as own:
+            _one_class(samples, queries.at(rows), own)
     return into
 
 
@@ -83,6 +82,5 @@ def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exa
     into.survivors[:] = len(rows)
     left = np.flatnonzero(~into.answered)
     if left.size and not exactly:
-        own = HostMoments.none(len(left), d)
-        _one_class(samples, queries.at(left), own, exactly=True)
-        into.put(left, own)
+        with into.at(left) as own:
+            _one_class(samples, queries.at(left), own, exactly=True)
