@@ -53,7 +53,7 @@ def _on_host(always: bool, data: np.ndarray) -> Call:
     samples, how, engine = prepare(jnp.asarray(data)), plan("all", None, None, "highest", limit=False), CpuEngine(always=always)
     if not engine.possible(how):
         return _dense(None, data)
-    if always or samples.values.size >= TUNING.least_indexed:
+    if always or TUNING.worth_an_index(*samples.values.shape):
         engine.prepare(samples)
 
     def call(x: np.ndarray, t: float) -> np.ndarray:

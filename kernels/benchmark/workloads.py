@@ -116,7 +116,7 @@ def _ours(data: np.ndarray, labels: np.ndarray | None) -> Call:
     values = jnp.asarray(data)
     samples = prepare(values) if labels is None else by_class(values, jnp.asarray(labels))
     engine, how = CpuEngine(always=False), plan("all", None, None, "highest")
-    if labels is None and data.size >= TUNING.least_indexed:
+    if labels is None and TUNING.worth_an_index(*data.shape):
         engine.prepare(samples)
 
     def call(x: np.ndarray, t: float, label: np.ndarray | None) -> np.ndarray:

@@ -48,10 +48,12 @@ class SurvivorFractions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Seconds on this machine, for one query and one sample of this data set."""
+    """Seconds on this machine: for one query, and for one query and one sample of this data set."""
 
-    start: float
-    """The work before any sample is bounded, and after the last is weighed."""
+    query: float
+    """The query's tables and moments, however many samples there are."""
+    box: float
+    """The sample's share of the bound of its leaf."""
     bound: float
     """The sample's bound by the first columns."""
     score: float
@@ -67,13 +69,13 @@ class Costs:
         """The sample's share of a dense pass at σ/α = `ratio`: where few samples have weight, the second of two products is left out."""
         return self.dense * (1 + min(1.0, survivors.at(ratio)[2] / TUNING.sparse_weights)) / 2
 
-    def cheapest(self, survivors: SurvivorFractions, ratio: float) -> tuple[Way, float]:
-        """The cheaper form of pruned search at σ/α = `ratio`, and its cost as a share of a dense pass."""
+    def cheapest(self, survivors: SurvivorFractions, ratio: float, n: int) -> tuple[Way, float]:
+        """The cheaper form of pruned search of `n` samples at σ/α = `ratio`, and its cost as a share of a dense pass over them."""
         bounded, scored, weighed = survivors.at(ratio)
-        bounds = self.start + bounded * self.bound + scored * self.score
+        bounds = self.box + bounded * self.bound + scored * self.score
         products = self.product + weighed * self.score
         way: Way = "bounds" if bounds <= products else "products"
-        return way, (min(bounds, products) + weighed * self.weigh) / self.of_dense(survivors, ratio)
+        return way, (self.query / n + min(bounds, products) + weighed * self.weigh) / self.of_dense(survivors, ratio)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Choice:
 
 def choose(n: int, costs: Costs, survivors: SurvivorFractions, ratio: float) -> Choice:
     """The cheapest way for queries with σ/α = `ratio`, by the survivors that were counted on this data set."""
-    way, cost = costs.cheapest(survivors, ratio)
+    way, cost = costs.cheapest(survivors, ratio, n)
     _, scored, weighed = survivors.at(ratio)
     if 0 < ratio < math.inf and cost < 1:
         return Choice(ratio, way, n, scored, weighed, cost)
@@ -143,30 +145,33 @@ def measure_costs(index: Index, survivors: SurvivorFractions) -> Costs:
     few, pairs = min(TUNING.calibration_rows // 8, index.n), TUNING.tile_queries * n
     rows = index.row[:n][index.row[:n] >= 0]
 
-    def search(ratio: float) -> PrunedSearch:
+    def search(ratio: float, n: int = n) -> PrunedSearch:
         return PrunedSearch(index, slice(0, n), noisy(index, rows, TUNING.tile_queries, ratio), 0.0)
 
     def at(shares: np.ndarray, share: float) -> PrunedSearch:
         return search(RATIOS[np.abs(shares - share).argmin()])
 
-    start = _seconds(lambda: search(RATIOS[0]).answer(False, every)) / pairs
-    bound = _seconds(lambda: search(RATIOS[0]).survivors(False, every, everywhere=True)) / pairs - start
+    whole = _seconds(lambda: search(RATIOS[0]).answer(False, every))
+    part = _seconds(lambda: search(RATIOS[0], few).answer(False, every))
+    box = max(whole - part, 0.0) / TUNING.tile_queries / max(n - few, 1)
+    query = max(whole / TUNING.tile_queries - n * box, 0.0)
+    bound = (_seconds(lambda: search(RATIOS[0]).survivors(False, every, everywhere=True)) - whole) / pairs
     some, more = at(survivors.scored, TUNING.share_scored), at(survivors.weighed, TUNING.share_weighed)
-    scored = _seconds(lambda: some.survivors(False, every)) - pairs * start - LEAF * (some.counts @ TUNING.bound_costs) * bound
+    scored = _seconds(lambda: some.survivors(False, every)) - whole - LEAF * (some.counts @ TUNING.bound_costs) * bound
     before = _seconds(lambda: more.survivors(False, every))
     weighed = _seconds(lambda: more.answer(False, every)) - before
     weighed_pairs = len(more.survivors(False, every)[2].rows)
-    product = _seconds(lambda: search(RATIOS[0]).survivors(True, every)) / pairs
-    whole = Task(index, slice(0, few), noisy(index, rows, TUNING.tile_queries, RATIOS[-1]), alone=False)
-    room = HostMoments.none(*whole.queries.x.shape)
-    dense = _seconds(lambda: dense_tile(whole, room)) / (TUNING.tile_queries * few)
+    product = max(_seconds(lambda: search(RATIOS[0]).survivors(True, every)) / pairs - query / n, 0.0)
+    task = Task(index, slice(0, few), noisy(index, rows, TUNING.tile_queries, RATIOS[-1]), alone=False)
+    room = HostMoments.none(*task.queries.x.shape)
+    dense = _seconds(lambda: dense_tile(task, room)) / (TUNING.tile_queries * few)
     # On a busy machine a difference of two times can be anything, so that each cost is kept within limits. A bound takes at least one of
     # a dense pair's D operations. A score by bytes takes as many operations as one of a dense pass's two products. A weight takes as many
     # too, at a lower rate.
     bound = max(bound, dense / index.d)
     score = float(np.clip(scored / max(some.scored.sum(), 1), dense / TUNING.score_factor, TUNING.score_factor * dense))
     weigh = float(np.clip(weighed / max(weighed_pairs, 1), TUNING.least_weigh * dense, TUNING.most_weigh * dense))
-    return Costs(start, bound, score, product, weigh, dense)
+    return Costs(query, box, bound, score, product, weigh, dense)
 
 
 def _seconds(call: Callable[[], object]) -> float:

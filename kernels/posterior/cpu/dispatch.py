@@ -78,7 +78,7 @@ class CpuEngine:
         self.always = always
         self._host: HostSamples | None = None
         self._prepared: Prepared | None = None
-        self._prunable = 0
+        self._prunable = 0.0
         self._lock = threading.Lock()
 
     def __eq__(self, other: object) -> bool:
@@ -130,11 +130,11 @@ class CpuEngine:
     def _measured(self, index: Index) -> Calibration:
         with one_thread_each():
             survivors = count_survivors(index)
-            return Calibration(Costs(0.0, 0.0, 0.0, 0.0, 0.0, 1.0) if self.always else measure_costs(index, survivors), survivors)
+            return Calibration(Costs(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0) if self.always else measure_costs(index, survivors), survivors)
 
     def choice(self, samples: Samples, alpha: float, sigma: float) -> Choice | str:
         """How queries with these coefficients are computed."""
-        if samples.values.size < TUNING.least_indexed and not self.always:
+        if not TUNING.worth_an_index(*samples.values.shape) and not self.always:
             return f"dense: a pass over all {samples.n:,} samples by matrix products on the host takes milliseconds; no index is made"
         prepared = self.prepare(samples)
         index, calibration = prepared.index, prepared.calibration
@@ -148,7 +148,7 @@ class CpuEngine:
             queries = queries._replace(x=queries.x.astype(np.float64) / unit, sigma=queries.sigma / unit)
         host = self.host_samples(samples)
         with one_thread_each():
-            if not self.always and host.rows.size < TUNING.least_indexed and is_small(host, queries):
+            if not self.always and is_small(host, queries):
                 out = small_posterior(host, queries)
                 if out.answered.all():
                     return out if unit == 1 else out.times(unit)
@@ -158,15 +158,14 @@ class CpuEngine:
             inside = sound & (queries.sigma > 0) & fit_float32(host, queries, squares)
             out = HostMoments.none(*queries.x.shape)
             nearest_posterior(host, queries, np.flatnonzero(sound & (queries.sigma == 0)), out)
-            due = samples.values.size >= TUNING.least_indexed and self._prunable >= TUNING.index_cost
+            due = TUNING.worth_an_index(host.n, host.d) and self._prunable >= TUNING.index_cost
             if not inside.any():
                 pass
             elif self.always or self._prepared is not None or due:
                 self._by_cost(self.prepare(samples), queries, inside, tolerance, out)
             else:
                 dense_posterior(host, queries, np.flatnonzero(inside), out)
-                prunable = int((out.answered & (out.top1_weight >= TUNING.refined)).sum())
-                self._prunable += max(prunable, TUNING.least_counted) if prunable else 0
+                self._prunable += _passes_lost(host, queries.label[out.answered & (out.top1_weight >= TUNING.refined)])
         if not out.answered.any():
             return None
         return out if unit == 1 else out.times(unit)
@@ -204,8 +203,10 @@ class CpuEngine:
         index, costs, survivors = prepared.index, prepared.calibration.costs, prepared.calibration.survivors
         able = inside & (queries.alpha > 0)
         ratio = np.where(able, queries.sigma / np.where(able, queries.alpha, 1), np.inf)
-        distinct, own = np.unique(ratio, return_inverse=True)
-        cheapest = [costs.cheapest(survivors, float(value)) for value in distinct]
+        sizes = {int(label): index.size(int(label)) for label in np.unique(queries.label[inside])}
+        ratio_and_size = np.stack([ratio, [sizes.get(int(label), 1) for label in queries.label]])
+        distinct, own = np.unique(ratio_and_size, axis=1, return_inverse=True)
+        cheapest = [costs.cheapest(survivors, float(one), int(n)) for one, n in distinct.T]
         by_products = np.array([way == "products" for way, _ in cheapest])[own]
         cost = np.array([cost for _, cost in cheapest])[own]
         share = costs.dense / costs.score if costs.score else math.inf
@@ -295,6 +296,14 @@ def fit_float32(samples: HostSamples, queries: Queries, squares: Float[np.ndarra
     reach = max(samples.radius, 1)
     away = np.sqrt(squares.astype(np.float64)) + queries.alpha * float(np.linalg.norm(samples.center))
     return rate * (away * reach + queries.alpha * reach**2) < LARGEST_SCORE
+
+
+def _passes_lost(samples: HostSamples, label: Int[np.ndarray, " m"]) -> float:
+    """How many queries' dense passes over all samples an index would have saved, for queries of these labels that pruning would serve."""
+    classes, counts = np.unique(label, return_counts=True)
+    sizes = np.array([samples.size(int(one)) for one in classes], int)
+    served = np.array([TUNING.worth_an_index(int(size), samples.d) for size in sizes], bool)
+    return float(np.sum((np.maximum(counts, TUNING.least_counted) * sizes / samples.n)[served]))
 
 
 def _fresh_engine(always: bool) -> CpuEngine:

@@ -100,6 +100,11 @@ class HostSamples:
         """The rows of a class; -1: all."""
         return slice(0, self.n) if label < 0 else self.classes[label]
 
+    def size(self, label: int) -> int:
+        """Number of samples of a class; -1: of all."""
+        part = self.part(label)
+        return part.stop - part.start
+
     def has_class(self, label: Int[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
         """Whether there are samples of these classes that count; -1: all."""
         if not self.classes and (label < 0).all():

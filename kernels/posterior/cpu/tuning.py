@@ -85,10 +85,13 @@ class CpuTuning:
     """Samples among which near-copies are counted."""
     # The index
     least_indexed: int = 2**22
-    """Numbers in a data set from which on it may have an index: a pass over a smaller one takes milliseconds."""
+    """Numbers in a data set, or a class, from which on an index may serve it: a pass over a smaller one takes milliseconds."""
+    least_indexed_samples: int = 2**11
+    """Samples from which on it may: the tables that a search makes of a query cost as much as a pass over some hundreds of samples."""
     index_cost: int = 1500
     """Queries for which a dense pass takes as long as making the index (measured: 60,000 samples of 784 numbers, 2.8 s and 2.5 ms). After
-    so many queries that pruning would have served, the index is made: it never costs more than was lost without it (ski rental)."""
+    so many queries that pruning would have served, the index is made: it never costs more than was lost without it (ski rental). A query
+    of a class counts for its share of the samples."""
     least_counted: int = 16
     """Least number of queries that a call counts as: a pass takes as long for fewer."""
     refined: float = 0.5
@@ -165,6 +168,10 @@ class CpuTuning:
     """Relative costs of a bound by the first columns, by more columns, and by bytes of the other coordinates."""
     most_survivors: float = 0.2
     """Share of survivors beyond which they are counted at no larger noise level: there all samples are taken to survive."""
+
+    def worth_an_index(self, n: int, d: int) -> bool:
+        """Whether an index may serve `n` samples of `d` numbers: all of the data, or a class."""
+        return n >= self.least_indexed_samples and n * d >= self.least_indexed
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

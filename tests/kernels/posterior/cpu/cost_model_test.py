@@ -15,7 +15,7 @@ def test_the_plan_says_why_in_words_and_figures():
     """Early dense, late by bounds; the shares are what was counted on the data."""
     rng = np.random.default_rng(0)
     own = index_of((rng.standard_normal((4000, 200)) * np.geomspace(10, 0.01, 200)).astype(np.float32))
-    survivors, costs = count_survivors(own), Costs(start=0.1, bound=1.0, score=50.0, product=5.0, weigh=100.0, dense=10.0)
+    survivors, costs = count_survivors(own), Costs(query=400.0, box=0.0, bound=1.0, score=50.0, product=5.0, weigh=100.0, dense=10.0)
     early, late = choose(own.n, costs, survivors, 30.0), choose(own.n, costs, survivors, 0.05)
     assert (early.way, early.cost) == ("dense", 1)
     assert str(early).startswith("dense: at σ/α = 30 bounds leave 100% of the 4,000 samples;")
