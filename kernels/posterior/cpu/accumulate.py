@@ -36,7 +36,9 @@ class Pairs(NamedTuple):
     @classmethod
     def together(cls, parts: list["Pairs"]) -> "Pairs":
         """The pairs of all parts."""
-        return parts[0] if len(parts) == 1 else cls(*(np.concatenate(v) for v in zip(*parts, strict=True)))
+        if len(parts) <= 1:
+            return parts[0] if parts else cls.none()
+        return cls(*(np.concatenate(v) for v in zip(*parts, strict=True)))
 
     def where(self, keep: np.ndarray) -> "Pairs":
         """The pairs that `keep` selects."""
@@ -57,10 +59,15 @@ class Pivots(NamedTuple):
     """‖y - κ x‖²."""
 
     @classmethod
-    def at(cls, samples: HostSamples, queries: Queries, rows: Int[np.ndarray, " B"]) -> "Pivots":
+    def at(cls, task: "Task", rows: Int[np.ndarray, " B"]) -> "Pivots":
         """The sample `rows[q]` for query q."""
-        square, moving, score = found = np.empty((3, len(queries.x)))
-        numba_kernels.around(queries, samples.center, samples.rows, rows, found)
+        samples, queries = task.samples, task.queries
+        square, moving, score = found = np.empty((3, len(rows)))
+        task.on_cores(
+            len(rows),
+            lambda a, b: numba_kernels.around(a, b, queries, samples.center, samples.rows, rows, found),
+            least=TUNING.queries_of_a_core,
+        )
         prior = samples.log_prior[rows]
         return cls(rows, prior - square / (2 * queries.sigma**2), prior + score, square, moving)
 
@@ -71,7 +78,8 @@ class ApproximateSums(NamedTuple):
     sums: Float[np.ndarray, "4 B"]
     """Σ w, Σ w², Σ w log w, Σ w ‖y - c‖²."""
     weighted: Float[np.ndarray, "B D"]
-    """Σ w (y - shift), float32 or float64."""
+    """Σ w (y - shift) over `scale`, float32 or float64."""
+    scale: Float[np.ndarray, " B"] | float = 1.0
 
     def scaled(self, rise: Float[np.ndarray, " B"]) -> "ApproximateSums":
         """The sums relative to a log weight that is lower by `rise`."""
@@ -79,8 +87,7 @@ class ApproximateSums(NamedTuple):
         scale = np.exp(rise)
         sums = self.sums * np.stack([scale, scale**2, scale, scale])
         sums[2] += rise * sums[0]
-        weighted = self.weighted if not rise.any() else self.weighted * scale[:, None].astype(self.weighted.dtype)
-        return ApproximateSums(sums, weighted)
+        return ApproximateSums(sums, self.weighted, self.scale * scale)
 
 
 class Task(NamedTuple):
@@ -127,21 +134,19 @@ def moments(
       logs: log weights of the pairs relative to the pivot; those that are not `sure` are computed anew, from differences.
       others: sums over samples that no pair names; then no pair is sure.
     """
-    # Query by query, so that its sums stay in a core's first caches; some pairs at a time, so that samples stay in the last one.
-    pieces = np.array_split(pairs.queries.astype(np.int16), max(1, len(logs) // TUNING.pairs_together))
-    firsts = np.cumsum([0, *(len(piece) for piece in pieces[:-1])])
-    order = np.concatenate([first + np.argsort(piece, kind="stable") for first, piece in zip(firsts, pieces, strict=True)])
+    order, ranges = _divided(task, pairs.queries)
     pairs, logs, sure = pairs.where(order), logs[order], sure[order]
-    pivots, heaviest, mean, weighted, sums = _weighed(task, pivots, cut, pairs, logs, sure, others)
-    samples, queries = task.samples, task.queries
+    pivots, heaviest, found, others = _weighed(task, pivots, cut, pairs, ranges, logs, sure, others)
+    samples, queries, sums = task.samples, task.queries, found.sums
     seconds, shift = np.empty((len(queries.x), 5)), samples.shift if others is not None else np.zeros(samples.d, np.float32)
     total, square, score, away, approximate, approximate_square, below = sums.T
 
     frame = samples.rows, pivots.row, samples.center, shift
-    of_means = mean, weighted, np.ascontiguousarray(approximate), np.ascontiguousarray(total)
+    weighted, scale = (found.approximate, 1.0) if others is None else (others.weighted, others.scale)
+    of_means = found.mean, found.begun, weighted, scale * np.ones(len(total)), np.ascontiguousarray(approximate), np.ascontiguousarray(total)
     result = into.denoised, into.velocity, seconds
     with np.errstate(invalid="ignore", divide="ignore"):  # queries without pairs
-        task.on_cores(len(queries.x), lambda a, b: numba_kernels.finish(a, b, queries, frame, of_means, result), least=8)
+        task.on_cores(len(queries.x), lambda a, b: numba_kernels.finish(a, b, queries, frame, of_means, result), TUNING.queries_of_a_core)
         cross, from_center, apart, moving, size = seconds.T
         # Σ w ‖y - p‖² of the others = Σ w ‖y - c‖² - 2 Σ w (y - p)·(p - c) - Σ w ‖p - c‖², p the pivot
         away = away + np.maximum(approximate_square - 2 * cross - approximate * from_center, 0)
@@ -156,6 +161,23 @@ def moments(
     return Weighed(total, np.sqrt(moving), np.sqrt(size))
 
 
+def _divided(task: Task, queries: Int[np.ndarray, " P"]) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """An order of the pairs of these queries, and from where to where in it each core goes, whose queries are its own.
+
+    Query by query, so that its sums stay in a core's first caches; some pairs at a time, so that samples stay in the last one.
+    """
+    few = task.alone or len(queries) < TUNING.pairs_of_a_core * cores()
+    ends = np.cumsum(np.bincount(queries, minlength=len(task.queries.x)))
+    edges = [0] if few else [int(np.searchsorted(ends, len(queries) * k / cores())) for k in range(cores())]
+    order, ranges = [], []
+    for first, last in zip(edges, [*edges[1:], len(ends)], strict=True):
+        own = np.arange(len(queries)) if few else np.flatnonzero((queries >= first) & (queries < last))
+        pieces = np.array_split(own, max(1, len(own) // TUNING.pairs_together))
+        ranges.append((start := ranges[-1][1] if ranges else 0, start + len(own)))
+        order += [piece[np.argsort(queries[piece].astype(np.int16), kind="stable")] for piece in pieces]
+    return np.concatenate(order), ranges
+
+
 class _Heaviest(NamedTuple):
     """The heaviest sample of each query."""
 
@@ -165,44 +187,28 @@ class _Heaviest(NamedTuple):
 
 
 def _weighed(
-    task: Task, pivots: Pivots, cut: np.ndarray, pairs: Pairs, logs: np.ndarray, sure: np.ndarray, others: ApproximateSums | None
-) -> tuple[Pivots, _Heaviest, np.ndarray, np.ndarray, np.ndarray]:
-    """The pivots, the heaviest samples, Σ w (y - pivot) of pairs that are not sure, Σ w y of the others, and the sums of `add_pairs`."""
-    samples = task.samples
-    x = task.queries.x
+    task: Task,
+    pivots: Pivots,
+    cut: np.ndarray,
+    pairs: Pairs,
+    ranges: list[tuple[int, int]],
+    logs: np.ndarray,
+    sure: np.ndarray,
+    others: ApproximateSums | None,
+) -> tuple[Pivots, _Heaviest, numba_kernels.PairSums, ApproximateSums | None]:
+    """The pivots, the heaviest samples, the sums of `add_pairs` with those of the others, and the others relative to these pivots."""
+    samples, x = task.samples, task.queries.x
     of_samples = samples.rows, samples.square_norms, samples.log_prior, samples.original
-    of_pairs = pairs.rows, pairs.queries, logs, sure
-
-    def work(first: int, last: int) -> tuple[np.ndarray, ...]:
-        mean, sums = np.zeros(x.shape), np.zeros((len(x), 7))
-        weighted = np.zeros(x.shape, np.float32) if others is None else np.empty((len(x), 0), np.float32)
-        # The pivot's own log weight is computed as the others are, so that ties stay ties.
-        highest, whose = np.full(len(x), -np.inf), pivots.row.copy()
-        result = numba_kernels.PairSums(mean, weighted, sums, highest, whose)
-        numba_kernels.add_pairs((x, task.queries.alpha, task.queries.sigma), of_samples, (pivots.row, cut), of_pairs, first, last, result)
-        return result
-
-    every = task.on_cores(len(pairs.rows), work, least=TUNING.pairs_alone * len(x))  # separate sums cost a core more than a few pairs do
-    heaviest = _highest(samples, [one[3:] for one in every])
-    rise = np.where(np.isneginf(heaviest.rise), 0, heaviest.rise)
-    heaviest = heaviest._replace(rise=rise)
+    approximate = np.zeros(x.shape, np.float32) if others is None else np.empty((len(x), 0), np.float32)
+    highest, whose = np.full(len(x), -np.inf), pivots.row.copy()  # the pivot's own log weight is computed too, so that ties stay ties
+    found = numba_kernels.PairSums(np.empty(x.shape), np.zeros(len(x), bool), approximate, np.zeros((len(x), 7)), highest, whose)
+    of_queries, of_pairs = (x, task.queries.alpha, task.queries.sigma), (pairs.rows, pairs.queries, logs, sure)
+    in_turn(len(ranges), lambda k: numba_kernels.add_pairs(of_queries, of_samples, (pivots.row, cut), of_pairs, *ranges[k], found))
+    rise = np.where(np.isneginf(highest), 0, highest)
     if (rise > TUNING.new_pivot).any():  # then the weights may overflow
         others = None if others is None else others.scaled(-rise)
-        pivots = Pivots.at(samples, task.queries, heaviest.row)
-        return _weighed(task, pivots, cut, pairs, logs - rise[pairs.queries], sure, others)
-    mean, weighted, sums = (sum(v[1:], start=v[0]) for v in zip(*(one[:3] for one in every), strict=True))
+        return _weighed(task, Pivots.at(task, whose), cut, pairs, ranges, logs - rise[pairs.queries], sure, others)
     if others is not None:
-        sums[:, :3] += others.sums[:3].T
-        sums[:, 4:6] += others.sums[::3].T
-        weighted = others.weighted
-    return pivots, heaviest, mean, weighted, sums
-
-
-def _highest(samples: HostSamples, every: list[tuple[np.ndarray, ...]]) -> _Heaviest:
-    """The highest of the cores' log weights, and its sample: the caller's lowest index among equals."""
-    if len(every) == 1:
-        return _Heaviest(*every[0])
-    peaks, whose = (np.stack(v) for v in zip(*every, strict=True))
-    lowest = np.where(peaks == peaks.max(axis=0), samples.original[whose], np.iinfo(np.int32).max).argmin(axis=0)
-    own = np.arange(peaks.shape[1])
-    return _Heaviest(peaks[lowest, own], whose[lowest, own])
+        found.sums[:, :3] += others.sums[:3].T
+        found.sums[:, 4:6] += others.sums[::3].T
+    return pivots, _Heaviest(rise, whose), found, others

@@ -152,7 +152,7 @@ class CpuEngine:
                 out = small_posterior(host, queries)
                 if out.answered.all():
                     return out if unit == 1 else out.times(unit)
-            squares = np.einsum("qi,qi->q", queries.x, queries.x)  # finite only where x is
+            squares = np.vecdot(queries.x, queries.x)  # finite only where x is
             sound = np.isfinite(squares) if np.isfinite(squares).all() else np.isfinite(queries.x).all(axis=1)
             sound &= host.has_class(queries.label)
             inside = sound & (queries.sigma > 0) & fit_float32(host, queries, squares)
@@ -168,7 +168,7 @@ class CpuEngine:
                 self._prunable += _passes_lost(host, queries.label[out.answered & (out.top1_weight >= TUNING.refined)])
         if not out.answered.any():
             return None
-        return out if unit == 1 else out.times(unit)
+        return out.without_others() if unit == 1 else out.without_others().times(unit)
 
     def along_paths(self, samples: Samples, paths: Paths, *, means: bool) -> PathSums:
         """The posterior of whole paths, in the samples' unit, as far as it is answered.
@@ -254,21 +254,17 @@ def by_host(
 
 
 def on_device(result: Output) -> Output:
-    """A tree of NumPy arrays, int32 or of floats, as JAX arrays, int32 or float32.
+    """A tree of NumPy arrays, int32 or of floats, as JAX arrays, int32 or float32. JAX may keep their memory, so that they must not change.
 
     Small ones travel together: to place one takes as long as to compute a moment of a small data set.
     """
     leaves, structure = jax.tree.flatten(result)
-    forms = []
-    small: list[np.ndarray] = []
-    large: list[np.ndarray] = []
-    for leaf in leaves:
-        whole = leaf.dtype == np.int32
-        array = leaf.view(np.float32) if whole else leaf.astype(np.float32, copy=False)
-        one = array.size <= SMALL_ARRAY
-        (small if one else large).append(array.ravel() if one else array)
-        forms.append((leaf.shape, whole, one))
-    return jax.tree.unflatten(structure, _apart(tuple(forms), np.concatenate(small or [np.empty(0, np.float32)]), large))
+    arrays = [leaf if leaf.dtype == np.int32 else leaf.astype(np.float32, copy=False) for leaf in leaves]
+    small = [one for one in arrays if one.size <= SMALL_ARRAY]
+    forms = tuple((one.shape, one.dtype == np.int32) for one in small)
+    large = iter(jax.device_put([one for one in arrays if one.size > SMALL_ARRAY]))
+    apart = iter(_apart(forms, np.concatenate([one.ravel().view(np.float32) for one in small])) if small else [])
+    return jax.tree.unflatten(structure, [next(apart if one.size <= SMALL_ARRAY else large) for one in arrays])
 
 
 SMALL_ARRAY = 2**14
@@ -276,12 +272,12 @@ SMALL_ARRAY = 2**14
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _apart(forms: tuple[tuple[tuple[int, ...], bool, bool], ...], small: Array, large: list[Array]) -> list[Array]:
-    """The arrays again, from the shape of each, whether it is int32, and whether it is in `small` or the next of `large`."""
-    start, rest, arrays = 0, iter(large), []
-    for shape, whole, one in forms:
-        array = small[start : start + math.prod(shape)].reshape(shape) if one else next(rest)
-        start += array.size if one else 0
+def _apart(forms: tuple[tuple[tuple[int, ...], bool], ...], numbers: Float[Array, " n"]) -> list[Array]:
+    """The arrays that follow each other in `numbers`, from the shape of each and whether it is int32."""
+    start, arrays = 0, []
+    for shape, whole in forms:
+        array = numbers[start : start + math.prod(shape)].reshape(shape)
+        start += array.size
         arrays.append(jax.lax.bitcast_convert_type(array, np.int32) if whole else array)
     return arrays
 

@@ -114,11 +114,11 @@ def directions(x, alpha, sigma, center, away, g, squares, offset):  # type: igno
 
 
 @compiled
-def around(queries, center, samples, rows, found):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """For one sample y of each query, as `found` `[3, B]`: ‖x - α y‖², ‖y - κ x‖², and the score without the prior,
+def around(first, last, queries, center, samples, rows, found):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """For one sample y of each query from `first` to `last`, as `found` `[3, B]`: ‖x - α y‖², ‖y - κ x‖², and the score without the prior,
     (α/σ²)(x - α c)·(y - c) - (α²/2σ²) ‖y - c‖²."""
     x, alpha, sigma, velocity_center = queries.x, queries.alpha, queries.sigma, queries.velocity_center
-    for q in range(x.shape[0]):
+    for q in range(first, last):
         y, own, away, along, norm, near = samples[rows[q]], x[q], 0.0, 0.0, 0.0, 0.0
         for i in range(center.shape[0]):
             value, point = np.float64(y[i]), np.float64(own[i])
@@ -135,7 +135,9 @@ class PairSums(NamedTuple):
     """Sums that `add_pairs` adds to, with weights w = exp(log weight - log weight of the pivot)."""
 
     mean: Any
-    """`[B, D]` float64, Σ w (y - pivot) of pairs whose log weight is not sure."""
+    """`[B, D]` float64, Σ w (y - pivot) of pairs whose log weight is not sure; anything where it has not `begun`."""
+    begun: Any
+    """`[B]`, whether there are such pairs."""
     approximate: Any
     """`[B, D]` float32, Σ w y of pairs whose log weight is sure."""
     sums: Any
@@ -161,7 +163,7 @@ def add_pairs(queries, samples, pivots, pairs, first, last, result):  # type: ig
     """
     (x, alpha, sigma), (rows_of, norms, prior, index) = queries, samples
     (pivot, cut), (rows, asked, logs, sure) = pivots, pairs
-    mean, approximate, sums, highest, whose = result
+    mean, begun, approximate, sums, highest, whose = result
     for pair in range(first, last):
         q, j = asked[pair], rows[pair]
         y, z, middle = rows_of[j], logs[pair], rows_of[pivot[q]]
@@ -183,6 +185,9 @@ def add_pairs(queries, samples, pivots, pairs, first, last, result):  # type: ig
             sums[q, 5] += w * norms[j]
         else:
             total, away = mean[q], 0.0
+            if not begun[q]:
+                begun[q] = True
+                total[:] = 0
             for i in range(y.shape[0]):
                 gap = np.float64(y[i]) - np.float64(middle[i])
                 total[i] += w * gap
@@ -303,18 +308,37 @@ def weigh(scores, first, start, norms, limits, sums, room, most):  # type: ignor
 
 
 @compiled
-def add_rows(weights, rows, into):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """`into` `[B, D]` += weightsᵀ rows, where most weights `[n, B]` are 0."""
+def add_weights(scores, peak, total):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """`total` `[B]` += Σ exp(score - peak) over scores `[n, B]` float32."""
+    n, b = scores.shape
+    some, z, part, bits = np.zeros(b, np.float32), np.empty(b, np.float32), np.empty(b, np.float32), np.empty(b, np.int32)
+    two_to = bits.view(np.float32)
+    for i in range(n):
+        row = scores[i]
+        for q in range(b):
+            z[q] = row[q] - peak[q]
+        exponentials(z, part, bits)
+        for q in range(b):
+            some[q] += part[q] * two_to[q]
+        if i % RUN == RUN - 1 or i == n - 1:
+            for q in range(b):
+                total[q] += some[q]
+                some[q] = 0
+
+
+@compiled
+def add_rows(weights, rows, begin, end, into):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """`into` `[B, D]` += weightsᵀ rows for queries `begin` to `end`, where most weights `[n, B]` are 0."""
     n, b = weights.shape
     chosen, count = np.empty((b, TOGETHER + 1), np.int32), np.empty(b, np.int64)
     for first in range(0, n, TOGETHER):
         # Some rows together, query by query, so that a core's first caches hold them.
         count[:] = 0
         for i in range(first, min(first + TOGETHER, n)):
-            for q in range(b):
+            for q in range(begin, end):
                 chosen[q, count[q]] = i
                 count[q] += np.int64(weights[i, q] != 0)
-        for q in range(b):
+        for q in range(begin, end):
             total = into[q]
             for p in range(count[q]):
                 w, row = weights[chosen[q, p], q], rows[chosen[q, p]]
@@ -331,25 +355,37 @@ def add_scaled(total, scale, more):  # type: ignore[no-untyped-def]  # pragma: n
 
 
 @compiled
+def add_to(total, scale, part):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """`total` `[B, D]` float64 += `scale` of each row times `part`."""
+    for q in range(total.shape[0]):
+        into, more, by = total[q], part[q], scale[q]
+        for i in range(into.shape[0]):
+            into[i] += by * more[i]
+
+
+@compiled
 def finish(first, last, queries, frame, sums, result):  # type: ignore[no-untyped-def]  # pragma: no cover
     """The means of queries `first` to `last`, their velocities, and what their second moments need.
 
     Args:
       frame: the samples, the rows of the pivots p among them, the centre c and the shift.
-      sums: `[B, D]` Σ w (y - p) of the samples weighed from differences and Σ w (y - shift) of the others; Σ w of those others, and of all.
+      sums: `[B, D]` Σ w (y - p) of the samples weighed from differences, and where there are any; `[B, D]` the others' Σ w (y - shift)
+        but for a factor, and that factor; Σ w of those others, and of all.
       result: `[B, D]` float32 means, and velocities; `[B, 5]` Σ w (y - p)·(p - c) of those others, ‖p - c‖², ‖mean - p‖², ‖mean - κ x‖²,
         ‖mean‖².
     """
     x, velocity_center, rate = queries.x, queries.velocity_center, queries.velocity_rate
     rows, pivot, center, shift = frame
-    mean, weighted, of_approximate, total = sums
+    mean, begun, weighted, scale, of_approximate, total = sums
     denoised, velocity, found = result
+    nothing = np.zeros(center.shape[0])
     for q in range(first, last):
-        base, own, moved, others, point, to_mean, to_velocity = rows[pivot[q]], mean[q], 0.0, weighted[q], x[q], denoised[q], velocity[q]
+        own = mean[q] if begun[q] else nothing
+        base, moved, others, point, to_mean, to_velocity = rows[pivot[q]], 0.0, weighted[q], x[q], denoised[q], velocity[q]
         cross, away, apart, moving, size, inverse = 0.0, 0.0, 0.0, 0.0, 0.0, 1 / total[q]
         for i in range(center.shape[0]):
             middle = np.float64(base[i])
-            moved = np.float64(others[i]) - of_approximate[q] * (middle - shift[i])
+            moved = scale[q] * np.float64(others[i]) - of_approximate[q] * (middle - shift[i])
             gap = middle - center[i]
             step = (own[i] + moved) * inverse
             value = middle + step

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from kernels.posterior.cpu import numba_kernels, path_kernels
-from kernels.posterior.cpu.full_pass import error_of_scores
+from kernels.posterior.cpu.expected_scores import error_of_scores
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.tuning import TUNING, UNIT
 from kernels.posterior.types import LARGEST_SCORE
@@ -192,7 +192,7 @@ class PathTile:
                 continue
             if some <= TUNING.sparse_weights * weights.size:
                 product = np.zeros((b, values.shape[1]), np.float32)
-                numba_kernels.add_rows(weights, values, product)
+                numba_kernels.add_rows(weights, values, 0, b, product)
             else:
                 product = weights.T @ values
             self._mean[t] += product

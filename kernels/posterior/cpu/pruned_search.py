@@ -67,6 +67,7 @@ class PrunedSearch:
         self.index, self.part, self.queries, self._tolerance = index, part, queries, tolerance
         self._leaves = index.leaves_of(part)
         self._query_tables = QueryTables.at(index, queries.x, queries.alpha, queries.sigma)
+        self._task = Task(index, part, queries, alone=False)
         self.scored = np.zeros(len(queries.x), np.int64)
         """Number of samples scored by their bytes, for each query."""
         self.counts = np.zeros(3, np.int64)
@@ -84,7 +85,7 @@ class PrunedSearch:
         highest = logs + pairs.widths
         sure = (highest < -TUNING.by_bytes - np.log(narrow)) & (pairs.widths * np.exp(np.minimum(highest, 0)) < TUNING.bytes_error / narrow)
         out = HostMoments.none(*self.queries.x.shape)
-        moments(Task(self.index, self.part, self.queries, alone=False), pivots, cut, pairs, logs, sure, out)
+        moments(self._task, pivots, cut, pairs, logs, sure, out)
         out.survivors[:] = np.bincount(pairs.queries, minlength=len(cut))
         out.error_bound[:] = (out.error_bound + self._n * np.exp(-cut)) * out.top1_weight * 2 * self.index.radius
         out.answered[:] = (self.scored <= most * self._n) & (self._query_tables.slack < TUNING.largest_slack)
@@ -113,7 +114,7 @@ class PrunedSearch:
             at_best = at_best[np.argsort(-pairs.rows[at_best], kind="stable")]
             best = np.full(len(cut), self.part.start, np.int32)
             best[pairs.queries[at_best]] = pairs.rows[at_best]
-            pivots = Pivots.at(self.index, self.queries, best)
+            pivots = Pivots.at(self._task, best)
             needed = self._cut(np.minimum(pivots.moving, pivots.square))
             if (needed > cut)[~given_up].any():
                 cut, floor = np.maximum(cut, needed), np.where(given_up, floor, lower)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -14,7 +15,7 @@ from kernels.posterior.types import Moments, Queries, as_slice
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class HostMoments(Moments):
-    """`Moments` that the CPU engine has computed, in NumPy arrays, and the velocity; NaN where a query is not `answered`.
+    """`Moments` that the CPU engine has computed, in NumPy arrays, and the velocity; `without_others` is NaN where one is not `answered`.
 
     Arrays `[B, D]` are float32, arrays `[B]` float64.
     """
@@ -35,11 +36,17 @@ class HostMoments(Moments):
 
     @classmethod
     def none(cls, b: int, d: int) -> "HostMoments":
-        """Of `b` queries, none of which is answered yet."""
-        denoised, velocity = (np.full((b, d), np.nan, np.float32) for _ in range(2))
+        """Of `b` queries, none of which is answered yet: their arrays `[B, D]` hold anything."""
+        denoised, velocity = (aligned((b, d)) for _ in range(2))
         vectors = {name: np.full(b, np.nan) for name in _VECTORS}
         top, answered, survivors = np.full(b, -1, np.int32), np.zeros(b, bool), np.zeros(b, np.int64)
         return cls(denoised=denoised, velocity=velocity, top1_index=top, answered=answered, survivors=survivors, **vectors)
+
+    def without_others(self) -> "HostMoments":
+        """The same, with NaN in the arrays `[B, D]` where a query is not answered."""
+        if not self.answered.all():
+            self.denoised[~self.answered] = self.velocity[~self.answered] = np.nan
+        return self
 
     def put(self, rows: np.ndarray, other: "HostMoments") -> None:
         """Replace these rows by those of another, in place."""
@@ -61,6 +68,14 @@ class HostMoments(Moments):
         """The moments of data that are `unit` times as large; beyond float32 infinite, or 0."""
         with np.errstate(over="ignore", under="ignore"):
             return dataclasses.replace(super().times(unit), velocity=self.velocity * unit)
+
+
+def aligned(shape: tuple[int, int]) -> Float[np.ndarray, "B D"]:
+    """An array of float32 that is not filled, and that JAX takes on a CPU as it is: its memory begins where a line of a cache does."""
+    size, line = 4 * math.prod(shape), 64
+    memory = np.empty(size + line, np.uint8)
+    start = -memory.ctypes.data % line
+    return memory[start : start + size].view(np.float32).reshape(shape)
 
 
 _VECTORS = ("log_density", "top1_weight", "entropy", "effective_samples", "variance", "error_bound")

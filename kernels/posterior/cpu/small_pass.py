@@ -8,7 +8,7 @@ longer than all else. Here scores are float64 products where float32 would not d
 import numpy as np
 
 from kernels.posterior.cpu import numba_kernels, small_kernels
-from kernels.posterior.cpu.full_pass import error_of_scores
+from kernels.posterior.cpu.expected_scores import error_of_scores
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.results import HostMoments, tiles_of
 from kernels.posterior.cpu.threads import on_every_core, share

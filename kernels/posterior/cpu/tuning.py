@@ -19,9 +19,17 @@ class CpuTuning:
     shares_per_core: int = 4
     """Parts of a pass over a large class for each core: a core that is done takes the next, because other threads may hold a core up."""
     small_class: int = 2**23
-    """Numbers in the samples of a class up to which each core takes queries of its own and all their samples: nothing is merged."""
-    least_own: int = 24
-    """Queries for each core from which on it takes queries of its own; with fewer, which make slow matrix products, samples of its own."""
+    """Numbers in the samples of a class up to which, where there are queries of many classes, each core takes classes of its own."""
+    numbers_at_once: int = 2**25
+    """Numbers in samples up to which all scores of a tile are computed before any weight: means need no merging then."""
+    scores_at_once: int = 2**23
+    """Scores of a tile up to which they are: 32 MB, which a last cache holds."""
+    few_queries: int = 12
+    """Queries up to which products read the samples where they lie: a library's products, which copy them first, take up to twice as long."""
+    columns_together: int = 64
+    """Cores divide columns at multiples of this: whole lines of a cache."""
+    queries_of_a_core: int = 8
+    """Queries from which on a core takes some to compute what a query's numbers take: to wake it for fewer takes longer."""
     small_numbers: int = 2**18
     """Numbers in a data set up to which float64 products compute all: they cost less than to find the scores that float32 rounds badly."""
     small_products: int = 2**24
@@ -36,8 +44,8 @@ class CpuTuning:
     """Pairs that a core has room for at a time in a pruned search."""
     pairs_together: int = 2**12
     """Pairs that are weighed together, so that their samples stay in a cache."""
-    pairs_alone: int = 4
-    """Pairs a query up to which one core weighs them all: separate sums would cost a second core more."""
+    pairs_of_a_core: int = 64
+    """Pairs from which on a core weighs those of queries of its own: to wake it for fewer takes longer."""
     path_rows: int = 512
     """Samples that a core takes together in a pass of whole paths: their pairs with `tile_queries` paths are half a second cache."""
     least_paths: int = 8

@@ -37,6 +37,8 @@ def test_the_default_makes_an_index_when_it_pays(monkeypatch):
     assert "no index is made" in oracle.plan(0.9)
     assert not oracle._backend.engine.ready
     monkeypatch.setattr("kernels.posterior.cpu.dispatch.TUNING", CpuTuning(index_cost=200, least_indexed=1000, least_indexed_samples=100))
+    oracle(0.9 * data, 0.9)
+    assert not oracle._backend.engine.ready
     oracle(0.9 * data[:1], 0.9)
     assert oracle._backend.engine.ready
     for t, wanted in zip(times, dense, strict=False):

@@ -73,16 +73,17 @@ def test_answers_of_the_dense_pass_are_exact(kind, seed):
     assert (found.error_bound[t == 0] == 0).all()
 
 
-@pytest.mark.parametrize("b", [9, 60])
-def test_however_cores_share_the_work(b):
-    """Of few queries each core has samples of its own, of many queries of its own; answers have the places that were asked for."""
-    data, t = RNG.standard_normal((900, 600)).astype(np.float32), np.resize([0.001, 0.02, 0.05], b).astype(np.float32)
-    x = (t[:, None] * data[:b] + (1 - t)[:, None] * RNG.standard_normal((b, 600))).astype(np.float32)
+@pytest.mark.parametrize("at_once", [1, 2**25])
+def test_however_cores_share_the_work(at_once, monkeypatch):
+    """Block by block, and all scores at once; many weights, and few; answers have the places that were asked for."""
+    monkeypatch.setattr("kernels.posterior.cpu.dense_sums.TUNING", CpuTuning(numbers_at_once=at_once))
+    data, t = RNG.standard_normal((900, 600)).astype(np.float32), np.resize([0.001, 0.02, 0.05, 0.2], 60).astype(np.float32)
+    x = (t[:, None] * data[:60] + (1 - t)[:, None] * RNG.standard_normal((60, 600))).astype(np.float32)
     found, wanted = answered(data, x, t), exact.oracle(data, x, t)
     assert found.answered.all()
     is_exact(found, wanted, t)
-    some = np.arange(1, b, 2)
-    apart = answered(data, x, t, rows=some)
+    some = np.arange(1, 60, 2)
+    apart = answered(data, x, t, rows=some).without_others()
     np.testing.assert_array_equal(np.flatnonzero(apart.answered), some)
     np.testing.assert_allclose(apart.velocity[some], found.velocity[some], rtol=1e-4, atol=1e-5)
     assert np.isnan(apart.velocity[::2]).all()
