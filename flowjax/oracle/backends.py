@@ -199,7 +199,7 @@ class InMemory(Backend):
             return self._compiled_paths(spec, self.samples, x_0, x_1, t, label, gap=gap)
         asked = PathQueries.of_rows(spec.path, x_0, x_1, t, label)
         sums = self.engine.along_paths(self.samples, asked.paths, means=gap)
-        masses = self.engine.log_masses(self.samples, asked.paths.label)
+        masses = self.engine.host_samples(self.samples).log_masses(asked.paths.label)
         return by_sums(sums, masses, self.unit, asked, lambda *rows: self.evaluate(spec, *rows), gap=gap)
 
     def evaluate(self, spec: Spec, x: Rows, t: Rows, label: Rows) -> OracleOutput:

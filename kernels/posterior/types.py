@@ -201,7 +201,7 @@ class Queries(NamedTuple):
     def at(self, rows: np.ndarray) -> "Queries":
         """The queries `rows`, in this order, in NumPy arrays; writable, because numba compiles anew for arrays that are not."""
         where = as_slice(rows)
-        return jax.tree.map(lambda v: np.require(v[where], requirements=["C", "W"]), self)
+        return Queries(*(None if v is None else np.require(v[where], requirements=["C", "W"]) for v in self))
 
 
 def as_slice(rows: np.ndarray) -> np.ndarray | slice:

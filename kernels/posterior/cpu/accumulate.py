@@ -79,7 +79,7 @@ class ApproximateSums(NamedTuple):
     """Σ w, Σ w², Σ w log w, Σ w ‖y - c‖²."""
     weighted: Float[np.ndarray, "B D"]
     """Σ w (y - shift) over `scale`, float32 or float64."""
-    scale: Float[np.ndarray, " B"] | float = 1.0
+    scale: Float[np.ndarray, " B"]
 
     def scaled(self, rise: Float[np.ndarray, " B"]) -> "ApproximateSums":
         """The sums relative to a log weight that is lower by `rise`."""
@@ -91,10 +91,9 @@ class ApproximateSums(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One tile of queries, the samples that count for them, and the threads that compute it."""
+    """One tile of queries, the samples, and the threads that compute it."""
 
     samples: HostSamples
-    part: slice
     queries: Queries
     alone: bool
     """Whether one thread computes the whole tile, because the others have tiles of their own."""
@@ -137,28 +136,20 @@ def moments(
     order, ranges = _divided(task, pairs.queries)
     pairs, logs, sure = pairs.where(order), logs[order], sure[order]
     pivots, heaviest, found, others = _weighed(task, pivots, cut, pairs, ranges, logs, sure, others)
-    samples, queries, sums = task.samples, task.queries, found.sums
-    seconds, shift = np.empty((len(queries.x), 5)), samples.shift if others is not None else np.zeros(samples.d, np.float32)
-    total, square, score, away, approximate, approximate_square, below = sums.T
+    samples, queries = task.samples, task.queries
+    shift = samples.shift if others is not None else np.zeros(samples.d, np.float32)
+    weighted, scale = (found.approximate, np.ones(len(heaviest.rise))) if others is None else (others.weighted, others.scale)
+    sizes = np.empty((2, len(heaviest.rise)))
+    frame, sums = (samples.rows, pivots.row, samples.center, shift), (found.mean, found.begun, weighted, scale, found.sums)
+    weights = log_density_of(samples, queries, pivots.log_weight), heaviest.rise
+    result = into.denoised, into.velocity, into.log_density, into.top1_weight, into.entropy, into.effective_samples, into.variance
 
-    frame = samples.rows, pivots.row, samples.center, shift
-    weighted, scale = (found.approximate, 1.0) if others is None else (others.weighted, others.scale)
-    of_means = found.mean, found.begun, weighted, scale * np.ones(len(total)), np.ascontiguousarray(approximate), np.ascontiguousarray(total)
-    result = into.denoised, into.velocity, seconds
-    with np.errstate(invalid="ignore", divide="ignore"):  # queries without pairs
-        task.on_cores(len(queries.x), lambda a, b: numba_kernels.finish(a, b, queries, frame, of_means, result), TUNING.queries_of_a_core)
-        cross, from_center, apart, moving, size = seconds.T
-        # Σ w ‖y - p‖² of the others = Σ w ‖y - c‖² - 2 Σ w (y - p)·(p - c) - Σ w ‖p - c‖², p the pivot
-        away = away + np.maximum(approximate_square - 2 * cross - approximate * from_center, 0)
-        top1 = np.exp(heaviest.rise) / total
-        into.log_density[:] = log_density_of(samples, task.part, pivots.log_weight + np.log(total), queries.sigma)
-        into.top1_weight[:] = top1
-        into.entropy[:] = np.maximum(np.log(total) - score / total, 0)
-        into.effective_samples[:] = total**2 / square
-        into.variance[:] = np.maximum(away / total - apart, 0)
-        into.error_bound[:] = below / total / top1
+    def finish(first: int, last: int) -> None:
+        numba_kernels.finish(first, last, queries, frame, weights, sums, (*result, into.error_bound, sizes))
+
+    task.on_cores(len(heaviest.rise), finish, TUNING.queries_of_a_core)
     into.top1_index[:] = samples.original[heaviest.row]
-    return Weighed(total, np.sqrt(moving), np.sqrt(size))
+    return Weighed(found.sums[:, 0], *sizes)
 
 
 def _divided(task: Task, queries: Int[np.ndarray, " P"]) -> tuple[np.ndarray, list[tuple[int, int]]]:

@@ -162,9 +162,9 @@ def measure_costs(index: Index, survivors: SurvivorFractions) -> Costs:
     weighed = _seconds(lambda: more.answer(False, every)) - before
     weighed_pairs = len(more.survivors(False, every)[2].rows)
     product = max(_seconds(lambda: search(RATIOS[0]).survivors(True, every)) / pairs - query / n, 0.0)
-    task = Task(index, slice(0, few), noisy(index, rows, TUNING.tile_queries, RATIOS[-1]), alone=False)
+    task = Task(index, noisy(index, rows, TUNING.tile_queries, RATIOS[-1]), alone=False)
     room = HostMoments.none(*task.queries.x.shape)
-    dense = _seconds(lambda: dense_tile(task, room)) / (TUNING.tile_queries * few)
+    dense = _seconds(lambda: dense_tile(task, [(slice(0, few), slice(0, TUNING.tile_queries))], room)) / (TUNING.tile_queries * few)
     # On a busy machine a difference of two times can be anything, so that each cost is kept within limits. A bound takes at least one of
     # a dense pair's D operations. A score by bytes takes as many operations as one of a dense pass's two products. A weight takes as many
     # too, at a lower rate.

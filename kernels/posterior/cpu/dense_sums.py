@@ -35,19 +35,44 @@ class DenseSums(NamedTuple):
     """The candidates."""
 
 
-def dense_sums(task: Task, expected: ExpectedScores, most: int) -> DenseSums:
-    """The sums over all samples of a task.
+def dense_sums(task: Task, groups: list[tuple[slice, slice]], expected: ExpectedScores, most: int) -> DenseSums:
+    """The sums of a tile.
 
     Args:
+      groups: rows of samples, and the queries for which they count, as in `dense_tile`.
       most: number of candidates of a query beyond which they are counted, but not kept.
     """
-    part, d, b = task.part, task.samples.d, len(task.queries.x)
-    n = part.stop - part.start
-    if not task.alone and n * d <= TUNING.numbers_at_once and n * b <= TUNING.scores_at_once:
-        return _at_once(task, expected, most)
-    weighing = _Weighing.of(task.samples, expected, most)
-    if task.alone:
+    weighing = [_Weighing.of(task.samples, expected, own, most) for _, own in groups]
+    sizes = [part.stop - part.start for part, _ in groups]
+    few = min(TUNING.small_class // task.samples.d, TUNING.scores_at_once // len(task.queries.x))
+    alone = task.alone or (len(groups) >= 2 * cores() and max(sizes) <= few)
+
+    def of_group(k: int) -> DenseSums:
+        return _of_group(weighing[k], groups[k][0], alone=alone)
+
+    every = in_turn(len(groups), of_group) if alone and not task.alone else [of_group(k) for k in range(len(groups))]
+    return every[0] if len(every) == 1 else _side_by_side(every, [own.start for _, own in groups])
+
+
+def _side_by_side(every: list[DenseSums], firsts: list[int]) -> DenseSums:
+    """The sums of queries that follow each other, the first of each part at these places."""
+    pairs = [one._replace(queries=one.queries + np.int32(first)) for sums, first in zip(every, firsts, strict=True) for one in sums.pairs]
+    peak, top, counts = (np.concatenate(v) for v in ([one.peak for one in every], [one.top for one in every], [one.counts for one in every]))
+    sums, weighted = np.concatenate([one.sums for one in every], axis=1), np.concatenate([one.weighted for one in every])
+    return DenseSums(peak, top, sums, weighted, counts, pairs)
+
+
+def _of_group(weighing: "_Weighing", part: slice, *, alone: bool) -> DenseSums:
+    """The sums of queries that see the same samples, the rows `part`.
+
+    Args:
+      alone: one thread computes all, because the others have groups of their own.
+    """
+    n, b = part.stop - part.start, len(weighing.curvature)
+    if alone:
         return _merged([_RunningSums(weighing).over(part.start, part.stop, n)])
+    if n * weighing.samples.d <= TUNING.numbers_at_once and n * b <= TUNING.scores_at_once:
+        return _at_once(weighing, part)
     count = min(cores() * TUNING.shares_per_core, n)
     cuts = [part.start + n * k // count for k in range(count + 1)]
     return _merged(in_turn(count, lambda k: _RunningSums(weighing).over(cuts[k], cuts[k + 1])))
@@ -67,7 +92,8 @@ class _Weighing(NamedTuple):
     """Whether a sample's share of the weight decides for some query whether it is a candidate."""
 
     @classmethod
-    def of(cls, samples: HostSamples, expected: ExpectedScores, most: int) -> "_Weighing":
+    def of(cls, samples: HostSamples, expected: ExpectedScores, own: slice, most: int) -> "_Weighing":
+        expected = ExpectedScores(*(v[own] for v in expected))
         near = np.where(expected.equal, np.inf, -np.maximum(TUNING.sure_deviations * expected.error, 4 * UNIT))
         by_share = bool(((expected.share > 0) & (expected.share < 1)).any())
         return cls(samples, expected, most, expected.curvature.astype(np.float32), near, by_share)
@@ -126,9 +152,9 @@ class _Weights(NamedTuple):
     """The candidates."""
 
 
-def _at_once(task: Task, expected: ExpectedScores, most: int) -> DenseSums:
-    """The sums over all samples of a task, whose scores stay in a cache; see this file's head."""
-    weighing, part, (b, d) = _Weighing.of(task.samples, expected, most), task.part, expected.directions.shape
+def _at_once(weighing: _Weighing, part: slice) -> DenseSums:
+    """The sums over samples whose scores stay in a cache; see this file's head."""
+    b, d = weighing.expected.directions.shape
     n, count = part.stop - part.start, cores()
     rows = weighing.read(part.start, part.stop) if weighing.plain else np.empty((n, d), np.float32)
     scores, peaks, tops = np.empty((n, b), np.float32), np.full((count, b), -np.inf, np.float32), np.zeros((count, b), np.int32)
@@ -148,12 +174,13 @@ def _at_once(task: Task, expected: ExpectedScores, most: int) -> DenseSums:
     peak, top = peaks.max(axis=0), tops[highest, np.arange(b)]
     limits = weighing.limits(peak, np.sum(totals * np.exp(np.maximum(peaks - peak, -600)), axis=0))
     every = in_turn(count, lambda k: weighing.weigh(scores[cuts[k] : cuts[k + 1]], part.start + cuts[k], limits, sums[k], counts[k]))
-    product, some = np.zeros((b, d), np.float32), sum(one.some for one in every)
+    product, some = np.empty((b, d), np.float32), sum(one.some for one in every)
     if some > TUNING.sparse_weights * scores.size:
         edges = [d * k // count // TUNING.columns_together * TUNING.columns_together for k in range(count)] + [d]
         in_turn(count, lambda k: _multiply(scores, rows, edges[k], edges[k + 1], product))
-    elif some:
-        task.on_cores(b, lambda first, last: numba_kernels.add_rows(scores, rows, first, last, product))
+    else:
+        product[:] = 0
+        in_turn(count if some else 0, lambda k: numba_kernels.add_rows(scores, rows, b * k // count, b * (k + 1) // count, product))
     pairs = [pairs for one in every for pairs in one.pairs]
     return DenseSums(peak.astype(np.float64), top, sums.sum(axis=0), product, counts.sum(axis=0), pairs)
 

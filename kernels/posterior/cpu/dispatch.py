@@ -147,8 +147,9 @@ class CpuEngine:
         if unit != 1:
             queries = queries._replace(x=queries.x.astype(np.float64) / unit, sigma=queries.sigma / unit)
         host = self.host_samples(samples)
+        indexed = TUNING.worth_an_index(host.n, host.d)
         with one_thread_each():
-            if not self.always and is_small(host, queries):
+            if not self.always and not indexed and is_small(host, queries):
                 out = small_posterior(host, queries)
                 if out.answered.all():
                     return out if unit == 1 else out.times(unit)
@@ -158,14 +159,15 @@ class CpuEngine:
             inside = sound & (queries.sigma > 0) & fit_float32(host, queries, squares)
             out = HostMoments.none(*queries.x.shape)
             nearest_posterior(host, queries, np.flatnonzero(sound & (queries.sigma == 0)), out)
-            due = TUNING.worth_an_index(host.n, host.d) and self._prunable >= TUNING.index_cost
+            due = indexed and self._prunable >= TUNING.index_cost
             if not inside.any():
                 pass
             elif self.always or self._prepared is not None or due:
                 self._by_cost(self.prepare(samples), queries, inside, tolerance, out)
             else:
                 dense_posterior(host, queries, np.flatnonzero(inside), out)
-                self._prunable += _passes_lost(host, queries.label[out.answered & (out.top1_weight >= TUNING.refined)])
+                if indexed:
+                    self._prunable += _passes_lost(host, queries.label[out.answered & (out.top1_weight >= TUNING.refined)])
         if not out.answered.any():
             return None
         return out.without_others() if unit == 1 else out.without_others().times(unit)
@@ -184,13 +186,6 @@ class CpuEngine:
         with one_thread_each():
             sound = np.isfinite(paths.x_0).all(axis=1) & np.isfinite(paths.x_1).all(axis=1) & host.has_class(paths.label)
             return path_posterior(host, paths, np.flatnonzero(sound), means=means)
-
-    def log_masses(self, samples: Samples, label: Int[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
-        """log Σ prior of the samples of each label; NaN where there are none."""
-        host = self.host_samples(samples)
-        known = host.has_class(label)
-        mass = {int(one): host.log_mass(host.part(int(one))) for one in np.unique(label[known])}
-        return np.array([mass.get(int(one), np.nan) for one in label])
 
     def host_samples(self, samples: Samples) -> HostSamples:
         """The samples as this engine reads them."""

@@ -13,7 +13,6 @@ from kernels.posterior.cpu.dense_sums import dense_sums
 from kernels.posterior.cpu.expected_scores import ExpectedScores, error_of_scores
 from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.results import HostMoments, tiles_of
-from kernels.posterior.cpu.threads import cores, in_turn
 from kernels.posterior.cpu.tuning import TUNING, UNIT
 from kernels.posterior.types import Queries
 
@@ -30,37 +29,42 @@ def dense_posterior(samples: HostSamples, queries: Queries, rows: Int[np.ndarray
 
 
 def _passes(samples: HostSamples, queries: Queries, rows: np.ndarray, into: HostMoments, size: int, *, all_candidates: bool) -> None:
-    tiles = tiles_of(samples, queries, rows, size)
-    work = sum((part.stop - part.start) * samples.d * len(tile) for part, tile in tiles)
-    alone = work <= TUNING.one_core
-    if len(tiles) >= 2 * cores():
-        most = min(TUNING.small_class // samples.d, TUNING.scores_at_once // size)
-        alone |= all(part.stop - part.start <= most for part, _ in tiles)
-
-    def answer(k: int) -> None:
-        part, tile = tiles[k]
+    for groups in _together(tiles_of(samples, queries, rows, size), size):
+        tile = np.concatenate([own for _, own in groups]) if len(groups) > 1 else groups[0][1]
+        ends = np.cumsum([0, *(len(own) for _, own in groups)])
+        places = [(part, slice(int(a), int(b))) for (part, _), a, b in zip(groups, ends[:-1], ends[1:], strict=True)]
+        work = sum((part.stop - part.start) * samples.d * len(own) for part, own in groups)
         with into.at(tile) as own:
-            dense_tile(Task(samples, part, queries.at(tile), alone=alone), own, all_candidates=all_candidates)
-
-    if alone and work > TUNING.one_core:
-        in_turn(len(tiles), answer)
-    else:
-        for k in range(len(tiles)):
-            answer(k)
+            dense_tile(Task(samples, queries.at(tile), alone=work <= TUNING.one_core), places, own, all_candidates=all_candidates)
 
 
-def dense_tile(task: Task, into: HostMoments, *, all_candidates: bool = False) -> None:
-    """`dense_posterior` for one tile of queries, over the samples that count for them; `into` has their rows alone."""
+def _together(tiles: list[tuple[slice, np.ndarray]], size: int) -> list[list[tuple[slice, np.ndarray]]]:
+    """Tiles of one class each as tiles of several, of `size` queries at most."""
+    groups: list[list[tuple[slice, np.ndarray]]] = []
+    for tile in tiles:
+        if not groups or sum(len(own) for _, own in groups[-1]) + len(tile[1]) > size:
+            groups.append([])
+        groups[-1].append(tile)
+    return groups
+
+
+def dense_tile(task: Task, groups: list[tuple[slice, slice]], into: HostMoments, *, all_candidates: bool = False) -> None:
+    """`dense_posterior` for one tile of queries; `into` has their rows alone.
+
+    Args:
+      groups: of the queries that follow each other in the tile, the rows of the samples that count for them, and the queries.
+    """
     samples, queries, most = task.samples, task.queries, TUNING.most_candidates_of_all if all_candidates else TUNING.most_candidates
     expected = ExpectedScores.of(task, all_candidates=all_candidates)
-    sums = dense_sums(task, expected, most)
+    sums = dense_sums(task, groups, expected, most)
     top = sums.top
     if expected.equal.any():
-        first = task.part.start + np.flatnonzero(samples.log_prior[task.part] == samples.log_prior[task.part].max())
-        top = np.where(expected.equal, first[samples.original[first].argmin()], top).astype(np.int32)
+        for part, own in groups:
+            first = part.start + np.flatnonzero(samples.log_prior[part] == samples.log_prior[part].max())
+            top[own] = np.where(expected.equal[own], first[samples.original[first].argmin()], top[own])
     pivots = Pivots.at(task, top)
     # The sums are relative to the float32 score of the peak, the pivot's weight to its exact score.
-    others = ApproximateSums(sums.sums[:4], sums.weighted).scaled(sums.peak - expected.offset - pivots.score)
+    others = ApproximateSums(sums.sums[:4], sums.weighted, np.ones(len(top))).scaled(sums.peak - expected.offset - pivots.score)
     pairs = Pairs.together(sums.pairs)
     unknown = np.zeros(len(pairs.rows))
     weighed, approximate = moments(task, pivots, np.full(len(top), np.inf), pairs, unknown, unknown > 0, into, others), others.sums

@@ -107,26 +107,29 @@ class HostSamples:
 
     def has_class(self, label: Int[np.ndarray, " B"]) -> Bool[np.ndarray, " B"]:
         """Whether there are samples of these classes that count; -1: all."""
-        if not self.classes and (label < 0).all():
-            return np.full(len(label), -1 in self._counted)
-        return np.isin(np.maximum(label, -1), self._counted)
+        if len(label) and (label == label[0]).all():
+            return np.full(len(label), max(int(label[0]), -1) in self._counted)
+        return np.isin(np.maximum(label, -1), list(self._counted))
 
     @functools.cached_property
-    def _counted(self) -> list[int]:
+    def _counted(self) -> set[int]:
         """The classes of which a sample counts, and -1."""
         parts = {-1: slice(0, self.n), **self.classes}
-        return [label for label, part in parts.items() if (self.log_prior[part] > UNCOUNTED).any()]
+        return {label for label, part in parts.items() if (self.log_prior[part] > UNCOUNTED).any()}
 
     @functools.cached_property
-    def _log_masses(self) -> dict[tuple[int, int], float]:
+    def _log_mass(self) -> dict[int, float]:
         return {}
 
-    def log_mass(self, part: slice) -> float:
-        """log Σ prior of these rows."""
-        key = (part.start, part.stop)
-        if key not in self._log_masses:
-            self._log_masses[key] = float(np.log(np.exp(self.log_prior[part]).sum()))
-        return self._log_masses[key]
+    def log_masses(self, label: Int[np.ndarray, " B"]) -> Float[np.ndarray, " B"]:
+        """log Σ prior of the samples of each class, -1: of all; NaN where none counts."""
+        same = len(label) > 0 and (label == label[0]).all()
+        classes, own = (label[:1], np.zeros(len(label), int)) if same else np.unique(label, return_inverse=True)
+        for one in np.maximum(classes, -1).tolist():
+            if one not in self._log_mass:
+                known = one in self._counted
+                self._log_mass[one] = float(np.log(np.exp(self.log_prior[self.part(one)]).sum())) if known else np.nan
+        return np.array([self._log_mass[one] for one in np.maximum(classes, -1).tolist()])[own]
 
 
 def _classes(labels: Int[np.ndarray, " N"]) -> dict[int, slice]:

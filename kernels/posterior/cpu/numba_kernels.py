@@ -364,28 +364,30 @@ def add_to(total, scale, part):  # type: ignore[no-untyped-def]  # pragma: no co
 
 
 @compiled
-def finish(first, last, queries, frame, sums, result):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """The means of queries `first` to `last`, their velocities, and what their second moments need.
+def finish(first, last, queries, frame, weights, sums, result):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """The moments of queries `first` to `last`.
 
     Args:
       frame: the samples, the rows of the pivots p among them, the centre c and the shift.
+      weights: log density but for log Σ w, and log weight of the heaviest sample relative to the pivot.
       sums: `[B, D]` Σ w (y - p) of the samples weighed from differences, and where there are any; `[B, D]` the others' Σ w (y - shift)
-        but for a factor, and that factor; Σ w of those others, and of all.
-      result: `[B, D]` float32 means, and velocities; `[B, 5]` Σ w (y - p)·(p - c) of those others, ‖p - c‖², ‖mean - p‖², ‖mean - κ x‖²,
-        ‖mean‖².
+        but for a factor, and that factor; the sums of `PairSums`, with those of the others.
+      result: `[B, D]` float32 means, and velocities; log density, top-1 weight, entropy, effective samples, variance, and weight left out
+        as a share of the heaviest; `[2, B]` ‖mean - κ x‖ and ‖mean‖.
     """
     x, velocity_center, rate = queries.x, queries.velocity_center, queries.velocity_rate
     rows, pivot, center, shift = frame
-    mean, begun, weighted, scale, of_approximate, total = sums
-    denoised, velocity, found = result
+    (mean, begun, weighted, scale, of_all), (of_density, rise) = sums, weights
+    denoised, velocity, log_density, top1_weight, entropy, effective, variance, left_out, found = result
     nothing = np.zeros(center.shape[0])
     for q in range(first, last):
         own = mean[q] if begun[q] else nothing
         base, moved, others, point, to_mean, to_velocity = rows[pivot[q]], 0.0, weighted[q], x[q], denoised[q], velocity[q]
-        cross, away, apart, moving, size, inverse = 0.0, 0.0, 0.0, 0.0, 0.0, 1 / total[q]
+        total, square, score, from_pivot, approximate, from_center, below = of_all[q]
+        cross, away, apart, moving, size, inverse = 0.0, 0.0, 0.0, 0.0, 0.0, 1 / total
         for i in range(center.shape[0]):
             middle = np.float64(base[i])
-            moved = scale[q] * np.float64(others[i]) - of_approximate[q] * (middle - shift[i])
+            moved = scale[q] * np.float64(others[i]) - approximate * (middle - shift[i])
             gap = middle - center[i]
             step = (own[i] + moved) * inverse
             value = middle + step
@@ -397,4 +399,9 @@ def finish(first, last, queries, frame, sums, result):  # type: ignore[no-untype
             size += value * value
             to_mean[i] = value
             to_velocity[i] = rate[q] * toward
-        found[q, 0], found[q, 1], found[q, 2], found[q, 3], found[q, 4] = cross, away, apart, moving, size
+        # Σ w ‖y - p‖² of the others = Σ w ‖y - c‖² - 2 Σ w (y - p)·(p - c) - Σ w ‖p - c‖²
+        from_pivot += max(from_center - 2 * cross - approximate * away, 0.0)
+        top1_weight[q] = np.exp(rise[q]) * inverse
+        log_density[q], entropy[q] = of_density[q] + np.log(total), max(np.log(total) - score * inverse, 0.0)
+        effective[q], variance[q] = total * total / square, max(from_pivot * inverse - apart, 0.0)
+        left_out[q], found[0, q], found[1, q] = below * inverse / top1_weight[q], np.sqrt(moving), np.sqrt(size)

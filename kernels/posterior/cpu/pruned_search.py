@@ -67,7 +67,7 @@ class PrunedSearch:
         self.index, self.part, self.queries, self._tolerance = index, part, queries, tolerance
         self._leaves = index.leaves_of(part)
         self._query_tables = QueryTables.at(index, queries.x, queries.alpha, queries.sigma)
-        self._task = Task(index, part, queries, alone=False)
+        self._task = Task(index, queries, alone=False)
         self.scored = np.zeros(len(queries.x), np.int64)
         """Number of samples scored by their bytes, for each query."""
         self.counts = np.zeros(3, np.int64)

@@ -102,6 +102,6 @@ def tiles_of(samples: HostSamples, queries: Queries, rows: np.ndarray, size: int
     return tiles
 
 
-def log_density_of(samples: HostSamples, part: slice, log_weight: np.ndarray, sigma: np.ndarray) -> Float[np.ndarray, " B"]:
+def log_density_of(samples: HostSamples, queries: Queries, log_weight: np.ndarray) -> Float[np.ndarray, " B"]:
     """From log Σ prior exp(-‖x - α y‖² / 2σ²) to the density of the mixture, nats."""
-    return log_weight - samples.d / 2 * np.log(2 * np.pi * sigma**2) - samples.log_mass(part)
+    return log_weight - samples.d / 2 * np.log(2 * np.pi * queries.sigma**2) - samples.log_masses(queries.label)

@@ -52,7 +52,7 @@ def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exa
     rows, norms, rows32 = samples.centred[part], samples.square_norms[part], samples.centred32[part]
     of_samples = rows, norms, samples.log_prior[part], samples.original[part]
     factors = direction.astype(np.float32 if short else np.float64, copy=False)
-    error, constant = TUNING.score_error if short else TUNING.small_error, -samples.log_mass(part)
+    error, constant = TUNING.score_error if short else TUNING.small_error, -float(samples.log_masses(label[:1])[0])
     result = into.denoised, into.velocity, into.log_density, into.top1_weight, into.entropy, into.effective_samples, into.variance
     several = rows.size * b > TUNING.one_core
 

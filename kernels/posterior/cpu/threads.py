@@ -26,6 +26,8 @@ def on_every_core(work: Callable[[int], Result]) -> list[Result]:
 
 def in_turn(n: int, work: Callable[[int], Result]) -> list[Result]:
     """`work(k)` for k below n. A core that is done takes the next k, because another library's threads may hold a core up."""
+    if n <= 1:
+        return [work(k) for k in range(n)]
     left, results = iter(range(n)), dict[int, Result]()
 
     def some(core: int) -> None:
