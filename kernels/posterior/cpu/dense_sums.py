@@ -71,7 +71,7 @@ def _of_group(weighing: "_Weighing", part: slice, *, alone: bool) -> DenseSums:
     n, b = part.stop - part.start, len(weighing.curvature)
     if alone:
         return _merged([_RunningSums(weighing).over(part.start, part.stop, n)])
-    if n * weighing.samples.d <= TUNING.numbers_at_once and n * b <= TUNING.scores_at_once:
+    if n * b <= TUNING.scores_at_once and (weighing.plain or n * weighing.samples.d <= TUNING.copied_at_once):
         return _at_once(weighing, part)
     count = min(cores() * TUNING.shares_per_core, n)
     cuts = [part.start + n * k // count for k in range(count + 1)]

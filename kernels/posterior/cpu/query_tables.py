@@ -23,13 +23,14 @@ class Bits(NamedTuple):
     """At least ‖g‖."""
 
     @classmethod
-    def of(cls, g: Float[np.ndarray, "B M"], unit: Float[np.ndarray, " M"], longest: float) -> "Bits":
-        """Bits so small that int32 holds their products with bytes of norms up to `longest`."""
-        b, m = g.shape
-        bits = cls(np.empty((b, m), np.int16), *(np.empty(b) for _ in range(3)))
-        rounding = 0.5 * m**0.5
-        numba_kernels.to_bits(g, unit, max((2**31 - 1) / max(longest, 1.0) - rounding, 1.0), *bits)
-        return bits
+    def room(cls, b: int, m: int) -> "Bits":
+        """Arrays for `b` queries of `m` numbers, not yet filled."""
+        return cls(np.empty((b, m), np.int16), *(np.empty(b) for _ in range(3)))
+
+    def fill(self, own: slice, g: Float[np.ndarray, "b M"], unit: Float[np.ndarray, " M"], longest: float) -> None:
+        """The bits of the queries `own`, so small that int32 holds their products with bytes of norms up to `longest`."""
+        rounding = 0.5 * g.shape[1] ** 0.5
+        numba_kernels.to_bits(g, unit, max((2**31 - 1) / max(longest, 1.0) - rounding, 1.0), *(v[own] for v in self))
 
 
 class QueryTables(NamedTuple):
@@ -60,13 +61,20 @@ class QueryTables(NamedTuple):
     @classmethod
     def at(cls, index: Index, x: Float[np.ndarray, "B D"], alpha: Float[np.ndarray, " B"], sigma: Float[np.ndarray, " B"]) -> "QueryTables":
         """The tables of noisy queries x = α y + σ noise, float64."""
-        g, squares, offset = np.empty(x.shape), np.empty(len(x)), np.empty(len(x))
-        away = index.origin - index.center
-        numba_kernels.directions(x, alpha, sigma, index.center, away, g, squares, offset)
+        b, m, away = len(x), len(index.middle_step), index.origin - index.center
+        g, squares, offset, z = np.empty(x.shape), np.empty(b), np.empty(b), np.empty((b, index.basis.shape[1]))
+        whole, middle = Bits.room(b, index.d), Bits.room(b, m)
+        longest = index.longest[0], index.longest_middle
+
+        def some(core: int) -> None:
+            own = slice(*share(b, core))
+            numba_kernels.directions(x[own], alpha[own], sigma[own], index.center, away, g[own], squares[own], offset[own])
+            z[own] = coordinates_of(g[own], index.basis)
+            whole.fill(own, g[own], index.step, longest[0])
+            middle.fill(own, beyond(z[own], m), index.middle_step, longest[1])
+
+        on_every_core(some)
         kappa, constant = alpha**2 / (2 * sigma**2), -squares / (2 * sigma**2)
-        z = np.concatenate(on_every_core(lambda core: coordinates_of(g[slice(*share(len(g), core))], index.basis)))
-        whole = Bits.of(g, index.step, index.longest[0])
-        middle = Bits.of(beyond(z, len(index.middle_step)), index.middle_step, index.longest_middle)
         length, radius = whole.length, index.radius
         rest, outside = (
             np.sqrt(np.maximum(length**2 - np.sum(z[:, :k] ** 2, axis=1), 0) + 3 * index.rounding * length**2)[:, None]

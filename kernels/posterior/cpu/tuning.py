@@ -11,19 +11,19 @@ class CpuTuning:
 
     # Tiles and blocks
     tile_queries: int = 128
-    """Queries that are computed together: their scores on `core_rows` samples are 1 MB, which a second-level cache holds."""
-    core_rows: int = 2048
+    """Queries that are computed together: their scores on `core_rows` samples are 2 MB, which a second-level cache holds."""
+    core_rows: int = 4096
     """Samples that a core takes together in a pass."""
-    block_numbers: int = 2**21
+    block_numbers: int = 2**22
     """Numbers of the samples that a core takes together at most: long enough for a matrix product to run at its rate."""
     shares_per_core: int = 4
     """Parts of a pass over a large class for each core: a core that is done takes the next, because other threads may hold a core up."""
     small_class: int = 2**23
     """Numbers in the samples of a class up to which, where there are queries of many classes, each core takes classes of its own."""
-    numbers_at_once: int = 2**25
-    """Numbers in samples up to which all scores of a tile are computed before any weight: means need no merging then."""
-    scores_at_once: int = 2**23
-    """Scores of a tile up to which they are: 32 MB, which a last cache holds."""
+    scores_at_once: int = 2**21
+    """Scores of a tile up to which all are computed before any weight: 8 MB, which a last cache holds. Means need no merging then."""
+    copied_at_once: int = 2**25
+    """Numbers in samples up to which they are, where products read a float32 copy of the samples: 128 MB."""
     few_queries: int = 12
     """Queries up to which products read the samples where they lie: a library's products, which copy them first, take up to twice as long."""
     columns_together: int = 64

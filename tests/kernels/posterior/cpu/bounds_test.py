@@ -29,7 +29,8 @@ def test_equal_to_products_of_integers(n, b, m, seed):
 def test_no_product_of_queries_with_samples_exceeds_32_bits(m):
     """Of samples and queries that point the same way, all of the largest numbers, the worst there are."""
     longest = 128 * m**0.5
-    bits = Bits.of(np.ones((1, m)), np.ones(m), longest)
+    bits = Bits.room(1, m)
+    bits.fill(slice(0, 1), np.ones((1, m)), np.ones(m), longest)
     assert 2**30 < 128 * bits.bits.astype(np.int64).sum() < 2**31 or bits.bits.max() == 2**15 - 1
     worst = np.full((1, m), -128, np.int8)
     scores = np.zeros((1, 1), np.float32)
