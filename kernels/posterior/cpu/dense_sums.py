@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from kernels.posterior.cpu import few_kernels, numba_kernels
+from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.accumulate import Pairs, Task
 from kernels.posterior.cpu.expected_scores import ExpectedScores
 from kernels.posterior.cpu.host_samples import HostSamples
+from kernels.posterior.cpu.products import scores_of, weighted_sums
 from kernels.posterior.cpu.threads import cores, in_turn
 from kernels.posterior.cpu.tuning import TUNING, UNIT
 
@@ -110,10 +111,7 @@ class _Weighing(NamedTuple):
 
     def score(self, rows: np.ndarray, start: int, scores: np.ndarray, peak: np.ndarray, top: np.ndarray) -> None:
         """The scores `[n, B]` of rows, the samples from `start` on; `peak` is raised to their highest and `top` set to its sample."""
-        if scores.shape[1] <= TUNING.few_queries:
-            few_kernels.few_scores(rows, self.expected.directions, scores)
-        else:
-            np.matmul(rows, self.expected.directions.T, out=scores)
+        scores_of(rows, self.expected.directions, scores)
         numba_kernels.highest(scores, start, self.curvature, self.samples.square_norms, self.samples.log_prior, peak, top)
 
     def limits(self, peak: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -135,14 +133,6 @@ class _Weighing(NamedTuple):
             if at:
                 pairs.append(Pairs.unscored(rows[:at], queries[:at]))
         return _Weights(some, pairs)
-
-
-def _multiply(weights: np.ndarray, rows: np.ndarray, begin: int, end: int, into: np.ndarray) -> None:
-    """Columns `begin` to `end` of `into` `[B, D]` = weights `[n, B]`ᵀ rows."""
-    if weights.shape[1] <= TUNING.few_queries:
-        few_kernels.few_sums(weights, rows, begin, end, into)
-    else:
-        np.matmul(weights.T, rows[:, begin:end], out=into[:, begin:end])
 
 
 class _Weights(NamedTuple):
@@ -177,7 +167,7 @@ def _at_once(weighing: _Weighing, part: slice) -> DenseSums:
     product, some = np.empty((b, d), np.float32), sum(one.some for one in every)
     if some > TUNING.sparse_weights * scores.size:
         edges = [d * k // count // TUNING.columns_together * TUNING.columns_together for k in range(count)] + [d]
-        in_turn(count, lambda k: _multiply(scores, rows, edges[k], edges[k + 1], product))
+        in_turn(count, lambda k: weighted_sums(scores, rows, edges[k], edges[k + 1], product))
     else:
         product[:] = 0
         in_turn(count if some else 0, lambda k: numba_kernels.add_rows(scores, rows, b * k // count, b * (k + 1) // count, product))
@@ -221,7 +211,7 @@ class _RunningSums:
         product = None
         if found.some > TUNING.sparse_weights * scores.size:
             product = np.empty((scores.shape[1], rows.shape[1]), np.float32)
-            _multiply(scores, rows, 0, rows.shape[1], product)
+            weighted_sums(scores, rows, 0, rows.shape[1], product)
         elif found.some:
             product = np.zeros((scores.shape[1], rows.shape[1]), np.float32)
             numba_kernels.add_rows(scores, rows, 0, len(product), product)

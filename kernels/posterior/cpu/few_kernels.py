@@ -37,25 +37,34 @@ def few_scores(rows, directions, scores):  # type: ignore[no-untyped-def]  # pra
 
 @compiled
 def few_sums(weights, rows, begin, end, into):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Columns `begin` to `end` of `into` `[B, D]` = weights `[n, B]`ᵀ rows, eight rows at a time."""
-    n, b, together, whole = rows.shape[0], weights.shape[1], 1024, rows.shape[0] // 8 * 8
-    for q in range(b):
-        into[q, begin:end] = 0
-    for first in range(begin, end, together):  # so many columns of the sums stay in a first cache
-        last = min(first + together, end)
-        for i in range(0, whole, 8):
-            y0, y1, y2, y3 = rows[i, first:last], rows[i + 1, first:last], rows[i + 2, first:last], rows[i + 3, first:last]
-            y4, y5, y6, y7 = rows[i + 4, first:last], rows[i + 5, first:last], rows[i + 6, first:last], rows[i + 7, first:last]
+    """Columns `begin` to `end` of `into` `[B, D]` = weights `[n, B]`ᵀ rows: eight rows at a time, 64 rows in float32, and on in float64."""
+    n, b, columns, block = rows.shape[0], weights.shape[1], min(1024, end - begin), 64
+    some, whole = np.empty((b, columns), np.float32), np.empty((b, columns))
+    for first in range(begin, end, max(columns, 1)):  # so many columns of the sums stay in a first cache
+        last = min(first + columns, end)
+        whole[:] = 0
+        for start in range(0, n, block):
+            stop, some[:] = min(start + block, n), 0
+            eights = start + (stop - start) // 8 * 8
+            for i in range(start, eights, 8):
+                y0, y1, y2, y3 = rows[i, first:last], rows[i + 1, first:last], rows[i + 2, first:last], rows[i + 3, first:last]
+                y4, y5, y6, y7 = rows[i + 4, first:last], rows[i + 5, first:last], rows[i + 6, first:last], rows[i + 7, first:last]
+                for q in range(b):
+                    w0, w1, w2, w3 = weights[i, q], weights[i + 1, q], weights[i + 2, q], weights[i + 3, q]
+                    w4, w5, w6, w7 = weights[i + 4, q], weights[i + 5, q], weights[i + 6, q], weights[i + 7, q]
+                    total = some[q]
+                    for k in range(last - first):
+                        half = (w0 * y0[k] + w1 * y1[k]) + (w2 * y2[k] + w3 * y3[k])
+                        total[k] += half + ((w4 * y4[k] + w5 * y5[k]) + (w6 * y6[k] + w7 * y7[k]))
+            for i in range(eights, stop):
+                row = rows[i, first:last]
+                for q in range(b):
+                    w, total = weights[i, q], some[q]
+                    for k in range(last - first):
+                        total[k] += w * row[k]
             for q in range(b):
-                w0, w1, w2, w3 = weights[i, q], weights[i + 1, q], weights[i + 2, q], weights[i + 3, q]
-                w4, w5, w6, w7 = weights[i + 4, q], weights[i + 5, q], weights[i + 6, q], weights[i + 7, q]
-                total = into[q, first:last]
                 for k in range(last - first):
-                    half = (w0 * y0[k] + w1 * y1[k]) + (w2 * y2[k] + w3 * y3[k])
-                    total[k] += half + ((w4 * y4[k] + w5 * y5[k]) + (w6 * y6[k] + w7 * y7[k]))
-        for i in range(whole, n):
-            row = rows[i, first:last]
-            for q in range(b):
-                w, total = weights[i, q], into[q, first:last]
-                for k in range(last - first):
-                    total[k] += w * row[k]
+                    whole[q, k] += some[q, k]
+        for q in range(b):
+            for k in range(last - first):
+                into[q, first + k] = whole[q, k]

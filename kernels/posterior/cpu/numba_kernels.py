@@ -339,9 +339,15 @@ def add_rows(weights, rows, begin, end, into):  # type: ignore[no-untyped-def]  
                 chosen[q, count[q]] = i
                 count[q] += np.int64(weights[i, q] != 0)
         for q in range(begin, end):
-            total = into[q]
-            for p in range(count[q]):
-                w, row = weights[chosen[q, p], q], rows[chosen[q, p]]
+            total, own = into[q], chosen[q]
+            fours = count[q] // 4 * 4
+            for p in range(0, fours, 4):  # together: less rounding, and the total is read once
+                w0, w1, w2, w3 = weights[own[p], q], weights[own[p + 1], q], weights[own[p + 2], q], weights[own[p + 3], q]
+                y0, y1, y2, y3 = rows[own[p]], rows[own[p + 1]], rows[own[p + 2]], rows[own[p + 3]]
+                for k in range(y0.shape[0]):
+                    total[k] += (w0 * y0[k] + w1 * y1[k]) + (w2 * y2[k] + w3 * y3[k])
+            for p in range(fours, count[q]):
+                w, row = weights[own[p], q], rows[own[p]]
                 for k in range(row.shape[0]):
                     total[k] += w * row[k]
 

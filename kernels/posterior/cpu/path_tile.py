@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from kernels.posterior.cpu import numba_kernels, path_kernels
 from kernels.posterior.cpu.expected_scores import error_of_scores
 from kernels.posterior.cpu.host_samples import HostSamples
+from kernels.posterior.cpu.products import weighted_sums
 from kernels.posterior.cpu.tuning import TUNING, UNIT
 from kernels.posterior.types import LARGEST_SCORE
 
@@ -194,7 +195,8 @@ class PathTile:
                 product = np.zeros((b, values.shape[1]), np.float32)
                 numba_kernels.add_rows(weights, values, 0, b, product)
             else:
-                product = weights.T @ values
+                product = np.empty((b, values.shape[1]), np.float32)
+                weighted_sums(weights, values, 0, values.shape[1], product)
             self._mean[t] += product
 
     def _lower(self, before: Float[np.ndarray, "T B"]) -> None:

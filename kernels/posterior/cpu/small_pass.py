@@ -69,7 +69,7 @@ def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exa
             mean = np.empty((len(weights), d))
             small_kernels.small_means(weights, rows, mean)
         else:
-            mean = weights @ (rows if exactly else rows32)
+            mean = weights @ (rows if exactly or weights.size * d <= TUNING.one_by_one else rows32)
         limits = constant, error, TUNING.velocity_error, 4 * UNIT * samples.radius * rounded, TUNING.least_spread * rounded
         of_queries = tuple(np.asarray(v)[mine] for v in (x, sigma, kappa, rate, squares, rounding))
         small_kernels.small_finish(of_queries, center, mean, found, limits, tuple(v[mine] for v in (*result, into.answered)))

@@ -25,6 +25,7 @@ def test_the_plan_says_why_in_words_and_figures():
     cheap = choose(own.n, dataclasses.replace(costs, product=0.2), survivors, 0.3)
     assert cheap.way == "products"
     assert "a product with the bytes of all 4,000 samples" in str(cheap)
+    assert choose(20, costs, survivors, 0.05).way == "dense"  # a class so small that the query's tables cost more than a pass
     oracle = Oracle(DATA["falling spectrum"], implementation="pruned")
     assert [line.split(":")[0] for line in oracle.plan(np.array([0.0, 0.9])).splitlines()] == ["t = 0", "t = 0.9"]
     assert "streaming" in Oracle(DATA["gaussians"], implementation="streaming").plan(0.5)

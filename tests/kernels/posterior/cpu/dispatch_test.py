@@ -48,6 +48,20 @@ def test_the_default_makes_an_index_when_it_pays(monkeypatch):
         np.testing.assert_array_equal(found.top1_index, wanted.top1_index)
 
 
+def test_classes_that_are_small_by_themselves_make_no_index(monkeypatch):
+    """Queries of a class count for its share of the samples, and not at all where an index would not serve it."""
+    data, tuning = DATA["falling spectrum"], CpuTuning(index_cost=200, least_indexed=1000, least_indexed_samples=200)
+    labels = np.repeat([0, 1], [400, 100]).astype(np.int32)
+    monkeypatch.setattr("kernels.posterior.cpu.dispatch.TUNING", tuning)
+    oracle, engine = Oracle(data, labels), lambda: oracle._backend.engine
+    for _ in range(5):
+        oracle(0.9 * data[400:], 0.9, 1)
+    assert engine()._prunable == 0
+    oracle(0.9 * data[:100], 0.9, 0)
+    assert engine()._prunable == pytest.approx(80)
+    assert not engine().ready
+
+
 def test_prepare_keeps_the_index_and_decides_as_before(tmp_path):
     """From a calibration that went through JSON and an index from a file, another oracle gives the same bits."""
     data, file = DATA["falling spectrum"], tmp_path / "folder" / "index.npz"

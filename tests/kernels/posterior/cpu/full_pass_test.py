@@ -101,15 +101,17 @@ def test_a_copy_that_comes_first_is_named():
     np.testing.assert_array_equal(plain.top1_index[both], sorted_.top1_index[both])
 
 
-def test_classes_and_counts():
-    """A query of a class sees that class alone, and a sample that counts twice is two."""
+@pytest.mark.parametrize(("one_core", "asked"), [(2**22, [0, 1, 2, -1]), (1, [0, 1, 2, -1]), (1, [0, 2])])
+def test_classes_and_counts(one_core, asked, monkeypatch):
+    """A query of a class sees that class alone, and a sample that counts twice is two; on one core, by classes, and on all of them."""
+    monkeypatch.setattr("kernels.posterior.cpu.full_pass.TUNING", CpuTuning(one_core=one_core))
     data, labels = KINDS["floats"], np.sort(RNG.integers(0, 3, 700)).astype(np.int32)
     counts = RNG.integers(1, 4, 700)
     x, t = queries(data, 2)
-    label = np.resize([0, 1, 2, -1], 21)
+    label = np.resize(asked, 21)
     found = answered(data, x, t, label, labels=jnp.asarray(labels), counts=jnp.asarray(counts, jnp.float32))
     assert found.answered[t < 0.3].all()
-    for one in (-1, 0, 2):
+    for one in asked:
         mine = (label == one) & found.answered
         rows = np.repeat(data, counts, axis=0)[(np.repeat(labels, counts) == one) | (one < 0)]
         wanted = exact.oracle(rows, x[mine], t[mine])
