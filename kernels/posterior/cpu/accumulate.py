@@ -1,5 +1,6 @@
 """Moments from pairs of sample and query: candidates are weighed exactly, from differences; other pairs by their approximate scores."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -160,13 +161,15 @@ def _divided(task: Task, queries: Int[np.ndarray, " P"]) -> tuple[np.ndarray, li
     few = task.alone or len(queries) < TUNING.pairs_of_a_core * cores()
     ends = np.cumsum(np.bincount(queries, minlength=len(task.queries.x)))
     edges = [0] if few else [int(np.searchsorted(ends, len(queries) * k / cores())) for k in range(cores())]
-    order, ranges = [], []
+    order: list[np.ndarray] = []
+    counts: list[int] = []
     for first, last in zip(edges, [*edges[1:], len(ends)], strict=True):
         own = np.arange(len(queries)) if few else np.flatnonzero((queries >= first) & (queries < last))
         pieces = np.array_split(own, max(1, len(own) // TUNING.pairs_together))
-        ranges.append((start := ranges[-1][1] if ranges else 0, start + len(own)))
         order += [piece[np.argsort(queries[piece].astype(np.int16), kind="stable")] for piece in pieces]
-    return np.concatenate(order), ranges
+        counts.append(len(own))
+    starts = np.cumsum([0, *counts]).tolist()
+    return np.concatenate(order), list(itertools.pairwise(starts))
 
 
 class _Heaviest(NamedTuple):

@@ -5,10 +5,11 @@ weighted sums, each core those of columns of its own, so that no sums are merged
 stay in a cache: relative to the highest score so far, each core its own blocks, merged at the end.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from kernels.posterior.cpu import numba_kernels
 from kernels.posterior.cpu.accumulate import Pairs, Task
@@ -58,9 +59,12 @@ def dense_sums(task: Task, groups: list[tuple[slice, slice]], expected: Expected
 def _side_by_side(every: list[DenseSums], firsts: list[int]) -> DenseSums:
     """The sums of queries that follow each other, the first of each part at these places."""
     pairs = [one._replace(queries=one.queries + np.int32(first)) for sums, first in zip(every, firsts, strict=True) for one in sums.pairs]
-    peak, top, counts = (np.concatenate(v) for v in ([one.peak for one in every], [one.top for one in every], [one.counts for one in every]))
-    sums, weighted = np.concatenate([one.sums for one in every], axis=1), np.concatenate([one.weighted for one in every])
-    return DenseSums(peak, top, sums, weighted, counts, pairs)
+
+    def of_all(part: Callable[[DenseSums], np.ndarray]) -> np.ndarray:
+        return np.concatenate([part(one) for one in every])
+
+    peak, top, counts = of_all(lambda one: one.peak), of_all(lambda one: one.top), of_all(lambda one: one.counts)
+    return DenseSums(peak, top, of_all(lambda one: one.sums.T).T, of_all(lambda one: one.weighted), counts, pairs)
 
 
 def _of_group(weighing: "_Weighing", part: slice, *, alone: bool) -> DenseSums:

@@ -54,7 +54,7 @@ def dense_tile(task: Task, groups: list[tuple[slice, slice]], into: HostMoments,
     Args:
       groups: of the queries that follow each other in the tile, the rows of the samples that count for them, and the queries.
     """
-    samples, queries, most = task.samples, task.queries, TUNING.most_candidates_of_all if all_candidates else TUNING.most_candidates
+    samples, most = task.samples, TUNING.most_candidates_of_all if all_candidates else TUNING.most_candidates
     expected = ExpectedScores.of(task, all_candidates=all_candidates)
     sums = dense_sums(task, groups, expected, most)
     top = sums.top

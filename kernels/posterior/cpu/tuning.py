@@ -25,7 +25,7 @@ class CpuTuning:
     copied_at_once: int = 2**25
     """Numbers in samples up to which they are, where products read a float32 copy of the samples: 128 MB."""
     few_queries: int = 12
-    """Queries up to which products read the samples where they lie: a library's products, which copy them first, take up to twice as long."""
+    """Queries up to which products read samples where they lie: a library's, which copy them first, take up to twice as long."""
     one_by_one: int = 2**20
     """Products of numbers up to which OpenBLAS adds up all rows one by one in float32, on CPUs with AVX-512."""
     columns_together: int = 64
