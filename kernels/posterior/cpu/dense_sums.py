@@ -30,7 +30,7 @@ class DenseSums(NamedTuple):
     sums: Float[np.ndarray, "6 B"]
     """The six sums of `numba_kernels.weigh`."""
     weighted: Float[np.ndarray, "B D"]
-    """Σ w (y - shift) of the samples that are no candidates; float64 where blocks were added up."""
+    """Σ w (y - shift) of the samples that are no candidates; float64 where they are few, or blocks were added up."""
     counts: Int[np.ndarray, " B"]
     """Number of candidates of each query."""
     pairs: list[Pairs]
@@ -168,12 +168,13 @@ def _at_once(weighing: _Weighing, part: slice) -> DenseSums:
     peak, top = peaks.max(axis=0), tops[highest, np.arange(b)]
     limits = weighing.limits(peak, np.sum(totals * np.exp(np.maximum(peaks - peak, -600)), axis=0))
     every = in_turn(count, lambda k: weighing.weigh(scores[cuts[k] : cuts[k + 1]], part.start + cuts[k], limits, sums[k], counts[k]))
-    product, some = np.empty((b, d), np.float32), sum(one.some for one in every)
+    some = sum(one.some for one in every)
     if some > TUNING.sparse_weights * scores.size:
+        product = np.empty((b, d), np.float32)
         edges = [d * k // count // TUNING.columns_together * TUNING.columns_together for k in range(count)] + [d]
         in_turn(count, lambda k: weighted_sums(scores, rows, edges[k], edges[k + 1], product))
     else:
-        product[:] = 0
+        product = np.zeros((b, d), np.float64 if some else np.float32)
         in_turn(count if some else 0, lambda k: numba_kernels.add_rows(scores, rows, b * k // count, b * (k + 1) // count, product))
     pairs = [pairs for one in every for pairs in one.pairs]
     return DenseSums(peak.astype(np.float64), top, sums.sum(axis=0), product, counts.sum(axis=0), pairs)
@@ -217,7 +218,7 @@ class _RunningSums:
             product = np.empty((scores.shape[1], rows.shape[1]), np.float32)
             weighted_sums(scores, rows, 0, rows.shape[1], product)
         elif found.some:
-            product = np.zeros((scores.shape[1], rows.shape[1]), np.float32)
+            product = np.zeros((scores.shape[1], rows.shape[1]))
             numba_kernels.add_rows(scores, rows, 0, len(product), product)
         if self.weighted is None:
             self.weighted = product

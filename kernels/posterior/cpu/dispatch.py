@@ -149,15 +149,14 @@ class CpuEngine:
         host = self.host_samples(samples)
         indexed = TUNING.worth_an_index(host.n, host.d)
         with one_thread_each():
-            if not self.always and not indexed and is_small(host, queries):
-                out = small_posterior(host, queries)
-                if out.answered.all():
-                    return out if unit == 1 else out.times(unit)
+            small = not self.always and not indexed and is_small(host, queries)
+            out = small_posterior(host, queries) if small else HostMoments.none(*queries.x.shape)
+            if out.answered.all():
+                return out if unit == 1 else out.times(unit)
             squares = np.vecdot(queries.x, queries.x)  # finite only where x is
             sound = np.isfinite(squares) if np.isfinite(squares).all() else np.isfinite(queries.x).all(axis=1)
-            sound &= host.has_class(queries.label)
+            sound &= host.has_class(queries.label) & ~out.answered
             inside = sound & (queries.sigma > 0) & fit_float32(host, queries, squares)
-            out = HostMoments.none(*queries.x.shape)
             nearest_posterior(host, queries, np.flatnonzero(sound & (queries.sigma == 0)), out)
             due = indexed and self._prunable >= TUNING.index_cost
             if not inside.any():
@@ -249,12 +248,15 @@ def by_host(
 
 
 def on_device(result: Output) -> Output:
-    """A tree of NumPy arrays, int32 or of floats, as JAX arrays, int32 or float32. JAX may keep their memory, so that they must not change.
+    """A tree of NumPy arrays, int32 or of floats, as JAX arrays, int32 or float32: infinite beyond it.
+
+    JAX may keep the memory of the arrays, which must not change.
 
     Small ones travel together: to place one takes as long as to compute a moment of a small data set.
     """
     leaves, structure = jax.tree.flatten(result)
-    arrays = [leaf if leaf.dtype == np.int32 else leaf.astype(np.float32, copy=False) for leaf in leaves]
+    with np.errstate(over="ignore"):
+        arrays = [leaf if leaf.dtype == np.int32 else leaf.astype(np.float32, copy=False) for leaf in leaves]
     small = [one for one in arrays if one.size <= SMALL_ARRAY]
     forms = tuple((one.shape, one.dtype == np.int32) for one in small)
     large = iter(jax.device_put([one for one in arrays if one.size > SMALL_ARRAY]))

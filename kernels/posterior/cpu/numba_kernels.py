@@ -328,7 +328,10 @@ def add_weights(scores, peak, total):  # type: ignore[no-untyped-def]  # pragma:
 
 @compiled
 def add_rows(weights, rows, begin, end, into):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """`into` `[B, D]` += weightsᵀ rows for queries `begin` to `end`, where most weights `[n, B]` are 0."""
+    """`into` `[B, D]` float64 += weightsᵀ rows for queries `begin` to `end`, where most weights `[n, B]` are 0.
+
+    In float32 a sum would lose the many samples that weigh less than its last place.
+    """
     n, b = weights.shape
     chosen, count = np.empty((b, TOGETHER + 1), np.int32), np.empty(b, np.int64)
     for first in range(0, n, TOGETHER):
@@ -341,7 +344,7 @@ def add_rows(weights, rows, begin, end, into):  # type: ignore[no-untyped-def]  
         for q in range(begin, end):
             total, own = into[q], chosen[q]
             fours = count[q] // 4 * 4
-            for p in range(0, fours, 4):  # together: less rounding, and the total is read once
+            for p in range(0, fours, 4):
                 w0, w1, w2, w3 = weights[own[p], q], weights[own[p + 1], q], weights[own[p + 2], q], weights[own[p + 3], q]
                 y0, y1, y2, y3 = rows[own[p]], rows[own[p + 1]], rows[own[p + 2]], rows[own[p + 3]]
                 for k in range(y0.shape[0]):

@@ -192,7 +192,7 @@ class PathTile:
             if not self.means or not some:
                 continue
             if some <= TUNING.sparse_weights * weights.size:
-                product = np.zeros((b, values.shape[1]), np.float32)
+                product = np.zeros((b, values.shape[1]))
                 numba_kernels.add_rows(weights, values, 0, b, product)
             else:
                 product = np.empty((b, values.shape[1]), np.float32)

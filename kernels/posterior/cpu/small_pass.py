@@ -13,7 +13,7 @@ from kernels.posterior.cpu.host_samples import HostSamples
 from kernels.posterior.cpu.results import HostMoments, tiles_of
 from kernels.posterior.cpu.threads import on_every_core, share
 from kernels.posterior.cpu.tuning import TUNING, UNIT, UNIT64
-from kernels.posterior.types import Queries
+from kernels.posterior.types import LARGEST_SCORE, Queries
 
 
 def is_small(samples: HostSamples, queries: Queries) -> bool:
@@ -45,8 +45,9 @@ def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exa
     (b, d), center, part = x.shape, samples.center, samples.part(int(label[0]))
     direction, squares, offset, sums = np.empty((b, d)), np.empty(b), np.empty(b), np.empty((5, b))
     numba_kernels.directions(x, alpha, sigma, center, center, direction, squares, offset)
-    rounding = error_of_scores(d, alpha / sigma**2 * samples.radius * (np.sqrt(squares) + alpha * samples.radius))
-    short = not exactly and rounding.max() <= TUNING.score_error
+    length = alpha / sigma**2 * np.sqrt(squares)
+    rounding = error_of_scores(d, samples.radius * (length + (alpha / sigma) ** 2 * samples.radius))
+    short = not exactly and rounding.max() <= TUNING.score_error and length.max() < LARGEST_SCORE
     if not short:
         rounding *= UNIT64 / UNIT
     rows, norms, rows32 = samples.centred[part], samples.square_norms[part], samples.centred32[part]

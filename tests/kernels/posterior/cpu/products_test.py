@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kernels.posterior.cpu.numba_kernels import add_rows
 from kernels.posterior.cpu.products import scores_of, weighted_sums
 from kernels.posterior.cpu.tuning import UNIT
 
@@ -28,3 +29,11 @@ def test_sums_do_not_lose_more_with_more_samples(n, d, b):
     sums, true = np.empty((b, d), np.float32), weights.T.astype(np.float64) @ rows
     weighted_sums(weights, rows, 0, d, sums)
     assert (np.abs(sums - true) <= 8 * UNIT * true).all()
+
+
+def test_many_small_weights_add_up():
+    """Each of them weighs less than the last place of their sum."""
+    weights = np.where(np.arange(40_000)[:, None] < 400, 1, 1e-6).astype(np.float32)
+    rows, sums = np.full((40_000, 3), 250, np.float32), np.zeros((1, 3))
+    add_rows(weights, rows, 0, 1, sums)
+    np.testing.assert_allclose(sums, 250 * (400 + 0.0396), rtol=1e-7)
