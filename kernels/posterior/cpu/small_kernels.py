@@ -138,11 +138,11 @@ def small_finish(queries, center, mean, found, limits, result):  # type: ignore[
       mean: `[B, D]`, Σ w (y - c), float32 or float64.
       found: `SmallSums`.
       limits: what the log-density has beside the weights and σ; the largest error of a score; the relative error allowed to a velocity;
-        the error of the mean; the least variance, as a share of the mean square distance from the centre.
+        the error of the mean; the least variance, and its float64 rounding error, as shares of the mean square distance from the centre.
       result: means, velocities, log-density, top-1 weight, entropy, effective samples, variance, and which queries are answered.
     """
     x, sigma, kappa, rate, squares, rounding = queries
-    constant, most, allowed, lost, least = limits
+    constant, most, allowed, lost, least, cancelled = limits
     denoised, velocity, density, top1, entropy, effective, variance, answered = result
     d = center.shape[0]
     for q in range(x.shape[0]):
@@ -164,4 +164,5 @@ def small_finish(queries, center, mean, found, limits, result):  # type: ignore[
         effective[q] = total * total / found.square[q]
         variance[q] = spread
         slip = (rounding[q] + 2e-7) * np.sqrt(spread) + lost  # 2e-7: of the weights
-        answered[q] = rounding[q] <= most and slip <= allowed * np.sqrt(moving) and spread >= least * found.norm[q] * inverse
+        wide = spread >= least * found.norm[q] * inverse and cancelled * found.norm[q] * inverse <= 1e-6 * (moving + spread)
+        answered[q] = rounding[q] <= most and slip <= allowed * np.sqrt(moving) and wide

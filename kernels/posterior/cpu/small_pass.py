@@ -65,13 +65,14 @@ def _one_class(samples: HostSamples, queries: Queries, into: HostMoments, *, exa
         of_scores = direction[mine], alpha[mine], sigma[mine], rounding[mine]
         count = small_kernels.small_weigh(factors[mine] @ (rows32 if short else rows).T, of_scores, of_samples, weights, found)
         sparse = count <= TUNING.sparse_weights * weights.size
-        rounded = not (exactly or sparse)
+        # Copies round alike, so that their errors add up; so do those of many numbers that a library adds up one by one.
+        rounded = not (exactly or sparse or samples.has_near_copies or weights.size * d <= TUNING.one_by_one)
         if sparse:
             mean = np.empty((len(weights), d))
             small_kernels.small_means(weights, rows, mean)
         else:
-            mean = weights @ (rows if exactly or weights.size * d <= TUNING.one_by_one else rows32)
-        limits = constant, error, TUNING.velocity_error, 4 * UNIT * samples.radius * rounded, TUNING.least_spread * rounded
+            mean = weights @ (rows32 if rounded else rows)
+        limits = constant, error, TUNING.velocity_error, 4 * UNIT * samples.radius * rounded, TUNING.least_spread * rounded, 16 * UNIT64
         of_queries = tuple(np.asarray(v)[mine] for v in (x, sigma, kappa, rate, squares, rounding))
         small_kernels.small_finish(of_queries, center, mean, found, limits, tuple(v[mine] for v in (*result, into.answered)))
 
