@@ -213,7 +213,7 @@ class _RunningSums:
             numba_kernels.add_weights(scores, self._highest, total := np.zeros(len(scale)))
         found = self._weighing.weigh(scores, start, self._weighing.limits(self._highest, total), self.sums, self.counts)
         self.pairs += found.pairs
-        product = None
+        product: np.ndarray | None = None
         if found.some > TUNING.sparse_weights * scores.size:
             product = np.empty((scores.shape[1], rows.shape[1]), np.float32)
             weighted_sums(scores, rows, 0, rows.shape[1], product)
