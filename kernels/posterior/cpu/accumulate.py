@@ -97,7 +97,7 @@ class Task(NamedTuple):
     samples: HostSamples
     queries: Queries
     alone: bool
-    """Whether one thread computes the whole tile, because the others have tiles of their own."""
+    """Whether one thread computes the whole tile, which is so small that to wake another takes longer."""
 
     def on_cores(self, count: int, work, least: int = 1):  # type: ignore[no-untyped-def]
         """`work(first, last)` over `count` things, divided over the cores if there are `least` for each."""
