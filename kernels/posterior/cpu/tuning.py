@@ -100,8 +100,8 @@ class CpuTuning:
     """Samples from which on it may: the tables that a search makes of a query cost as much as a pass over some hundreds of samples."""
     index_cost: int = 3000
     """Queries for which a dense pass takes as long as making the index (measured on 60,000 samples of 784 numbers: 2.2 s and 0.7 ms with
-    AVX-512, 7 s and 2.2 ms with AVX2). After so many queries that pruning would have served, the index is made: it never costs more than was
-    lost without it (ski rental). A query of a class counts for its share of the samples."""
+    AVX-512, 7 s and 2.2 ms with AVX2). After so many queries that pruning would have served, the index is made: it never costs more than
+    was lost without it (ski rental). A query of a class counts for its share of the samples."""
     least_counted: int = 16
     """Least number of queries that a call counts as: a pass takes as long for fewer."""
     refined: float = 0.5
